@@ -1,0 +1,25 @@
+"""Faults a user can mend: one clear sentence each, and nothing is lost or half-written."""
+
+
+class QTTSError(Exception):
+    """Base of every fault caused by input; the command line prints it as one line."""
+
+
+class ConfigError(QTTSError, ValueError):
+    """A configuration has an unknown, missing or impossible field."""
+
+
+class CheckpointError(QTTSError, ValueError):
+    """A checkpoint is absent, truncated, of the wrong layout, or does not match the model."""
+
+
+class AudioError(QTTSError, ValueError):
+    """Audio cannot be read or used (unreadable, empty, too short, NaN, wrong shape or rate)."""
+
+
+class TextError(QTTSError, ValueError):
+    """Text or text files cannot be used (empty text, missing vocabulary)."""
+
+
+class RequestError(QTTSError, ValueError):
+    """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""

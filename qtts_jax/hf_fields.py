@@ -1,0 +1,177 @@
+"""Strict reading of one section of a Hugging Face style `config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qtts_jax.errors import ConfigError
+
+# Fields that `PretrainedConfig` (transformers 4.57) or the official classes dump into every
+# section and that change nothing here: generation settings of the base class, bookkeeping,
+# dropout (inference only) and cache switches.
+IGNORED_FIELDS = frozenset(
+    [
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "add_cross_attention",
+        "architectures",
+        "attention_dropout",
+        "auto_map",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "diversity_penalty",
+        "do_sample",
+        "dtype",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "eos_token_id",
+        "exponential_decay_length_penalty",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "id2label",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "length_penalty",
+        "max_length",
+        "max_window_layers",
+        "min_length",
+        "model_type",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "pad_token_id",
+        "prefix",
+        "problem_type",
+        "pruned_heads",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tie_encoder_decoder",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "typical_p",
+        "use_bfloat16",
+        "use_cache",
+    ]
+)
+
+
+class _Required:
+    """Marks a field without a default."""
+
+
+class Fields:
+    """A section whose every field must be read, expected or known to be irrelevant.
+
+    Args:
+        data: the parsed section.
+        where: its name in error messages.
+    """
+
+    REQUIRED = _Required()
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where} must be a JSON object, not {type(data).__name__}.")
+        self._data = data
+        self._where = where
+        self._seen: set[str] = set()
+
+    def _get(self, name: str, default: Any, kinds: tuple[type, ...], kind_name: str) -> Any:
+        self._seen.add(name)
+        if name not in self._data:
+            if default is Fields.REQUIRED:
+                raise ConfigError(
+                    f"{self._where} lacks {name!r}; copy it from the checkpoint's own config.json."
+                )
+            return default
+        value = self._data[name]
+        if value is None and default is not Fields.REQUIRED:
+            return default
+        wrong_bool = isinstance(value, bool) and bool not in kinds
+        if wrong_bool or not isinstance(value, kinds):
+            raise ConfigError(f"{self._where}.{name} must be {kind_name}, not {value!r}.")
+        return value
+
+    def integer(self, name: str, default: Any = REQUIRED) -> int:
+        """A whole number, at least 0."""
+        value = self._get(name, default, (int,), "a whole number")
+        if value < 0:
+            raise ConfigError(f"{self._where}.{name} must not be negative, but is {value}.")
+        return value
+
+    def number(self, name: str, default: Any = REQUIRED) -> float:
+        """A number."""
+        return float(self._get(name, default, (int, float), "a number"))
+
+    def string(self, name: str, default: Any = REQUIRED) -> str:
+        """A string."""
+        return self._get(name, default, (str,), "a string")
+
+    def integers(self, name: str, default: Any = REQUIRED) -> tuple[int, ...]:
+        """A list of whole numbers, as a tuple."""
+        value = self._get(name, default, (list, tuple), "a list of whole numbers")
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+            raise ConfigError(f"{self._where}.{name} must hold whole numbers, not {value!r}.")
+        return tuple(value)
+
+    def mapping(self, name: str, default: Any = REQUIRED) -> Any:
+        """A JSON object (or the default)."""
+        return self._get(name, default, (Mapping,), "a JSON object")
+
+    def choice(self, name: str, options: tuple[str, ...]) -> str:
+        """A string out of `options`."""
+        value = self.string(name)
+        if value not in options:
+            raise ConfigError(
+                f"{self._where}.{name} is {value!r}; it must be one of {', '.join(options)}."
+            )
+        return value
+
+    def expect(self, name: str, value: Any, *, optional: bool = True) -> None:
+        """A field for which only one value is implemented."""
+        self._seen.add(name)
+        if name not in self._data:
+            if not optional:
+                raise ConfigError(f"{self._where} lacks {name!r}; it must be {value!r}.")
+            return
+        if self._data[name] != value:
+            raise ConfigError(
+                f"{self._where}.{name} is {self._data[name]!r}, but only {value!r} is supported."
+            )
+
+    def skip(self, *names: str) -> None:
+        """Fields of this section that have no effect on inference."""
+        self._seen.update(names)
+
+    def finish(self) -> None:
+        """Raise for fields that nobody read."""
+        unknown = sorted(set(self._data) - self._seen - IGNORED_FIELDS)
+        if unknown:
+            raise ConfigError(
+                f"{self._where} has unknown field{'s' * (len(unknown) > 1)} "
+                f"{', '.join(map(repr, unknown))}; remove them or check that this is a "
+                "Qwen3-TTS checkpoint."
+            )

@@ -1,0 +1,72 @@
+"""Shared fixtures: golden checkpoints, converted once a session, and the models loaded from them."""
+
+import functools
+import json
+import os
+import shutil
+from pathlib import Path
+
+# Before JAX is imported: every worker shares compiled programs with later runs.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache" / "tests")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import numpy as np
+import pytest
+
+from convert.to_orbax import to_orbax
+from helpers import CHECKPOINTS, GOLDEN, load_detweights
+from qtts_jax import QwenTTS
+
+
+@pytest.fixture(scope="session")
+def detweights():
+    return load_detweights()
+
+
+@pytest.fixture(scope="session")
+def golden_index():
+    return json.loads((GOLDEN / "index.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Load a golden file: `golden("talker_base")["mask"]`."""
+    return functools.lru_cache(lambda name: dict(np.load(GOLDEN / f"{name}.npz")))
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory, detweights):
+    """A folder with `base`, `custom_voice` and `voice_design` in the released layout; read only."""
+    folder = tmp_path_factory.mktemp("released")
+    for name in CHECKPOINTS:
+        shutil.copytree(GOLDEN / "ckpt" / name, folder / name, copy_function=shutil.copyfile)
+    detweights.materialize(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory, released):
+    """`converted(name)`: the directory of a golden checkpoint after conversion; read only."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    @functools.cache
+    def convert(name):
+        to_orbax(released / name, folder / name)
+        return folder / name
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def tts(converted):
+    """`tts(name)`: a golden checkpoint in float32 with every option in the official form."""
+
+    @functools.cache
+    def load(name, exact_reference=True):
+        return QwenTTS.from_pretrained(
+            converted(name), dtype="float32", exact_reference=exact_reference
+        )
+
+    return load

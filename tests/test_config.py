@@ -1,0 +1,130 @@
+"""Configurations: values come from the file, and faults are named."""
+
+import copy
+import json
+
+import pytest
+
+from helpers import CHECKPOINTS, GOLDEN
+from qtts_jax.config import TTSConfig
+from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.errors import ConfigError
+from qtts_jax.presets import PRESETS, tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+
+TTS_PRESETS = [name for name in PRESETS if "Tokenizer" not in name]
+
+
+def released_config(name):
+    return json.loads((GOLDEN / "configs" / f"{name}.config.json").read_text())
+
+
+def read(data):
+    kind = TTSConfig if data["model_type"] == "qwen3_tts" else Tokenizer12HzConfig
+    return kind.from_hf(data)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_is_the_released_file(name):
+    config = PRESETS[name]()
+    written = read(released_config(name))
+    if "VoiceDesign" in name:
+        # Whether its file lists the dialects is not certain; its presets have no speakers anyway.
+        assert set(config.talker.languages) <= set(written.talker.languages)
+    else:
+        assert config == written
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_to_hf_reads_back(name):
+    config = PRESETS[name]()
+    assert read(json.loads(json.dumps(config.to_hf()))) == config
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_to_hf_keeps_every_value_of_a_file(name):
+    def compare(ours, theirs, where=""):
+        for key, value in theirs.items():
+            if isinstance(value, dict) and key in ours:
+                compare(ours[key], value, f"{where}{key}.")
+            elif key in ours:
+                assert ours[key] == value, where + key
+
+    for folder in (GOLDEN / "ckpt" / name, GOLDEN / "ckpt" / name / "speech_tokenizer"):
+        data = json.loads((folder / "config.json").read_text())
+        compare(read(data).to_hf(), data)
+
+
+def test_configurations_are_hashable_and_shrink():
+    assert hash(tiny(tts_12hz("1b7", "base"))) != hash(tts_12hz("1b7", "base"))
+    small = tiny_tokenizer(tokenizer_12hz())
+    assert small.samples_per_frame == tokenizer_12hz().samples_per_frame == 1920
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("talker_config", "hidden_size"), None, "lacks 'hidden_size'"),
+        (("talker_config", "hidden_sizes"), 4, "unknown field 'hidden_sizes'"),
+        (("talker_config", "hidden_size"), "64", "must be a whole number"),
+        (("talker_config", "hidden_act"), "gelu", "only 'silu' is supported"),
+        (("talker_config", "num_key_value_heads"), 3, "cannot share 3 key/value heads"),
+        (("talker_config", "codec_eos_token_id"), -4, "must not be negative"),
+        (("talker_config", "spk_is_dialect", "eric"), "klingon", "codec_language_id lacks"),
+        (("talker_config", "code_predictor_config", "num_code_groups"), 4, "must be equal"),
+        (("talker_config", "rope_scaling", "rope_type"), "yarn", "not supported"),
+        (("tts_model_type",), "singing", "must be one of base, custom_voice, voice_design"),
+        (("model_type",), "qwen2", "only 'qwen3_tts' is supported"),
+        (("im_start_token_id",), True, "must be a whole number"),
+    ],
+)
+def test_a_wrong_field_is_one_clear_error(path, value, message):
+    data = copy.deepcopy(released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice"))
+    section = data
+    for key in path[:-1]:
+        section = section[key]
+    if value is None:
+        del section[path[-1]]
+    else:
+        section[path[-1]] = value
+    with pytest.raises(ConfigError, match=message):
+        TTSConfig.from_hf(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("decode_upsample_rate",), 1000, "stage factors multiply to 1920"),
+        (("encoder_valid_num_quantizers",), 99, "more than the 32 codebooks"),
+        (("encoder_config", "pad_mode"), "reflect", "only 'constant' is supported"),
+        (("encoder_config", "_frame_rate"), 7.0, "whole factor"),
+        (("encoder_config", "_frame_rate"), 6.25, "fixed stride of 2"),
+        (("encoder_config", "codebook_dim"), 128, "must be equal"),
+        (("decoder_config", "sliding_window"), None, "lacks 'sliding_window'"),
+    ],
+)
+def test_a_wrong_tokenizer_field_is_one_clear_error(path, value, message):
+    data = copy.deepcopy(released_config("Qwen3-TTS-Tokenizer-12Hz"))
+    section = data
+    for key in path[:-1]:
+        section = section[key]
+    if value is None:
+        del section[path[-1]]
+    else:
+        section[path[-1]] = value
+    with pytest.raises(ConfigError, match=message):
+        Tokenizer12HzConfig.from_hf(data)
+
+
+def test_base_without_speaker_encoder_is_refused():
+    data = released_config("Qwen3-TTS-12Hz-0.6B-Base")
+    del data["speaker_encoder_config"]
+    with pytest.raises(ConfigError, match="lacks speaker_encoder_config"):
+        TTSConfig.from_hf(data)
+
+
+def test_official_quirks_differ_from_the_default_in_every_named_option():
+    default, official = Quirks12Hz(), Quirks12Hz.official()
+    assert default.encoder_window and not official.encoder_window
+    assert not default.pad_to_longest and official.pad_to_longest
+    assert default.decode_chunk is None and official.decode_chunk == 300
+    assert not default.proportional_cut and official.proportional_cut
