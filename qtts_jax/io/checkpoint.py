@@ -1,0 +1,418 @@
+"""Checkpoint folders: `config.json`, text files, and the parameters as an Orbax checkpoint.
+
+The only file that knows Orbax. A folder looks like this; `speech_tokenizer/` has the same layout:
+
+    config.json  vocab.json  merges.txt ...   as released
+    qtts_jax.json                             version of this layout
+    params/                                   Orbax (OCDBT), a nested dict of arrays
+    params/sizes.json                         bytes of each file in params/, to notice a bad copy
+
+Parameter trees are nested dicts; their leaves are named by the slash-joined path from the root
+(`talker/layers/0/attention/qkv/kernel`).
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from qtts_jax.errors import CheckpointError
+from qtts_jax.io.new_directory import new_directory
+
+CONFIG = "config.json"
+MARKER = "qtts_jax.json"
+PARAMS = "params"
+SIZES = "sizes.json"
+FORMAT_VERSION = 1
+
+# Small chunks and small data files bound the memory of a save: TensorStore holds one data file and
+# the chunks in flight beside the array. Compression would add a copy and gains little on weights.
+_CHUNK_BYTES = 16 << 20
+_DATA_FILE_BYTES = 64 << 20
+_SLICE_BYTES = 64 << 20
+# Small arrays are written and read together, because every call has its price.
+_BATCH_BYTES = 32 << 20
+_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class LazyArray:
+    """An array that is made only when it is written; a leaf of the tree given to `save_params`.
+
+    Attributes:
+        shape: its shape.
+        dtype: its numpy dtype.
+        load: makes the array; called once, and the array is dropped when it is on disk.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    load: Callable[[], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array once made."""
+        return self.size * self.dtype.itemsize
+
+
+class _StreamingHandler(ocp.type_handlers.NumpyHandler):
+    """Writes `LazyArray` and reads numpy arrays with little memory beside the arrays themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(deepcopy_host_arrays=False)
+
+    async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
+        """Make, write and drop each batch in turn; nothing is left to wait for."""
+        for batch in _batches([value.nbytes for value in values]):
+            arrays = [values[i].load() for i in batch]
+            commits = await super().serialize(
+                arrays, [infos[i] for i in batch], [args[i] for i in batch]
+            )
+            for commit in commits:
+                commit.result()
+            del arrays, commits  # before the next batch is made
+        return []
+
+    async def _open_and_write(self, value: np.ndarray, tspec: Any, ts_context: Any) -> None:
+        """Write an array slice by slice: a slow disk would let encoded chunks of it pile up."""
+        store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
+        if value.ndim == 0:
+            await store.write(value)
+            return
+        chunk = store.chunk_layout.write_chunk.shape
+        rows = chunk[0] * max(1, _SLICE_BYTES // (math.prod(chunk) * value.dtype.itemsize))
+        for start in range(0, len(value), rows):
+            stop = min(start + rows, len(value))
+            await store[start:stop].write(
+                value[start:stop], can_reference_source_data_indefinitely=True
+            )
+
+    async def deserialize(self, infos: Any, args: Any = None) -> Any:
+        """Read a few chunks at a time; Orbax itself would ask for all of them at once."""
+        for info in infos:
+            info.ts_context = ts.Context(
+                {"file_io_concurrency": {"limit": 2}}, parent=info.ts_context
+            )
+        return await super().deserialize(infos, args)
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[range]:
+    """Consecutive indices whose sizes sum to at most `_BATCH_BYTES`, or one larger item alone."""
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > _BATCH_BYTES:
+            yield range(start, i)
+            start, total = i, 0
+        total += size
+    if sizes:
+        yield range(start, len(sizes))
+
+
+def flatten_params(tree: Any) -> dict[str, Any]:
+    """The leaves of a nested dict (or any pytree) by their slash-joined path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(_key(key) for key in path): leaf for path, leaf in leaves}
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder.
+
+    Raises:
+        CheckpointError: there is no such folder or file, or the file is not a JSON object.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} is not a checkpoint folder: it has no {CONFIG}.")
+    return _read_json(path)
+
+
+def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
+    """Write `tree` as the parameters of the checkpoint folder `directory`, all or nothing.
+
+    Leaves are arrays or `LazyArray`s; the latter are made when their turn comes. Earlier parameters in the
+    folder are replaced only after the new ones are complete.
+
+    Raises:
+        CheckpointError: the tree is empty, or the folder cannot be written (a full disk, say).
+    """
+    flat = flatten_params(tree)
+    if not flat:
+        raise CheckpointError(f"there are no parameters to save in {directory}.")
+    nested = _nest({name: _as_leaf(leaf) for name, leaf in flat.items()})
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
+    root = Path(directory).absolute()
+    with new_directory(root / PARAMS, overwrite=True) as partial, _checkpointer() as checkpointer:
+        checkpointer.save(
+            partial,
+            args=ocp.args.PyTreeSave(
+                nested, save_args=save_args, ocdbt_target_data_file_size=_DATA_FILE_BYTES
+            ),
+            force=True,  # the folder is there, empty
+        )
+        (partial / SIZES).write_text(json.dumps(_file_sizes(partial)), encoding="utf-8")
+        marker = json.dumps({"format_version": FORMAT_VERSION}) + "\n"
+        (root / MARKER).write_text(marker, encoding="utf-8")
+
+
+def stored_params(directory: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path, shape and dtype of every stored parameter; only metadata is read.
+
+    Raises:
+        CheckpointError: as `load_params`.
+    """
+    path = _params_path(Path(directory))
+    with _reading(path), _checkpointer() as checkpointer:
+        metadata = checkpointer.metadata(path).item_metadata
+        if metadata is None:
+            raise ValueError("it has no metadata")
+        return {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in flatten_params(dict(metadata.items())).items()
+        }
+
+
+def iterate_params(
+    directory: str | os.PathLike[str], names: Iterable[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The stored parameters one after the other, as numpy arrays in their stored dtypes.
+
+    Memory is bounded by the largest of them.
+
+    Args:
+        directory: the folder that holds `params/`.
+        names: which ones, by path; None for all.
+
+    Raises:
+        CheckpointError: as `load_params`.
+    """
+    stored = stored_params(directory)
+    path = _params_path(Path(directory))
+    chosen = list(stored if names is None else names)
+    for batch in _batches([stored[n].size * stored[n].dtype.itemsize for n in chosen]):
+        restored = _restore(
+            path, {chosen[i]: ocp.RestoreArgs(restore_type=np.ndarray) for i in batch}
+        )
+        while restored:
+            yield restored.popitem()
+
+
+def load_params(
+    directory: str | os.PathLike[str],
+    abstract_tree: Any,
+    dtype: Any = None,
+    sharding: Any = None,
+) -> Any:
+    """Restore the parameters of a checkpoint folder into the structure of `abstract_tree`.
+
+    Args:
+        directory: the folder that holds `params/`.
+        abstract_tree: nested dict of arrays or `jax.ShapeDtypeStruct`; only shapes, and shardings
+            where the leaves have them, are used.
+        dtype: floating-point type of the result; None keeps the stored types. Integers stay.
+        sharding: one `jax.sharding.Sharding` for all, or a tree of them like `abstract_tree`; each
+            array is read straight onto its devices. None: the leaf's own sharding, or else the
+            first device.
+
+    Returns:
+        A tree like `abstract_tree` of `jax.Array`.
+
+    Raises:
+        CheckpointError: no checkpoint, a torch checkpoint, a damaged one, or names and shapes that
+            differ from `abstract_tree` (all of them are listed).
+    """
+    path = _params_path(Path(directory))
+    stored = stored_params(directory)
+    wanted = flatten_params(abstract_tree)
+    _check_match(directory, stored, wanted)
+    shardings = _shardings(wanted, sharding)
+    restored = _restore(
+        path,
+        {
+            name: ocp.ArrayRestoreArgs(
+                dtype=dtype if jnp.issubdtype(stored[name].dtype, jnp.floating) else None,
+                sharding=shardings[name],
+                restore_type=jax.Array,
+            )
+            for name in wanted
+        },
+    )
+    return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[n] for n in wanted])
+
+
+def _params_path(directory: Path) -> Path:
+    """`directory/params`, after checks that give the likeliest mistakes their own message."""
+    if not directory.is_dir():
+        raise CheckpointError(f"there is no checkpoint folder {directory}.")
+    if not (directory / PARAMS).is_dir():
+        if any(directory.glob("*.safetensors*")):
+            raise CheckpointError(
+                f"{directory} is a torch checkpoint; convert it first with "
+                f"`python -m convert {directory} DESTINATION` and use DESTINATION."
+            )
+        raise CheckpointError(f"{directory} is not a converted checkpoint: it has no {PARAMS}/.")
+    marker = directory / MARKER
+    version = _read_json(marker).get("format_version") if marker.exists() else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{directory} has checkpoint format version {version}, and this package reads "
+            f"{FORMAT_VERSION}; convert it again or update the package."
+        )
+    _check_sizes(directory / PARAMS)
+    return (directory / PARAMS).absolute()
+
+
+def _file_sizes(directory: Path) -> dict[str, int]:
+    """Bytes of every file below `directory` except the list of sizes itself."""
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path != directory / SIZES
+    }
+
+
+def _check_sizes(params: Path) -> None:
+    """Notice missing and truncated files before Orbax meets them, and name them."""
+    found = _file_sizes(params)
+    wrong = [
+        f"{name} has {found.get(name, 0)} of {size} bytes"
+        for name, size in _read_json(params / SIZES).items()
+        if found.get(name) != size
+    ]
+    if wrong:
+        more = ", ..." if len(wrong) > _NAMES_SHOWN else ""
+        raise CheckpointError(
+            f"{params} is truncated or corrupt ({', '.join(wrong[:_NAMES_SHOWN])}{more}); "
+            "convert or copy it again."
+        )
+
+
+def _check_match(
+    directory: Any, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    faults = {
+        "missing": sorted(wanted.keys() - stored.keys()),
+        "unknown to the model": sorted(stored.keys() - wanted.keys()),
+        "of another shape": [
+            f"{name} (stored {tuple(stored[name].shape)}, expected {tuple(wanted[name].shape)})"
+            for name in wanted.keys() & stored.keys()
+            if tuple(stored[name].shape) != tuple(wanted[name].shape)
+        ],
+    }
+    lists = []
+    for kind, names in faults.items():
+        if names:
+            more = ", ..." if len(names) > _NAMES_SHOWN else ""
+            lists.append(f"{len(names)} {kind}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+    if lists:
+        raise CheckpointError(
+            f"the parameters in {directory} do not fit the model that its {CONFIG} describes; "
+            f"{'; '.join(lists)}."
+        )
+
+
+def _shardings(wanted: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
+    if sharding is None or isinstance(sharding, jax.sharding.Sharding):
+        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return {
+            name: sharding or getattr(leaf, "sharding", None) or default
+            for name, leaf in wanted.items()
+        }
+    return flatten_params(sharding)
+
+
+def _restore(path: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the named parameters only."""
+    nested = _nest(restore_args)
+    with _reading(path), _checkpointer() as checkpointer:
+        restored = checkpointer.restore(
+            path,
+            args=ocp.args.PyTreeRestore(
+                item=jax.tree.map(lambda _: 0, nested),
+                restore_args=nested,
+                partial_restore=True,
+            ),
+        )
+    return flatten_params(restored)
+
+
+class _reading:
+    """Turns what Orbax and TensorStore raise on damaged files into one `CheckpointError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        # Orbax and TensorStore raise many kinds, a bare Exception among them.
+        if isinstance(error, Exception) and not isinstance(
+            error, MemoryError | jax.errors.JaxRuntimeError
+        ):
+            text = str(error).strip().split("\n")[0][:200]
+            raise CheckpointError(
+                f"{self._path} is corrupt ({text}); convert or copy it again."
+            ) from error
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    streaming = _StreamingHandler()
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (LazyArray, streaming),
+        (np.ndarray, streaming),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
+    )
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
+    )
+
+
+def _as_leaf(leaf: Any) -> Any:
+    """What the handlers know: `LazyArray`, or `jax.Array` (perhaps on several devices)."""
+    if isinstance(leaf, LazyArray | jax.Array):
+        return leaf
+    array = np.asarray(leaf)
+    return LazyArray(array.shape, array.dtype, lambda: array)
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested dict with string keys; Orbax then needs no list or integer nodes."""
+    root: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return root
+
+
+def _key(key: Any) -> str:
+    """The bare text of one entry of a JAX key path (dict key, sequence index or attribute)."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object.")
+    return content

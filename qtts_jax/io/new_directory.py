@@ -1,0 +1,84 @@
+"""A directory that appears complete or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qtts_jax.errors import CheckpointError
+
+
+@contextmanager
+def new_directory(destination: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty sibling of `destination` that takes its place when the block succeeds.
+
+    On any exception, an interrupt included, the sibling is removed and an earlier `destination`
+    stays as it was.
+
+    Raises:
+        CheckpointError: `destination` exists and `overwrite` is false; it cannot be written; or
+            the disk is full.
+    """
+    destination = destination.absolute()
+    if _exists(destination) and not overwrite:
+        raise CheckpointError(
+            f"{destination} already exists; choose another destination, or overwrite it (`--overwrite`)."
+        )
+    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
+    try:
+        _remove_all(partial)  # left by a killed process that had our number
+        partial.mkdir(parents=True)
+        yield partial
+        _replace(partial, destination)
+    except (OSError, ValueError) as error:
+        if _disk_is_full(error):
+            raise CheckpointError(
+                f"the disk of {destination.parent} is full; nothing was kept, "
+                "free some space and try again."
+            ) from error
+        if isinstance(error, OSError):
+            raise CheckpointError(f"{destination} cannot be written: {error}.") from error
+        raise
+    finally:
+        _remove_all(partial)
+
+
+def _replace(partial: Path, destination: Path) -> None:
+    """Rename `partial` to `destination`; an earlier one is deleted only afterwards."""
+    earlier = destination.with_name(f"{destination.name}.replaced-{os.getpid()}")
+    if _exists(destination):
+        os.replace(destination, earlier)
+    try:
+        os.replace(partial, destination)
+    except BaseException:
+        if _exists(earlier):
+            os.replace(earlier, destination)
+        raise
+    _remove_all(earlier)
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _remove_all(path: Path) -> None:
+    """Remove `path`, and what libraries put beside it as `path` and a further suffix."""
+    if not path.parent.is_dir():
+        return
+    for left in list(path.parent.iterdir()):
+        if left.name != path.name and not left.name.startswith(f"{path.name}."):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """True for a full disk or quota, told by Python or, as text, by TensorStore."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    return any(os.strerror(code) in str(error) for code in codes)
