@@ -1,0 +1,42 @@
+"""Normalization layers; statistics are always float32."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.layers.param import constant, param
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis (upstream `Qwen3TTSRMSNorm`).
+
+    The normalized value is cast back to the input dtype before the scale multiplies it.
+    """
+
+    def __init__(self, width: int, eps: float, *, axis: str = "embed", rngs: nnx.Rngs) -> None:
+        self.eps = eps
+        self.scale = param(rngs, (width,), (axis,), constant(1.0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., D] -> [..., D]."""
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return self.scale[...] * y.astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(var + eps) * scale + bias over the last axis."""
+
+    def __init__(self, width: int, eps: float, *, rngs: nnx.Rngs) -> None:
+        self.eps = eps
+        self.scale = param(rngs, (width,), ("embed",), constant(1.0))
+        self.bias = param(rngs, (width,), ("embed",), constant(0.0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., D] -> [..., D]."""
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (self.scale[...] * y + self.bias[...]).astype(x.dtype)

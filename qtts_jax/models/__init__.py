@@ -1,0 +1,1 @@
+"""The models: talker, code predictor, speaker encoder and the speech tokenizers."""

@@ -1,0 +1,112 @@
+"""The MTP head (code predictor): codebooks 1..Q-1 of a frame from the talker's hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.config import CodePredictorConfig
+from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.param import normal, param
+from qtts_jax.modules.transformer import Transformer
+
+
+class CodePredictor(nnx.Module):
+    """A small transformer run once per codebook with a fresh cache in every frame.
+
+    Its sequence is [talker hidden, code 0, code 1, ...]; the output at code i - 1 gives codebook i
+    through head i (upstream `Qwen3TTSTalkerCodePredictorModelForConditionalGeneration`).
+    The Q-1 embedding tables and heads are stacked, so that codebooks are an axis, not a list.
+
+    Args:
+        c: sizes.
+        talker_width: width of hidden states and of the embeddings here, which the talker sums.
+    """
+
+    def __init__(self, c: CodePredictorConfig, talker_width: int, *, rngs: nnx.Rngs) -> None:
+        self.config = c
+        width, init = c.transformer.width, normal(c.transformer.init_std)
+        books = c.codebooks - 1
+        self.embeddings = param(
+            rngs, (books, c.vocab_size, talker_width), ("codebook", "vocab", "embed"), init
+        )
+        self.input_projection = (
+            None
+            if width == talker_width
+            else Linear(
+                (talker_width,), (width,), ("embed",), (None,), bias=True, init=init, rngs=rngs
+            )
+        )
+        self.transformer = Transformer(c.transformer, rngs=rngs)
+        self.heads = param(rngs, (books, c.vocab_size, width), ("codebook", "vocab", "embed"), init)
+
+    def embed(self, codes: jax.Array) -> jax.Array:
+        """Sum of the embeddings of codebooks 1..Q-1.
+
+        Args:
+            codes: [..., Q-1] int; -1 contributes nothing.
+
+        Returns:
+            [..., D talker].
+        """
+        books = jnp.arange(self.config.codebooks - 1)
+        rows = self.embeddings[...][books, jnp.maximum(codes, 0)]
+        return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
+
+    def generate(
+        self,
+        hidden: jax.Array,
+        first: jax.Array,
+        choose: Callable[[jax.Array, jax.Array], jax.Array],
+    ) -> tuple[jax.Array, jax.Array]:
+        """Codebooks 1..Q-1 of one frame.
+
+        Args:
+            hidden: [B, D talker], the talker's hidden state that gave codebook 0.
+            first: [B, D talker], the embedding of codebook 0.
+            choose: (logits [B, V] float32, codebook index int) -> codes [B] int32.
+
+        Returns:
+            codes [B, Q-1] int32 and the sum of their embeddings [B, D talker].
+        """
+        books = self.config.codebooks - 1
+        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, books + 1)
+        embeddings, heads = self.embeddings[...], self.heads[...]
+
+        def predict(x, state, book):
+            y, state = self.transformer.step(self._project(x), state)
+            logits = jnp.einsum("bd,vd->bv", y[:, -1], heads[book]).astype(jnp.float32)
+            code = choose(logits, book + 1).astype(jnp.int32)
+            return code, embeddings[book, code], state
+
+        code, row, state = predict(jnp.stack([hidden, first], axis=1), state, 0)
+
+        def body(carry, book):
+            row, total, state = carry
+            code, row, state = predict(row[:, None], state, book)
+            return (row, total + row, state), code
+
+        (_, total, _), rest = jax.lax.scan(body, (row, row, state), jnp.arange(1, books))
+        return jnp.concatenate([code[:, None], rest.T], axis=1), total
+
+    def teacher_forced(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
+        """Logits of every codebook given the true codes before it, in one pass (training).
+
+        Args:
+            hidden, first: [B, D talker] as in `generate`.
+            codes: [B, Q-1] int, the true codebooks 1..Q-1 (the last one is not read).
+
+        Returns:
+            [B, Q-1, V] float32.
+        """
+        books = jnp.arange(self.config.codebooks - 2)
+        rows = self.embeddings[...][books, codes[:, :-1]]
+        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
+        y = self.transformer(self._project(x))[:, 1:]
+        return jnp.einsum("bqd,qvd->bqv", y, self.heads[...]).astype(jnp.float32)
+
+    def _project(self, x: jax.Array) -> jax.Array:
+        return x if self.input_projection is None else self.input_projection(x)

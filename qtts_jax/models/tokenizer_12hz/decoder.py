@@ -1,0 +1,124 @@
+"""Decoder of the 12 Hz tokenizer: codes to samples, causal in every layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.config_12hz import Decoder12HzConfig
+from qtts_jax.layers.conv import Conv, ConvState, ConvTranspose
+from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.quantizer import SplitRVQ
+from qtts_jax.layers.snake import SnakeBeta
+from qtts_jax.modules.convnext import ConvNeXt
+from qtts_jax.modules.snake_decoder import StageState, UpsampleStage
+from qtts_jax.modules.transformer import Transformer, TransformerState
+
+# Fixed in the upstream class `Qwen3TTSTokenizerV2Decoder`, absent from its config files.
+PRE_KERNEL, KERNEL = 3, 7
+
+
+class Upsample(nnx.Module):
+    """A transposed convolution that multiplies the frame rate, then a ConvNeXt block."""
+
+    def __init__(self, width: int, factor: int, *, rngs: nnx.Rngs) -> None:
+        self.transposed = ConvTranspose(width, width, factor, stride=factor, rngs=rngs)
+        self.convnext = ConvNeXt(width, rngs=rngs)
+
+    def init_state(self, batch: int, dtype: jnp.dtype) -> ConvState:
+        """The state of the ConvNeXt block; the transposed convolution has no overlap."""
+        return self.convnext.init_state(batch, dtype)
+
+    def step(self, x: jax.Array, state: ConvState) -> tuple[jax.Array, ConvState]:
+        """x [B, T, D] -> (y [B, T * factor, D], state)."""
+        return self.convnext.step(self.transposed(x), state)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """A whole sequence [B, T, D] from a fresh state."""
+        return self.step(x, self.init_state(x.shape[0], x.dtype))[0]
+
+
+class DecoderState(NamedTuple):
+    """Memory of the decoder between two chunks of codes."""
+
+    pre_conv: ConvState
+    transformer: TransformerState
+    upsample: tuple[ConvState, ...]
+    input_conv: ConvState
+    stages: tuple[StageState, ...]
+    output_conv: ConvState
+
+
+class Decoder(nnx.Module):
+    """Split RVQ, transformer, upsampling and Snake stages (`Qwen3TTSTokenizerV2Decoder`)."""
+
+    def __init__(self, config: Decoder12HzConfig, *, rngs: nnx.Rngs) -> None:
+        c, width = config, config.transformer.width
+        latent, embed = c.latent_width, ("embed",)
+        self.config = config
+        self.quantizer = SplitRVQ(c.quantizer, trainable_start=False, projected=True, rngs=rngs)
+        self.pre_conv = Conv(c.quantizer.model_width, latent, PRE_KERNEL, rngs=rngs)
+        self.input_projection = Linear((latent,), (width,), embed, (None,), bias=True, rngs=rngs)
+        self.transformer = Transformer(c.transformer, rngs=rngs)
+        self.output_projection = Linear((width,), (latent,), (None,), embed, bias=True, rngs=rngs)
+        self.upsample = nnx.List(
+            Upsample(latent, factor, rngs=rngs) for factor in c.upsampling_ratios
+        )
+        widths = [c.decoder_width // 2**i for i in range(len(c.upsample_rates) + 1)]
+        self.input_conv = Conv(latent, widths[0], KERNEL, rngs=rngs)
+        self.stages = nnx.List(
+            UpsampleStage(widths[i], widths[i + 1], rate, rngs=rngs)
+            for i, rate in enumerate(c.upsample_rates)
+        )
+        self.output_activation = SnakeBeta(widths[-1], rngs=rngs)
+        self.output_conv = Conv(widths[-1], 1, KERNEL, rngs=rngs)
+
+    def init_state(self, batch: int, dtype: jnp.dtype) -> DecoderState:
+        """The state before the first frame; `dtype` is that of all activations."""
+        return DecoderState(
+            self.pre_conv.init_state(batch, dtype),
+            self.transformer.init_state(batch, dtype),
+            tuple(stage.init_state(batch, dtype) for stage in self.upsample),
+            self.input_conv.init_state(batch, dtype),
+            tuple(stage.init_state(batch, dtype) for stage in self.stages),
+            self.output_conv.init_state(batch, dtype),
+        )
+
+    def step(self, codes: jax.Array, state: DecoderState) -> tuple[jax.Array, DecoderState]:
+        """Decode T frames.
+
+        Args:
+            codes: [B, T, Q] int, each below the entries of its book.
+
+        Returns:
+            samples [B, T * samples_per_frame] in [-1, 1], of the dtype of the state, and the
+            state.
+        """
+        x = self.quantizer.decode(codes, jnp.dtype(jax.tree.leaves(state.pre_conv)[0].dtype))
+        x, pre_conv = self.pre_conv.step(x, state.pre_conv)
+        with jax.named_scope("transformer"):
+            x, transformer = self.transformer.step(self.input_projection(x), state.transformer)
+            x = self.output_projection(x)
+        upsample, stages = [], []
+        for i, (stage, stage_state) in enumerate(zip(self.upsample, state.upsample, strict=True)):
+            with jax.named_scope(f"upsample_{i}"):
+                x, stage_state = stage.step(x, stage_state)
+            upsample.append(stage_state)
+        x, input_conv = self.input_conv.step(x, state.input_conv)
+        for i, (stage, stage_state) in enumerate(zip(self.stages, state.stages, strict=True)):
+            with jax.named_scope(f"stage_{i}"):
+                x, stage_state = stage.step(x, stage_state)
+            stages.append(stage_state)
+        x, output_conv = self.output_conv.step(self.output_activation(x), state.output_conv)
+        state = DecoderState(
+            pre_conv, transformer, tuple(upsample), input_conv, tuple(stages), output_conv
+        )
+        return jnp.clip(x[..., 0], -1, 1), state
+
+    def __call__(self, codes: jax.Array) -> jax.Array:
+        """Whole codes [B, T, Q] -> samples [B, T * samples_per_frame] from a fresh state."""
+        dtype = self.pre_conv.kernel.dtype
+        return self.step(codes, self.init_state(codes.shape[0], dtype))[0]

@@ -1,0 +1,1 @@
+"""Blocks built from layers; each is used by more than one model."""

@@ -1,0 +1,112 @@
+"""The pre-norm transformer of talker, code predictor and both tokenizer halves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.config import TransformerConfig
+from qtts_jax.layers.attention import Attention, AttentionStep, KeyValues, attention_step
+from qtts_jax.layers.ffn import GeluFFN, SwiGLU
+from qtts_jax.layers.norm import LayerNorm, RMSNorm
+from qtts_jax.layers.param import constant, param
+
+
+def make_norm(c: TransformerConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
+    """The normalization that the configuration names."""
+    return (RMSNorm if c.norm == "rms" else LayerNorm)(c.width, c.norm_eps, rngs=rngs)
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x)), each branch optionally scaled per channel."""
+
+    def __init__(self, c: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        self.attention_norm = make_norm(c, rngs=rngs)
+        self.attention = Attention(c, rngs=rngs)
+        self.ffn_norm = make_norm(c, rngs=rngs)
+        self.ffn = (SwiGLU if c.ffn == "swiglu" else GeluFFN)(c, rngs=rngs)
+        self.attention_scale, self.ffn_scale = (
+            None
+            if c.layer_scale is None
+            else param(rngs, (c.width,), ("embed",), constant(c.layer_scale))
+            for _ in range(2)
+        )
+
+    def step(
+        self, x: jax.Array, state: KeyValues, shared: AttentionStep
+    ) -> tuple[jax.Array, KeyValues]:
+        """x [B, T, D] -> (y [B, T, D], state)."""
+        with jax.named_scope("attention"):
+            y, state = self.attention.step(self.attention_norm(x), state, shared)
+            x = x + (y if self.attention_scale is None else self.attention_scale[...] * y)
+        with jax.named_scope("ffn"):
+            y = self.ffn(self.ffn_norm(x))
+            x = x + (y if self.ffn_scale is None else self.ffn_scale[...] * y)
+        return x, state
+
+
+class TransformerState(NamedTuple):
+    """Memory of a stack: the caches of its layers and how many positions each row has seen."""
+
+    layers: tuple[KeyValues, ...]
+    position: jax.Array
+
+
+class Transformer(nnx.Module):
+    """A stack of blocks, with a final norm or (Mimi's encoder) without."""
+
+    def __init__(self, c: TransformerConfig, *, final_norm: bool = True, rngs: nnx.Rngs) -> None:
+        self.config = c
+        self.layers = nnx.List([Block(c, rngs=rngs) for _ in range(c.layers)])
+        self.norm = make_norm(c, rngs=rngs) if final_norm else None
+
+    def init_state(
+        self, batch: int, dtype: jnp.dtype, capacity: int | None = None
+    ) -> TransformerState:
+        """An empty memory.
+
+        Args:
+            capacity: positions kept. With a window it defaults to window - 1, all that matters;
+                without, it must be given and bounds the length of the sequence.
+        """
+        if capacity is None:
+            if self.config.window is None:
+                raise AssertionError("attention without a window needs a capacity")
+            capacity = self.config.window - 1
+        layers = tuple(layer.attention.init_state(batch, dtype, capacity) for layer in self.layers)
+        return TransformerState(layers, jnp.zeros((batch,), jnp.int32))
+
+    def step(
+        self, x: jax.Array, state: TransformerState, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, TransformerState]:
+        """Consume T positions.
+
+        Args:
+            x: [B, T, D].
+            lengths: [B], how many of the T positions are real in each row (right padding); the
+                rest give undefined outputs and leave no trace in a cache without a window. None
+                for all.
+
+        Returns:
+            [B, T, D] and the new state.
+        """
+        slots = state.layers[0].keys.shape[1]
+        shared = attention_step(self.config, state.position, x.shape[1], slots, lengths)
+        layers = []
+        for i, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
+            with jax.named_scope(f"layer_{i}"):
+                x, layer_state = layer.step(x, layer_state, shared)
+            layers.append(layer_state)
+        if self.norm is not None:
+            x = self.norm(x)
+        advance = x.shape[1] if lengths is None else lengths
+        return x, TransformerState(tuple(layers), state.position + advance)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """A whole sequence [B, T, D] from a fresh state."""
+        # Nothing precedes the input, so a windowed stack needs no room for earlier keys.
+        capacity = x.shape[1] if self.config.window is None else 0
+        return self.step(x, self.init_state(x.shape[0], x.dtype, capacity))[0]
