@@ -1,0 +1,30 @@
+"""Qwen3-TTS in JAX/Flax: exact, fast and small enough to read in an afternoon.
+
+    from qtts_jax import QwenTTS, SpeechTokenizer
+
+Everything below these two objects (configurations, layers, models, prompts, frame steps) is public
+too and documented where it stands.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qtts_jax.speech_tokenizer import SpeechTokenizer
+    from qtts_jax.tts import QwenTTS, Speech, VoiceClonePromptItem
+
+_HOMES = {
+    "QwenTTS": "qtts_jax.tts",
+    "Speech": "qtts_jax.tts",
+    "VoiceClonePromptItem": "qtts_jax.tts",
+    "SpeechTokenizer": "qtts_jax.speech_tokenizer",
+}
+__all__ = ["QwenTTS", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that lower rooms can be imported without loading every model.
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

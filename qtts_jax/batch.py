@@ -1,0 +1,305 @@
+"""Many requests from a JSONL file: resumable, and one bad line never costs the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.generation.loops import Request
+from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.audio import save_audio
+from qtts_jax.io.files import npy_bytes, write_whole
+from qtts_jax.tts import QwenTTS, Speech, VoiceClonePromptItem
+
+RESULTS = "results.jsonl"
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_SAMPLING = tuple(f.name for f in fields(SamplingParams))
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "mode": str,
+    "text": str,
+    "language": str,
+    "speaker": str,
+    "instruct": str,
+    "ref_audio": str,
+    "ref_text": str,
+    "x_vector_only": bool,
+    "stream_text": bool,
+    "seed": int,
+    "greedy": bool,
+}
+# Fields that only one mode reads; elsewhere they would be ignored without a word.
+_MODE_FIELDS = {
+    "custom_voice": {"speaker", "instruct"},
+    "voice_design": {"instruct"},
+    "voice_clone": {"ref_audio", "ref_text", "x_vector_only"},
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One request of the file: its line number (from 1) and its checked fields."""
+
+    number: int
+    data: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The name of its output files."""
+        return self.data["id"]
+
+
+def run_batch(
+    tts: QwenTTS, requests: Path, out: Path, batch_size: int, report: Callable[[str], None]
+) -> int:
+    """Speak every request of a JSONL file.
+
+    Writes ID.wav (float32), ID.codes.npy (int32 [T, Q]) and a line of results.jsonl for each.
+    Requests whose results are there already are skipped, so an interrupted run goes on where it
+    stopped; failed ones are tried again.
+
+    Args:
+        requests: one JSON object a line; see the README for the fields.
+        out: created if needed.
+        batch_size: requests generated together.
+        report: called with one sentence for every line that failed.
+
+    Returns:
+        How many lines failed.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    try:
+        text = requests.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read the requests of {requests}: {error}.") from error
+    out.mkdir(parents=True, exist_ok=True)
+    done = _finished(out)
+    _rewrite_results(out, done)
+    failed = 0
+
+    def fail(number: int, id_: str | None, error: QTTSError) -> None:
+        nonlocal failed
+        failed += 1
+        report(f"{requests.name}, line {number}{f' ({id_})' if id_ else ''}: {error}")
+        _append_result(out, {"id": id_, "line": number, "status": "error", "error": str(error)})
+
+    lines = list(_parse(text, tts.mode, fail))
+    todo = [line for line in lines if line.id not in done]
+    with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
+        for start in range(0, len(todo), batch_size):
+            group = todo[start : start + batch_size]
+            seconds = 0.0
+            for line, request, speech in _speak(tts, group, requests.parent, fail):
+                _save(out, line, request, speech, tts.sample_rate)
+                seconds += len(speech.wave) / tts.sample_rate
+            bar.set_postfix_str(f"{seconds:.1f} s of speech in the last batch")
+            bar.update(len(group))
+    return failed
+
+
+Fail = Callable[[int, str | None, QTTSError], None]
+
+
+def _parse(text: str, mode: str, fail: Fail) -> Iterator[Line]:
+    seen: set[str] = set()
+    for number, raw in enumerate(text.splitlines(), 1):
+        if not raw.strip():
+            continue
+        id_ = None
+        try:
+            try:
+                data = json.loads(raw)
+            except json.JSONDecodeError as error:
+                raise RequestError(f"this is not JSON ({error}); correct the line.") from error
+            if isinstance(data, dict) and isinstance(data.get("id"), str):
+                id_ = data["id"]
+            data = _check(data, mode)
+            if data["id"] in seen:
+                raise RequestError(f"the id {data['id']!r} is used twice; make ids unique.")
+        except QTTSError as error:
+            fail(number, id_, error)
+            continue
+        seen.add(data["id"])
+        yield Line(number, data)
+
+
+def _check(data: Any, checkpoint_mode: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise RequestError("a request must be a JSON object; correct the line.")
+    data = {k: v for k, v in data.items() if v is not None}
+    unknown = sorted(set(data) - set(_FIELDS) - set(_SAMPLING))
+    if unknown:
+        raise RequestError(
+            f"unknown field {', '.join(map(repr, unknown))}; known are "
+            f"{', '.join([*_FIELDS, *_SAMPLING])}."
+        )
+    for name, kind in _FIELDS.items():
+        wrong_bool = isinstance(data.get(name), bool) and kind is not bool
+        if name in data and (wrong_bool or not isinstance(data[name], kind)):
+            raise RequestError(f"{name} must be a JSON {kind.__name__}, not {data[name]!r}.")
+    for name in ("id", "text"):
+        if name not in data:
+            raise RequestError(f"the field {name!r} is missing; add it.")
+    if not _ID.fullmatch(data["id"]):
+        raise RequestError(
+            f"the id {data['id']!r} cannot name files; use letters, digits, '.', '_' and '-'."
+        )
+    mode = data.setdefault("mode", checkpoint_mode)
+    if mode not in _MODE_FIELDS:
+        raise RequestError(f"unknown mode {mode!r}; choose one of {', '.join(_MODE_FIELDS)}.")
+    if mode != checkpoint_mode:
+        raise RequestError(
+            f"mode {mode!r} does not fit this checkpoint, which does {checkpoint_mode!r}; "
+            "use a checkpoint of the other type."
+        )
+    others = set().union(*_MODE_FIELDS.values()) - _MODE_FIELDS[mode]
+    # Empty strings and False say "nothing", which every mode can do.
+    surplus = sorted(name for name in others & set(data) if data[name])
+    if surplus:
+        raise RequestError(f"mode {mode!r} does not use {', '.join(surplus)}; remove it.")
+    return data
+
+
+def _speak(
+    tts: QwenTTS, group: list[Line], folder: Path, fail: Fail
+) -> Iterator[tuple[Line, Request, Speech]]:
+    """Generate a group together; when it fails as a whole, one by one."""
+    voices = _voices(tts, group, folder, fail)
+    ready: list[tuple[Line, Request]] = []
+    for line in group:
+        if tts.mode == "voice_clone" and line.number not in voices:
+            continue
+        try:
+            ready.append((line, _prepare(tts, line, voices.get(line.number))))
+        except QTTSError as error:
+            fail(line.number, line.id, error)
+    if not ready:
+        return
+    try:
+        speeches = tts.synthesize([request for _, request in ready])
+    except QTTSError:
+        # One request that does not fit must not cost the others of its group.
+        for line, request in ready:
+            try:
+                yield line, request, tts.synthesize([request])[0]
+            except QTTSError as error:
+                fail(line.number, line.id, error)
+        return
+    for (line, request), speech in zip(ready, speeches, strict=True):
+        yield line, request, speech
+
+
+def _voices(
+    tts: QwenTTS, group: list[Line], folder: Path, fail: Fail
+) -> dict[int, VoiceClonePromptItem]:
+    """Reference voices of a group by line number, encoded together when all are usable."""
+    if tts.mode != "voice_clone":
+        return {}
+
+    def encode(lines: list[Line]) -> list[VoiceClonePromptItem]:
+        for line in lines:
+            if not line.data.get("ref_audio"):
+                raise RequestError("ref_audio is missing; name the reference recording.")
+        return tts.create_voice_clone_prompt(
+            [_audio_path(line.data["ref_audio"], folder) for line in lines],
+            [line.data.get("ref_text") for line in lines],
+            [line.data.get("x_vector_only", False) for line in lines],
+        )
+
+    try:
+        return {line.number: v for line, v in zip(group, encode(group), strict=True)}
+    except QTTSError:
+        voices = {}
+        for line in group:
+            try:
+                voices[line.number] = encode([line])[0]
+            except QTTSError as error:
+                fail(line.number, line.id, error)
+        return voices
+
+
+def _audio_path(name: str, folder: Path) -> str:
+    """A relative path is looked for beside the requests file, then in the working directory."""
+    beside = folder / name
+    try:
+        return str(beside) if beside.exists() else name
+    except OSError:  # base64 is no possible file name
+        return name
+
+
+def _prepare(tts: QwenTTS, line: Line, voice: VoiceClonePromptItem | None) -> Request:
+    d = line.data
+    sampling = {name: d[name] for name in _SAMPLING if name in d}
+    if d.get("greedy"):
+        sampling |= {"do_sample": False, "subtalker_dosample": False}
+    common = {"seed": d.get("seed"), **sampling}
+    # The official defaults: whole text first, except for clones.
+    whole_text = not d.get("stream_text", tts.mode == "voice_clone")
+    if tts.mode == "custom_voice":
+        return tts.prepare_custom_voice(
+            d["text"], d.get("speaker"), d.get("language"), d.get("instruct"), whole_text, **common
+        )
+    if tts.mode == "voice_design":
+        return tts.prepare_voice_design(
+            d["text"], d.get("instruct"), d.get("language"), whole_text, **common
+        )
+    assert voice is not None
+    return tts.prepare_voice_clone(d["text"], voice, d.get("language"), whole_text, **common)
+
+
+def _save(out: Path, line: Line, request: Request, speech: Speech, rate: int) -> None:
+    save_audio(out / f"{line.id}.wav", speech.wave, rate)
+    write_whole(out / f"{line.id}.codes.npy", npy_bytes(speech.codes))
+    _append_result(
+        out,
+        {
+            "id": line.id,
+            "line": line.number,
+            "status": "ok",
+            "frames": len(speech.codes),
+            "seconds": len(speech.wave) / rate,
+            "seed": request.seed,
+            "wav": f"{line.id}.wav",
+            "codes": f"{line.id}.codes.npy",
+        },
+    )
+
+
+def _append_result(out: Path, result: dict[str, Any]) -> None:
+    with open(out / RESULTS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(result, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finished(out: Path) -> dict[str, dict[str, Any]]:
+    """Good results of earlier runs whose files are still there, by id."""
+    done: dict[str, dict[str, Any]] = {}
+    path = out / RESULTS
+    if not path.exists():
+        return done
+    for raw in path.read_text(encoding="utf-8").splitlines():
+        try:
+            result = json.loads(raw)
+        except json.JSONDecodeError:  # the line that an interrupt cut short
+            continue
+        if result.get("status") == "ok" and all(
+            (out / result[kind]).exists() for kind in ("wav", "codes")
+        ):
+            done[result["id"]] = result
+    return done
+
+
+def _rewrite_results(out: Path, done: dict[str, dict[str, Any]]) -> None:
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in done.values())
+    write_whole(out / RESULTS, text.encode())

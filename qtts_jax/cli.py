@@ -1,0 +1,308 @@
+"""The command line: `qtts say|design|clone|encode|decode|embed|info|batch`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.generation.sampling_params import SamplingParams
+
+DTYPES = ("float32", "bfloat16")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 for a fault (one sentence on stderr), 2 for wrong usage, 130 when
+        interrupted.
+    """
+    args = build_parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
+    try:
+        return args.run(args)
+    except QTTSError as error:
+        _say(f"qtts: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("qtts: interrupted; what was finished has been kept.")
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of `qtts`."""
+    parser = argparse.ArgumentParser(prog="qtts", description="Qwen3-TTS in JAX.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    say = commands.add_parser("say", help="speak a text with a preset speaker")
+    _add_text(say)
+    say.add_argument("--speaker", help="a preset speaker (default: the checkpoint's first)")
+    say.add_argument("--instruct", help="how to speak, in words")
+    _add_model(say)
+    _add_generation(say)
+    say.set_defaults(run=_say_command)
+
+    design = commands.add_parser("design", help="speak with a voice described in words")
+    _add_text(design)
+    design.add_argument("--instruct", required=True, help="the voice, in words")
+    _add_model(design)
+    _add_generation(design)
+    design.set_defaults(run=_design_command)
+
+    clone = commands.add_parser("clone", help="speak with the voice of a recording")
+    _add_text(clone)
+    clone.add_argument("--ref-audio", required=True, help="the recording")
+    clone.add_argument("--ref-text", help="what is said in it")
+    clone.add_argument("--x-vector-only", action="store_true", help="copy only the timbre")
+    _add_model(clone)
+    _add_generation(clone)
+    clone.set_defaults(run=_clone_command)
+
+    encode = commands.add_parser("encode", help="audio to codes [T, Q]")
+    encode.add_argument("audio")
+    encode.add_argument("codes", type=Path, help=".npy to write")
+    _add_model(encode)
+    encode.set_defaults(run=_encode_command)
+
+    decode = commands.add_parser("decode", help="codes [T, Q] to audio")
+    decode.add_argument("codes", type=Path, help=".npy of integers")
+    decode.add_argument("audio", type=Path, help=".wav, or .npy for a bare float32 array")
+    _add_model(decode)
+    decode.set_defaults(run=_decode_command)
+
+    embed = commands.add_parser("embed", help="audio to the x-vector of its speaker")
+    embed.add_argument("audio")
+    embed.add_argument("vector", type=Path, help=".npy to write")
+    _add_model(embed)
+    embed.set_defaults(run=_embed_command)
+
+    info = commands.add_parser("info", help="what a checkpoint is and can do")
+    _add_model(info)
+    info.set_defaults(run=_info_command)
+
+    batch = commands.add_parser("batch", help="speak every request of a JSONL file")
+    batch.add_argument("requests", type=Path)
+    batch.add_argument("--out", type=Path, required=True, help="directory for the results")
+    batch.add_argument("--batch-size", type=_positive, default=8)
+    _add_model(batch)
+    batch.set_defaults(run=_batch_command)
+    return parser
+
+
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", help="the text, or - to read it from stdin as it arrives")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".wav or .npy to write")
+    parser.add_argument("--language", help="a language of the checkpoint (default: auto)")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="a converted checkpoint (default: embedded)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
+    parser.add_argument(
+        "--exact-reference",
+        action="store_true",
+        help="reproduce every quirk of the official code",
+    )
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, help="0 ... 2^32 - 1 (default: drawn)")
+    parser.add_argument("--greedy", action="store_true", help="no sampling in either head")
+    parser.add_argument(
+        "--stream", action="store_true", help="write the audio while it is made, in chunks"
+    )
+    parser.add_argument(
+        "--stream-text",
+        action=argparse.BooleanOptionalAction,
+        help="feed the text along with the frames (default: only to clones and from stdin)",
+    )
+    group = parser.add_argument_group("sampling (defaults: the checkpoint's own)")
+    for field in fields(SamplingParams):
+        if isinstance(field.default, bool):
+            continue  # --greedy
+        group.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _model_directory(args: argparse.Namespace) -> Path:
+    if args.model is not None:
+        return args.model
+    from qtts_jax import embedded
+
+    _say(f"note: no --model given; using {embedded.describe()}")
+    return embedded.DIRECTORY
+
+
+def _load_tts(args: argparse.Namespace) -> Any:
+    # Imported here so that `qtts --help` and usage errors do not wait for JAX.
+    from qtts_jax.tts import QwenTTS
+
+    return QwenTTS.from_pretrained(
+        _model_directory(args), dtype=args.dtype, exact_reference=args.exact_reference
+    )
+
+
+def _load_tokenizer(args: argparse.Namespace) -> Any:
+    from qtts_jax.speech_tokenizer import SpeechTokenizer
+
+    return SpeechTokenizer.from_pretrained(
+        _model_directory(args),
+        dtype=args.dtype or "float32",
+        exact_reference=args.exact_reference,
+    )
+
+
+def _say_command(args: argparse.Namespace) -> int:
+    tts = _load_tts(args)
+    speaker = args.speaker
+    if speaker is None and tts.supported_speakers:
+        speaker = tts.config.talker.speakers[0][0]
+        _say(f"note: speaking as {speaker}; --speaker chooses among {tts.supported_speakers}")
+    voice = {"speaker": speaker, "instruct": args.instruct}
+    return _speak(args, tts, tts.generate_custom_voice, tts.stream_custom_voice, True, voice)
+
+
+def _design_command(args: argparse.Namespace) -> int:
+    tts = _load_tts(args)
+    voice = {"instruct": args.instruct}
+    return _speak(args, tts, tts.generate_voice_design, tts.stream_voice_design, True, voice)
+
+
+def _clone_command(args: argparse.Namespace) -> int:
+    tts = _load_tts(args)
+    voice = {
+        "ref_audio": args.ref_audio,
+        "ref_text": args.ref_text,
+        "x_vector_only_mode": args.x_vector_only,
+    }
+    return _speak(args, tts, tts.generate_voice_clone, tts.stream_voice_clone, False, voice)
+
+
+def _speak(
+    args: argparse.Namespace,
+    tts: Any,
+    generate: Any,
+    stream: Any,
+    whole_text: bool,
+    voice: dict[str, Any],
+) -> int:
+    """Generate one utterance, whole or streamed, and write it."""
+    from qtts_jax.io.audio import AudioWriter, save_audio
+
+    if args.stream_text is not None:
+        whole_text = not args.stream_text
+    sampling = {f.name: getattr(args, f.name, None) for f in fields(SamplingParams)}
+    if args.greedy:
+        sampling |= {"do_sample": False, "subtalker_dosample": False}
+    options = (
+        voice
+        | sampling
+        | {
+            "language": args.language,
+            "seed": args.seed,
+            "non_streaming_mode": whole_text,
+        }
+    )
+    started = time.perf_counter()
+    if args.stream or args.text == "-":
+        text: str | Iterable[str] = _pieces(sys.stdin) if args.text == "-" else args.text
+        samples, first = 0, math.nan
+        with AudioWriter(args.output, tts.sample_rate) as writer:
+            for chunk in stream(text, **options):
+                if not samples:
+                    first = time.perf_counter() - started
+                writer.write(chunk)
+                samples += len(chunk)
+        _say(f"first audio after {first * 1e3:.0f} ms")
+    else:
+        wave = generate(args.text, **options)[0][0]
+        samples = len(wave)
+        save_audio(args.output, wave, tts.sample_rate)
+    seconds = time.perf_counter() - started
+    length = samples / tts.sample_rate
+    _say(f"wrote {args.output}: {length:.2f} s of speech in {seconds:.2f} s")
+    return 0
+
+
+def _pieces(stream: Any) -> Iterator[str]:
+    """Text as it arrives: a line, or what a pipe has so far."""
+    read = getattr(getattr(stream, "buffer", None), "read1", None)
+    if read is None:
+        yield from stream
+        return
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while data := read(4096):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the text on stdin is not UTF-8 ({error}); convert it.") from error
+
+
+def _encode_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.files import npy_bytes, write_whole
+
+    codes = _load_tokenizer(args).encode(args.audio)[0]
+    write_whole(args.codes, npy_bytes(codes))
+    _say(f"wrote {args.codes}: {codes.shape[0]} frames of {codes.shape[1]} codes")
+    return 0
+
+
+def _decode_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.audio import save_audio
+
+    try:
+        codes = np.load(args.codes, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RequestError(f"cannot read codes from {args.codes}: {error}.") from error
+    waves, rate = _load_tokenizer(args).decode(codes)
+    save_audio(args.audio, waves[0], rate)
+    _say(f"wrote {args.audio}: {len(waves[0]) / rate:.2f} s")
+    return 0
+
+
+def _embed_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.files import npy_bytes, write_whole
+
+    vector = _load_tts(args).embed_speaker(args.audio)
+    write_whole(args.vector, npy_bytes(vector))
+    _say(f"wrote {args.vector}: {len(vector)} numbers")
+    return 0
+
+
+def _info_command(args: argparse.Namespace) -> int:
+    tts = _load_tts(args)
+    for name, value in tts.describe().items():
+        print(f"{name:18} {value}")
+    return 0
+
+
+def _batch_command(args: argparse.Namespace) -> int:
+    from qtts_jax.batch import run_batch
+
+    failed = run_batch(_load_tts(args), args.requests, args.out, args.batch_size, _say)
+    if failed:
+        _say(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
+    return 1 if failed else 0

@@ -1,0 +1,13 @@
+"""The small checkpoint inside the package, used when no model is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+DIRECTORY = Path(__file__).parent / "embedded_checkpoint"
+
+
+def describe() -> str:
+    """One line that says what the embedded checkpoint is and how good it can be."""
+    return json.loads((DIRECTORY / "qtts_jax.json").read_text())["description"]

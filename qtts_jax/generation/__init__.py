@@ -1,0 +1,1 @@
+"""From a request to codes: prompts, sampling, one frame, many frames."""

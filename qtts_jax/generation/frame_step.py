@@ -1,0 +1,97 @@
+"""One frame: codebook 0 from the talker, the other codebooks from the code predictor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qtts_jax.generation.sampling import Method, choose, process_talker_logits
+from qtts_jax.generation.state import Conditions, GenerationState, PromptBatch
+from qtts_jax.models.tts_model import TTSModel
+
+
+class Methods(NamedTuple):
+    """Static sampling needs of the two heads."""
+
+    talker: Method
+    predictor: Method
+
+
+def embed_prompt(model: TTSModel, prompt: PromptBatch) -> jax.Array:
+    """Sum of the tracks of a prompt: [B, T, D]."""
+    x = model.talker.embed_text(prompt.text) + model.talker.embed_codec(prompt.codec)
+    if model.code_predictor is not None:
+        x = x + model.code_predictor.embed(prompt.residual)
+    speaker = prompt.embedding.astype(x.dtype)[:, None]
+    return x + jnp.where(prompt.speaker[..., None], speaker, 0)
+
+
+def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationState:
+    """Run the prompts and return the state before frame 0.
+
+    Args:
+        capacity: positions of the caches, at least the padded prompt.
+    """
+    x = embed_prompt(model, prompt)
+    rows = x.shape[0]
+    talker = model.talker.init_state(rows, x.dtype, capacity)
+    y, talker = model.talker.step(x, talker, prompt.lengths)
+    return GenerationState(
+        talker=talker,
+        hidden=y[jnp.arange(rows), prompt.lengths - 1],
+        seen=jnp.zeros((rows, model.config.talker.vocab_size), bool),
+        frame=jnp.zeros((rows,), jnp.int32),
+        done=jnp.zeros((rows,), bool),
+    )
+
+
+def frame_step(
+    model: TTSModel, methods: Methods, conditions: Conditions, state: GenerationState
+) -> tuple[jax.Array, GenerationState]:
+    """Generate one frame for every row that is not done.
+
+    Returns:
+        codes [B, Q] int32, all -1 in rows that are done (end of speech itself is no frame), and
+        the new state.
+    """
+    c = model.config.talker
+    frame_keys = jax.vmap(jax.random.fold_in)(conditions.keys, state.frame)
+
+    def keys(codebook: jax.Array | int) -> jax.Array:
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
+
+    with jax.named_scope("codebook_0"):
+        logits = model.talker.logits(state.hidden)
+        logits = process_talker_logits(
+            logits, c, state.seen, state.frame, conditions.repetition_penalty
+        )
+        first = choose(logits, keys(0), conditions.talker, methods.talker)
+    done = state.done | (first == c.eos_id) | (state.frame >= conditions.max_frames)
+    row = model.talker.embed_codec(first)
+    codes, x = first[:, None], row
+    if model.code_predictor is not None:
+        with jax.named_scope("code_predictor"):
+            rest, total = model.code_predictor.generate(
+                state.hidden,
+                row,
+                lambda logits, book: choose(
+                    logits, keys(book), conditions.predictor, methods.predictor
+                ),
+            )
+        codes, x = jnp.concatenate([codes, rest], axis=1), row + total
+    with jax.named_scope("talker"):
+        rows = jnp.arange(x.shape[0])
+        at = jnp.minimum(state.frame, conditions.text.shape[1] - 1)
+        has_text = (state.frame < conditions.text_length)[:, None]
+        x = x + jnp.where(has_text, conditions.text[rows, at], conditions.pad)
+        y, talker = model.talker.step(x[:, None], state.talker)
+    new = GenerationState(
+        talker=talker,
+        hidden=y[:, 0],
+        seen=state.seen.at[rows, first].set(True),
+        frame=state.frame + ~done,
+        done=done,
+    )
+    return jnp.where(done[:, None], -1, codes), new

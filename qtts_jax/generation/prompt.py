@@ -1,0 +1,197 @@
+"""Prompt layouts: two tracks of ids whose embeddings are summed position by position.
+
+A prompt is data, not embeddings: for every position a text id, a codec id, the residual codes of a
+reference frame, or the speaker vector. Generation embeds it on the device, and training reads the
+same rows. The layouts follow the official `generate` (upstream
+`Qwen3TTSForConditionalGeneration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qtts_jax.config import TalkerConfig, TTSConfig
+from qtts_jax.errors import RequestError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who speaks.
+
+    Attributes:
+        speaker: a preset name, or None.
+        embedding: an x-vector [D] float32, or None; it takes the place of a preset.
+        codes: [T, Q] reference codes for in-context cloning, or None.
+        text_ids: the transcript of the reference, as text ids.
+    """
+
+    speaker: str | None = None
+    embedding: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    text_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The rows of one request, -1 where a track is silent.
+
+    Attributes:
+        text: [T] int32 text ids.
+        codec: [T] int32 codebook-0 or special ids.
+        residual: [T, Q-1] int32 codes of books 1..Q-1 (reference frames only).
+        speaker: [T] bool, True where the x-vector is added.
+        embedding: [D] float32 x-vector, or None.
+        trailing: text ids added to the inputs of frames 0, 1, ...; after them comes tts_pad.
+    """
+
+    text: np.ndarray
+    codec: np.ndarray
+    residual: np.ndarray
+    speaker: np.ndarray
+    embedding: np.ndarray | None
+    trailing: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+class _Rows:
+    """Collects rows of the tracks."""
+
+    def __init__(self, residual_books: int) -> None:
+        self.text: list[int] = []
+        self.codec: list[int] = []
+        self.residual: list[Sequence[int]] = []
+        self.speaker: list[bool] = []
+        self._none = (-1,) * residual_books
+
+    def add(
+        self,
+        text: int = -1,
+        codec: int = -1,
+        residual: Sequence[int] | None = None,
+        speaker: bool = False,
+    ) -> None:
+        self.text.append(text)
+        self.codec.append(codec)
+        self.residual.append(self._none if residual is None else residual)
+        self.speaker.append(speaker)
+
+
+def build_prompt(
+    config: TTSConfig,
+    role_ids: Sequence[int],
+    text_ids: Sequence[int],
+    *,
+    voice: Voice,
+    language: str = AUTO,
+    instruct_ids: Sequence[int] = (),
+    stream_text: bool = False,
+    text_complete: bool = True,
+) -> Prompt:
+    """Lay out one request.
+
+    Args:
+        role_ids: the three ids that open the assistant turn.
+        text_ids: the text to speak; with `text_complete=False`, as much of it as is known.
+        language: a name of the checkpoint or "auto", lower case.
+        instruct_ids: the whole user turn of an instruction, or nothing.
+        stream_text: feed the text along with the frames instead of all before the first.
+        text_complete: False while text is still arriving (only with `stream_text`). Then at least
+            `text_needed(...)` ids must be there, and the caller appends the rest to `trailing`.
+
+    Raises:
+        RequestError: the speaker or language is not one of this checkpoint.
+    """
+    c = config.talker
+    rows = _Rows(c.codebooks - 1)
+    for i in instruct_ids:
+        rows.add(text=i)
+    for i in role_ids:
+        rows.add(text=i)
+
+    # Tag block: language, speaker, pad on the codec track under tts_pad ... tts_bos.
+    tags = [(tag, False) for tag in _language_tags(c, language, voice.speaker)]
+    if voice.embedding is not None:
+        tags.append((-1, True))
+    elif voice.speaker is not None:
+        tags.append((speaker_id(c, voice.speaker), False))
+    for tag, is_speaker in tags:
+        rows.add(text=config.tts_pad_id, codec=tag, speaker=is_speaker)
+    rows.add(text=config.tts_bos_id, codec=c.pad_id)
+
+    end = [config.tts_eos_id] if text_complete else []
+    frames = [] if voice.codes is None else np.asarray(voice.codes).tolist()
+    text = [*(voice.text_ids if frames else ()), *text_ids, *end]
+    if not stream_text:
+        for i in text:
+            rows.add(text=i, codec=c.pad_id)
+        text = []
+    # The codec track goes on with bos and the reference frames; text runs beside it until one of
+    # the two ends: surplus text trails into the generated frames, missing text is tts_pad.
+    for n, frame in enumerate([None, *frames]):
+        track = text[n] if n < len(text) else config.tts_pad_id
+        if frame is None:
+            rows.add(text=track, codec=c.bos_id)
+        else:
+            rows.add(text=track, codec=frame[0], residual=frame[1:])
+    return Prompt(
+        text=np.asarray(rows.text, np.int32),
+        codec=np.asarray(rows.codec, np.int32),
+        residual=np.asarray(rows.residual, np.int32).reshape(len(rows.text), c.codebooks - 1),
+        speaker=np.asarray(rows.speaker, bool),
+        embedding=voice.embedding,
+        trailing=np.asarray(text[1 + len(frames) :], np.int32),
+    )
+
+
+def text_needed(voice: Voice) -> int:
+    """Text ids that must be known before a streaming-text prompt can be laid out."""
+    if voice.codes is None:
+        return 1
+    return max(1, 1 + len(voice.codes) - len(voice.text_ids))
+
+
+def speaker_id(c: TalkerConfig, name: str) -> int:
+    """The codec id of a preset speaker.
+
+    Raises:
+        RequestError: no such speaker; the message lists those there are.
+    """
+    speakers = dict(c.speakers)
+    if name.lower() not in speakers:
+        known = ", ".join(sorted(speakers)) or "none (this checkpoint has no preset speakers)"
+        raise RequestError(f"unknown speaker {name!r}; choose one of: {known}.")
+    return speakers[name.lower()]
+
+
+def supported_languages(c: TalkerConfig) -> list[str]:
+    """ "auto" and every language of the checkpoint; dialects follow from the speaker."""
+    return [AUTO, *(name for name, _ in c.languages if "dialect" not in name)]
+
+
+def check_language(c: TalkerConfig, name: str | None) -> str:
+    """The lower-case name of a supported language; None means "auto".
+
+    Raises:
+        RequestError: no such language; the message lists those there are.
+    """
+    language = AUTO if name is None else str(name).lower()
+    if language not in supported_languages(c):
+        known = ", ".join(supported_languages(c))
+        raise RequestError(f"unknown language {name!r}; choose one of: {known}.")
+    return language
+
+
+def _language_tags(c: TalkerConfig, language: str, speaker: str | None) -> list[int]:
+    dialect = dict(c.dialects).get(speaker.lower()) if speaker else None
+    if dialect is not None and language in ("chinese", AUTO):
+        language = dialect
+    if language == AUTO:
+        return [c.nothink_id, c.think_bos_id, c.think_eos_id]
+    return [c.think_id, c.think_bos_id, dict(c.languages)[language], c.think_eos_id]

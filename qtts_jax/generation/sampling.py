@@ -1,0 +1,130 @@
+"""Logit processors and sampling, in the order of the official `generate` call.
+
+Every setting is an array over the rows of a batch, so requests with different settings share one
+compiled program. What a batch does not use at all (sampling, a full sort) is left out statically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qtts_jax.config import RESERVED_CODEC_IDS, TalkerConfig
+from qtts_jax.generation.sampling_params import SamplingParams
+
+# Generation never stops in its first two frames (the official min_new_tokens).
+MIN_FRAMES = 2
+# Up to this k, the threshold comes from a partial selection instead of a sort of the vocabulary.
+PARTIAL_TOP_K = 64
+
+
+class Sampler(NamedTuple):
+    """Settings of one head for every row, each [B]."""
+
+    do_sample: jax.Array
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+
+
+class Method(NamedTuple):
+    """What at least one row needs; static.
+
+    Attributes:
+        sample: some row samples.
+        partial: every k is at most PARTIAL_TOP_K and no row uses top-p, so no sort is needed.
+    """
+
+    sample: bool
+    partial: bool
+
+
+def batch_sampler(params: Sequence[SamplingParams], prefix: str = "") -> tuple[Sampler, Method]:
+    """Arrays of the settings of `params` (one a row) and what they need.
+
+    Args:
+        prefix: "" for the talker, "subtalker_" for the code predictor.
+    """
+    sample_name = "subtalker_dosample" if prefix else "do_sample"
+    sample = np.asarray([getattr(p, sample_name) for p in params])
+    top_k = np.asarray([getattr(p, f"{prefix}top_k") for p in params], np.int32)
+    top_p = np.asarray([getattr(p, f"{prefix}top_p") for p in params], np.float32)
+    temperature = np.asarray([getattr(p, f"{prefix}temperature") for p in params], np.float32)
+    partial = bool(np.all(~sample | ((top_k > 0) & (top_k <= PARTIAL_TOP_K) & (top_p >= 1.0))))
+    method = Method(sample=bool(sample.any()), partial=partial)
+    # Off is "all of them"; the clamp to the vocabulary happens where it is known.
+    top_k = np.where(top_k > 0, top_k, np.iinfo(np.int32).max)
+    return Sampler(*map(jnp.asarray, (sample, temperature, top_k, top_p))), method
+
+
+def process_talker_logits(
+    logits: jax.Array,
+    config: TalkerConfig,
+    seen: jax.Array,
+    frame: jax.Array,
+    repetition_penalty: jax.Array,
+) -> jax.Array:
+    """Repetition penalty, minimum length and suppressed ids for codebook 0.
+
+    Args:
+        logits: [B, V] float32.
+        seen: [B, V] bool, ids generated so far (the prompt does not count).
+        frame: [B] int, frames generated so far.
+        repetition_penalty: [B] float32.
+    """
+    penalty = repetition_penalty[:, None]
+    penalized = jnp.where(logits < 0, logits * penalty, logits / penalty)
+    logits = jnp.where(seen, penalized, logits)
+    ids = jnp.arange(config.vocab_size)
+    eos = ids == config.eos_id
+    reserved = (ids >= config.vocab_size - RESERVED_CODEC_IDS) & ~eos
+    blocked = reserved | (eos & (frame[:, None] < MIN_FRAMES))
+    return jnp.where(blocked, -jnp.inf, logits)
+
+
+def filter_logits(logits: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
+    """Temperature, then top-k (ties with the k-th value stay), then top-p; removed are -inf.
+
+    Args:
+        logits: [B, V] float32.
+    """
+    vocab = logits.shape[-1]
+    logits = logits / sampler.temperature[:, None]
+    top_k = jnp.minimum(sampler.top_k, vocab)[:, None] - 1
+    if method.partial:
+        # Rows that decode greedily may ask for any k; their draw is not used.
+        best = jax.lax.top_k(logits, min(PARTIAL_TOP_K, vocab))[0]
+        kth = jnp.take_along_axis(best, jnp.minimum(top_k, best.shape[-1] - 1), axis=-1)
+        return jnp.where(logits < kth, -jnp.inf, logits)
+    order = jnp.argsort(logits, axis=-1)
+    ascending = jnp.take_along_axis(logits, order, axis=-1)
+    kth = jnp.take_along_axis(ascending, vocab - 1 - top_k, axis=-1)
+    ascending = jnp.where(ascending < kth, -jnp.inf, ascending)
+    cumulative = jnp.cumsum(jax.nn.softmax(ascending, axis=-1), axis=-1)
+    top_p = sampler.top_p[:, None]
+    removed = (cumulative <= 1 - top_p) & (top_p < 1)
+    removed = removed.at[:, -1].set(False)
+    ascending = jnp.where(removed, -jnp.inf, ascending)
+    return jnp.put_along_axis(logits, order, ascending, axis=-1, inplace=False)
+
+
+def choose(logits: jax.Array, keys: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
+    """One id a row: the best, or a draw from the filtered distribution.
+
+    Args:
+        logits: [B, V] float32.
+        keys: [B] random keys, one a row, so that a row does not depend on the batch around it.
+
+    Returns:
+        [B] int32.
+    """
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if not method.sample:
+        return best
+    filtered = filter_logits(logits, sampler, method)
+    drawn = jax.vmap(jax.random.categorical)(keys, filtered).astype(jnp.int32)
+    return jnp.where(sampler.do_sample, drawn, best)

@@ -1,0 +1,76 @@
+"""Sampling settings of a request (no arrays, so the command line can read them at once)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.errors import RequestError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Settings of one request, named as in the official package.
+
+    The `subtalker_` fields govern the code predictor. `max_new_tokens` counts codebook-0 tokens
+    as the official package does: without an end of speech it gives max_new_tokens - 1 frames.
+    `top_k` 0 and `top_p` 1.0 switch the filters off. The defaults are the official code's own;
+    a checkpoint's `generation_config.json` overrides them.
+    """
+
+    do_sample: bool = True
+    top_k: int = 50
+    top_p: float = 1.0
+    temperature: float = 0.9
+    repetition_penalty: float = 1.05
+    subtalker_dosample: bool = True
+    subtalker_top_k: int = 50
+    subtalker_top_p: float = 1.0
+    subtalker_temperature: float = 0.9
+    max_new_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        def check(name: str, good: bool, rule: str) -> None:
+            if not good:
+                raise RequestError(f"{name} must be {rule}, not {getattr(self, name)!r}.")
+
+        for prefix in ("", "subtalker_"):
+            name = f"{prefix}temperature"
+            check(name, getattr(self, name) > 0, "above 0 (for greedy decoding use do_sample)")
+            name = f"{prefix}top_p"
+            check(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1")
+            name = f"{prefix}top_k"
+            check(name, getattr(self, name) >= 0, "0 (off) or more")
+        check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is off)")
+        check("max_new_tokens", self.max_new_tokens >= 2, "at least 2")
+
+    def merge(self, overrides: Mapping[str, Any]) -> SamplingParams:
+        """These settings with every override that is not None.
+
+        Raises:
+            RequestError: an override has an unknown name or an impossible value.
+        """
+        kinds = {f.name: type(f.default) for f in fields(self)}
+        given = {k: v for k, v in overrides.items() if v is not None}
+        unknown = sorted(set(given) - set(kinds))
+        if unknown:
+            raise RequestError(
+                f"unknown sampling argument {', '.join(map(repr, unknown))}; known are: "
+                f"{', '.join(kinds)}."
+            )
+        for name, value in given.items():
+            kind = kinds[name]
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            ok = isinstance(value, bool | np.bool_) if kind is bool else number
+            if not ok or (kind is int and value != int(value)):
+                raise RequestError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+            given[name] = kind(value)
+        return replace(self, **given)
+
+    @property
+    def max_frames(self) -> int:
+        """Frames when no end of speech comes."""
+        return self.max_new_tokens - 1

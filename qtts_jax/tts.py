@@ -1,0 +1,763 @@
+"""The public object: a checkpoint that speaks, clones and designs voices."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qtts_jax.audio_stream import AudioStream
+from qtts_jax.config import TTSConfig
+from qtts_jax.config_12hz import Quirks12Hz
+from qtts_jax.errors import CheckpointError, RequestError, TextError
+from qtts_jax.functional import Params, abstract
+from qtts_jax.generation.loops import (
+    FRAMES_PER_CALL,
+    MAX_SEED,
+    Request,
+    Session,
+    chunk_schedule,
+    generate_codes,
+)
+from qtts_jax.generation.prompt import (
+    Voice,
+    build_prompt,
+    check_language,
+    speaker_id,
+    supported_languages,
+    text_needed,
+)
+from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.text import IncrementalText, TextTokenizer
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.speaker import SpeakerEmbedder
+from qtts_jax.speech_tokenizer import SpeechTokenizer
+
+DEFAULT_CHUNKS = (1, 1, 2, 4)
+
+MODE_OF_TYPE = {
+    "custom_voice": "custom_voice",
+    "voice_design": "voice_design",
+    "base": "voice_clone",
+}
+
+
+@dataclass(frozen=True)
+class VoiceClonePromptItem:
+    """A reference voice, made once and used for many texts (fields as in the official package).
+
+    Attributes:
+        ref_code: [T, Q] int32 codes of the reference, None in x-vector mode.
+        ref_spk_embedding: [D] float32 x-vector.
+        x_vector_only_mode, icl_mode: which kind of cloning; always opposites.
+        ref_text: transcript of the reference (needed for in-context cloning).
+    """
+
+    ref_code: np.ndarray | None
+    ref_spk_embedding: np.ndarray
+    x_vector_only_mode: bool
+    icl_mode: bool
+    ref_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What one request gave.
+
+    Attributes:
+        codes: [T, Q] int32, the generated frames (without reference frames).
+        wave: [samples] float32 in [-1, 1].
+    """
+
+    codes: np.ndarray
+    wave: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All of a request but its text, checked."""
+
+    voice: Voice
+    language: str
+    instruct_ids: tuple[int, ...]
+    sampling: SamplingParams
+    seed: int
+
+
+class QwenTTS:
+    """A Qwen3-TTS checkpoint with the verbs of the official package.
+
+    The `generate_` verbs take one text or a list and return `(list of float32 waves, sample
+    rate)`; the `stream_` verbs take one text, or an iterator of pieces of it, and yield float32
+    chunks. Sampling arguments (`do_sample`, `temperature`, `top_k`, `top_p`,
+    `repetition_penalty`, `subtalker_...`, `max_new_tokens`) mean what they mean there and default
+    to the checkpoint's `generation_config.json`. `seed` is one number or one for each text; the
+    same request with the same seed gives the same codes alone, in a batch or streamed. Without a
+    seed, each request draws its own.
+
+    Args:
+        config: what `config.json` says.
+        params: nested dict of arrays (see `TTSModel`).
+        speech_tokenizer: decodes frames to audio and encodes reference audio.
+        text_tokenizer: the checkpoint's own.
+        defaults: sampling settings for arguments not given.
+    """
+
+    def __init__(
+        self,
+        config: TTSConfig,
+        params: Params,
+        speech_tokenizer: SpeechTokenizer,
+        text_tokenizer: TextTokenizer,
+        defaults: SamplingParams,
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.speech_tokenizer = speech_tokenizer
+        self.text_tokenizer = text_tokenizer
+        self.defaults = defaults
+        self._embedder = (
+            None
+            if config.speaker_encoder is None
+            else SpeakerEmbedder(config.speaker_encoder, params["speaker_encoder"])
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        dtype: Any = None,
+        exact_reference: bool = False,
+        quirks: Quirks12Hz | None = None,
+    ) -> QwenTTS:
+        """Load a converted checkpoint (`python -m convert SRC DST` makes one).
+
+        Args:
+            dtype: of parameters and activations; by default bfloat16, the type of the released
+                weights, on an accelerator, and float32 on a CPU, where bfloat16 is slow.
+            exact_reference: set every option to the official form (see `Quirks12Hz`).
+            quirks: the options one by one, instead.
+
+        Raises:
+            CheckpointError: absent, truncated, not converted, or not matching its config.
+            ConfigError: `config.json` has missing, unknown or impossible fields.
+        """
+        directory = Path(directory)
+        if dtype is None:
+            dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        config = TTSConfig.from_hf(read_config(directory))
+        _, tree = abstract(TTSModel, config)
+        speech = SpeechTokenizer.from_pretrained(
+            directory / "speech_tokenizer",
+            dtype=dtype,
+            exact_reference=exact_reference,
+            quirks=quirks,
+        )
+        books = speech.config.decoder.quantizer.books
+        if books != config.talker.codebooks:
+            raise CheckpointError(
+                f"{directory}: the talker makes {config.talker.codebooks} codebooks but the speech "
+                f"tokenizer has {books}; use the tokenizer that belongs to it."
+            )
+        return cls(
+            config,
+            load_params(directory, tree, dtype=dtype),
+            speech,
+            TextTokenizer.from_dir(directory, exact_reference=exact_reference),
+            read_sampling_defaults(directory),
+        )
+
+    @property
+    def mode(self) -> str:
+        """What this checkpoint does: "custom_voice", "voice_design" or "voice_clone"."""
+        return MODE_OF_TYPE[self.config.model_type]
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of all audio given out."""
+        return self.speech_tokenizer.sample_rate
+
+    @property
+    def supported_speakers(self) -> list[str]:
+        """Names of the preset speakers, sorted; empty unless this is a CustomVoice checkpoint."""
+        return sorted(name for name, _ in self.config.talker.speakers)
+
+    @property
+    def supported_languages(self) -> list[str]:
+        """Names of the languages, sorted, "auto" among them; dialects follow from the speaker."""
+        return sorted(supported_languages(self.config.talker))
+
+    # ------------------------------------------------------------------ whole utterances
+
+    def generate_custom_voice(
+        self,
+        text: str | list[str],
+        speaker: str | list[str],
+        language: str | list[str] | None = None,
+        instruct: str | list[str] | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | list[int] | None = None,
+        **sampling: Any,
+    ) -> tuple[list[np.ndarray], int]:
+        """Speak with a preset speaker, optionally following an instruction.
+
+        Args:
+            text: one text or a list.
+            speaker: a name of `supported_speakers`, any case; one or one for each text.
+            language: a name of `supported_languages`; None is "auto".
+            instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
+            non_streaming_mode: give the model the whole text before the first frame; False feeds
+                it along with the frames.
+
+        Raises:
+            RequestError: wrong checkpoint type, unknown speaker or language, unequal lengths.
+            TextError: a text is empty.
+        """
+        texts = _texts(text)
+        n = len(texts)
+        requests = [
+            self.prepare_custom_voice(t, s, la, i, non_streaming_mode, seed=r, **sampling)
+            for t, s, la, i, r in zip(
+                texts,
+                _spread("speaker", speaker, n),
+                _spread("language", language, n),
+                _spread("instruct", instruct, n),
+                _spread("seed", seed, n),
+                strict=True,
+            )
+        ]
+        return self._waves(requests)
+
+    def generate_voice_design(
+        self,
+        text: str | list[str],
+        instruct: str | list[str],
+        language: str | list[str] | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | list[int] | None = None,
+        **sampling: Any,
+    ) -> tuple[list[np.ndarray], int]:
+        """Speak with a voice that `instruct` describes; arguments as in `generate_custom_voice`."""
+        texts = _texts(text)
+        n = len(texts)
+        requests = [
+            self.prepare_voice_design(t, i, la, non_streaming_mode, seed=r, **sampling)
+            for t, i, la, r in zip(
+                texts,
+                _spread("instruct", instruct, n),
+                _spread("language", language, n),
+                _spread("seed", seed, n),
+                strict=True,
+            )
+        ]
+        return self._waves(requests)
+
+    def generate_voice_clone(
+        self,
+        text: str | list[str],
+        language: str | list[str] | None = None,
+        ref_audio: AudioSource | list[AudioSource] | None = None,
+        ref_text: str | list[str | None] | None = None,
+        x_vector_only_mode: bool | list[bool] = False,
+        voice_clone_prompt: VoiceClonePromptItem | list[VoiceClonePromptItem] | None = None,
+        non_streaming_mode: bool = False,
+        *,
+        seed: int | list[int] | None = None,
+        **sampling: Any,
+    ) -> tuple[list[np.ndarray], int]:
+        """Speak with the voice of a reference recording.
+
+        Give either `ref_audio` (with `ref_text`, or with `x_vector_only_mode=True`) or the
+        `voice_clone_prompt` made from it once by `create_voice_clone_prompt`.
+
+        Raises:
+            RequestError: wrong checkpoint type, no reference, missing `ref_text`, unequal lengths.
+            AudioError: the reference cannot be used.
+            TextError: a text is empty.
+        """
+        texts = _texts(text)
+        n = len(texts)
+        self._require("voice_clone")
+        if voice_clone_prompt is None:
+            voice_clone_prompt = self._clone_items(ref_audio, ref_text, x_vector_only_mode)
+        requests = [
+            self.prepare_voice_clone(t, v, la, non_streaming_mode, seed=r, **sampling)
+            for t, v, la, r in zip(
+                texts,
+                _spread("voice_clone_prompt", voice_clone_prompt, n),
+                _spread("language", language, n),
+                _spread("seed", seed, n),
+                strict=True,
+            )
+        ]
+        return self._waves(requests)
+
+    def create_voice_clone_prompt(
+        self,
+        ref_audio: AudioSource | list[AudioSource],
+        ref_text: str | list[str | None] | None = None,
+        x_vector_only_mode: bool | list[bool] = False,
+    ) -> list[VoiceClonePromptItem]:
+        """Encode reference recordings for `generate_voice_clone`.
+
+        Args:
+            ref_audio: a path, bytes, base64, a URL or `(array, rate)`; one or a list.
+            ref_text: what is said in it; needed unless `x_vector_only_mode`.
+            x_vector_only_mode: copy only the timbre (x-vector), not the recording itself.
+
+        Raises:
+            RequestError: wrong checkpoint type, missing `ref_text`, unequal lengths.
+            AudioError: a recording is unreadable, empty, too short or holds NaN.
+        """
+        self._require("voice_clone")
+        audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        n = len(audios)
+        texts = _spread("ref_text", ref_text, n)
+        x_only = [bool(x) for x in _spread("x_vector_only_mode", x_vector_only_mode, n)]
+        for i, (words, x) in enumerate(zip(texts, x_only, strict=True)):
+            if not x and not words:
+                raise RequestError(
+                    f"ref_text is missing for reference {i}: in-context cloning needs the words of "
+                    "the recording; give them or set x_vector_only_mode=True."
+                )
+        names = [f"ref_audio {i}" for i in range(n)]
+        rate = self.speech_tokenizer.config.input_sample_rate
+        frame = self.speech_tokenizer.samples_per_frame
+        waves = [
+            load_audio(audio, rate, min_samples=frame, name=name)
+            for audio, name in zip(audios, names, strict=True)
+        ]
+        embeddings = [
+            self.embed_speaker(audio, name) for audio, name in zip(audios, names, strict=True)
+        ]
+        # The official code encodes all references in one padded batch, x-vector ones included,
+        # which matters when `pad_to_longest` is on.
+        codes: Sequence[np.ndarray | None] = [None] * n
+        if not all(x_only):
+            codes = self.speech_tokenizer.encode([(wave, rate) for wave in waves])
+        return [
+            VoiceClonePromptItem(None if x else c, e, x, not x, t)
+            for c, e, x, t in zip(codes, embeddings, x_only, texts, strict=True)
+        ]
+
+    def embed_speaker(self, audio: AudioSource, name: str = "audio") -> np.ndarray:
+        """The x-vector [D] float32 of a recording (Base checkpoints).
+
+        Raises:
+            RequestError: this checkpoint has no speaker encoder.
+            AudioError: the recording cannot be used.
+        """
+        self._require("voice_clone")
+        assert self._embedder is not None
+        wave = load_audio(audio, self._embedder.config.sample_rate, name=name)
+        return self._embedder(wave, name)
+
+    def describe(self) -> dict[str, Any]:
+        """What this checkpoint is, for people: kind, sizes, voices, languages, defaults."""
+        c = self.config.talker
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        codec = sum(x.size for x in jax.tree.leaves(self.speech_tokenizer.params))
+        return {
+            "type": f"{self.config.model_type} ({self.mode}), size {self.config.size}",
+            "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
+            "dtype": str(jax.tree.leaves(self.params)[0].dtype),
+            "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
+            "codes": f"{c.codebooks} books of {c.codebook_size}, "
+            f"{self.sample_rate / self.speech_tokenizer.samples_per_frame:g} frames a second",
+            "sample rate": self.sample_rate,
+            "speakers": ", ".join(self.supported_speakers) or "none",
+            "languages": ", ".join(self.supported_languages),
+            "sampling": self.defaults,
+            "devices": ", ".join(str(d) for d in jax.devices()),
+        }
+
+    # ------------------------------------------------------------------ one request at a time
+
+    def prepare_custom_voice(
+        self,
+        text: str,
+        speaker: str | None,
+        language: str | None = None,
+        instruct: str | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Request:
+        """Lay out one request for `synthesize`; arguments as in `generate_custom_voice`."""
+        self._require("custom_voice")
+        voice, instruct = self._preset(speaker, instruct)
+        return self._request(
+            text, voice, language, instruct, not non_streaming_mode, seed, sampling
+        )
+
+    def prepare_voice_design(
+        self,
+        text: str,
+        instruct: str | None,
+        language: str | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Request:
+        """Lay out one request for `synthesize`; arguments as in `generate_voice_design`."""
+        self._require("voice_design")
+        return self._request(
+            text, Voice(), language, instruct, not non_streaming_mode, seed, sampling
+        )
+
+    def prepare_voice_clone(
+        self,
+        text: str,
+        voice: VoiceClonePromptItem,
+        language: str | None = None,
+        non_streaming_mode: bool = False,
+        *,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Request:
+        """Lay out one request for `synthesize`; arguments as in `generate_voice_clone`."""
+        self._require("voice_clone")
+        return self._request(
+            text, self._cloned(voice), language, None, not non_streaming_mode, seed, sampling
+        )
+
+    def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
+        """Generate a batch of prepared requests of any lengths and settings."""
+        session = Session(self.config, self.params, requests)
+        codes = generate_codes(session)
+        waves = self._decode(requests, codes)
+        return [Speech(c, w) for c, w in zip(codes, waves, strict=True)]
+
+    # ------------------------------------------------------------------ streams
+
+    def stream_custom_voice(
+        self,
+        text: str | Iterable[str],
+        speaker: str,
+        language: str | None = None,
+        instruct: str | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | None = None,
+        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        **sampling: Any,
+    ) -> Iterator[np.ndarray]:
+        """`generate_custom_voice` for one text, in chunks.
+
+        Args:
+            text: a text, or an iterator of pieces of it (words, tokens, any cut). Pieces are fed
+                along with the frames, so the voice starts before the text has ended, and the
+                codes are those of the whole text with `non_streaming_mode=False`.
+            chunk_frames: frames of the first chunks; the last number is repeated.
+        """
+        self._require("custom_voice")
+        voice, instruct = self._preset(speaker, instruct)
+        stream_text = not non_streaming_mode
+        return self._stream(
+            text, voice, language, instruct, stream_text, seed, chunk_frames, sampling
+        )
+
+    def stream_voice_design(
+        self,
+        text: str | Iterable[str],
+        instruct: str,
+        language: str | None = None,
+        non_streaming_mode: bool = True,
+        *,
+        seed: int | None = None,
+        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        **sampling: Any,
+    ) -> Iterator[np.ndarray]:
+        """`generate_voice_design` for one text, in chunks (see `stream_custom_voice`)."""
+        self._require("voice_design")
+        stream_text = not non_streaming_mode
+        return self._stream(
+            text, Voice(), language, instruct, stream_text, seed, chunk_frames, sampling
+        )
+
+    def stream_voice_clone(
+        self,
+        text: str | Iterable[str],
+        language: str | None = None,
+        ref_audio: AudioSource | None = None,
+        ref_text: str | None = None,
+        x_vector_only_mode: bool = False,
+        voice_clone_prompt: VoiceClonePromptItem | list[VoiceClonePromptItem] | None = None,
+        non_streaming_mode: bool = False,
+        *,
+        seed: int | None = None,
+        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        **sampling: Any,
+    ) -> Iterator[np.ndarray]:
+        """`generate_voice_clone` for one text, in chunks (see `stream_custom_voice`)."""
+        self._require("voice_clone")
+        if voice_clone_prompt is None:
+            voice_clone_prompt = self._clone_items(ref_audio, ref_text, x_vector_only_mode)
+        voice = self._cloned(_spread("voice_clone_prompt", voice_clone_prompt, 1)[0])
+        stream_text = not non_streaming_mode
+        return self._stream(text, voice, language, None, stream_text, seed, chunk_frames, sampling)
+
+    # ------------------------------------------------------------------ inside
+
+    def _require(self, mode: str) -> None:
+        if self.mode != mode:
+            raise RequestError(
+                f"this is a {self.config.model_type} checkpoint, which does {self.mode}, not "
+                f"{mode}; load a checkpoint of the other type or use the {self.mode} verbs."
+            )
+
+    def _preset(self, speaker: str | None, instruct: str | None) -> tuple[Voice, str | None]:
+        if speaker:
+            speaker_id(self.config.talker, speaker)
+        # The official test for "0.6B" is this substring test.
+        if instruct and self.config.size in "0b6":
+            warnings.warn(
+                "0.6B checkpoints were not trained on instructions; it is ignored.",
+                stacklevel=3,
+            )
+            instruct = None
+        return Voice(speaker=speaker.lower() if speaker else None), instruct
+
+    def _clone_items(
+        self, ref_audio: Any, ref_text: Any, x_vector_only_mode: Any
+    ) -> list[VoiceClonePromptItem]:
+        if ref_audio is None:
+            raise RequestError(
+                "voice cloning needs a reference: give ref_audio or voice_clone_prompt."
+            )
+        return self.create_voice_clone_prompt(ref_audio, ref_text, x_vector_only_mode)
+
+    def _cloned(self, item: VoiceClonePromptItem) -> Voice:
+        if not isinstance(item, VoiceClonePromptItem):
+            raise RequestError(
+                "voice_clone_prompt must come from create_voice_clone_prompt, not "
+                f"{type(item).__name__}."
+            )
+        if item.ref_code is None:
+            return Voice(embedding=item.ref_spk_embedding)
+        if not item.ref_text:
+            raise RequestError(
+                "ref_text is missing: in-context cloning needs the recording's words."
+            )
+        words = self.text_tokenizer.reference_ids(item.ref_text)
+        return Voice(embedding=item.ref_spk_embedding, codes=item.ref_code, text_ids=tuple(words))
+
+    def _request(
+        self,
+        text: str,
+        voice: Voice,
+        language: str | None,
+        instruct: str | None,
+        stream_text: bool,
+        seed: int | None,
+        sampling: dict[str, Any],
+    ) -> Request:
+        if not isinstance(text, str):
+            raise TextError(f"text must be a string, not {type(text).__name__}.")
+        layout = self._layout(voice, language, instruct, seed, sampling)
+        return self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
+
+    def _layout(
+        self,
+        voice: Voice,
+        language: str | None,
+        instruct: str | None,
+        seed: int | None,
+        sampling: dict[str, Any],
+    ) -> Layout:
+        return Layout(
+            voice,
+            check_language(self.config.talker, language),
+            tuple(self.text_tokenizer.instruct_ids(instruct) if instruct else ()),
+            self.defaults.merge(sampling),
+            _seed(seed),
+        )
+
+    def _lay_out(
+        self,
+        layout: Layout,
+        role: Sequence[int],
+        ids: Sequence[int],
+        stream_text: bool,
+        text_complete: bool = True,
+    ) -> Request:
+        prompt = build_prompt(
+            self.config,
+            role,
+            ids,
+            voice=layout.voice,
+            language=layout.language,
+            instruct_ids=layout.instruct_ids,
+            stream_text=stream_text,
+            text_complete=text_complete,
+        )
+        return Request(prompt, layout.sampling, layout.seed, layout.voice.codes)
+
+    def _waves(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], int]:
+        return [speech.wave for speech in self.synthesize(requests)], self.sample_rate
+
+    def _decode(self, requests: Sequence[Request], codes: list[np.ndarray]) -> list[np.ndarray]:
+        """Audio of the generated frames; in-context clones are decoded after their reference."""
+        waves = [np.zeros((0,), np.float32)] * len(codes)
+        rows = [i for i, c in enumerate(codes) if len(c)]
+        references = [requests[i].reference for i in rows]
+        joined = [
+            codes[i] if r is None else np.concatenate([r, codes[i]])
+            for i, r in zip(rows, references, strict=True)
+        ]
+        for i, r, wave in zip(
+            rows, references, self.speech_tokenizer.decode(joined)[0] if rows else [], strict=True
+        ):
+            cut = 0
+            if r is not None and self.speech_tokenizer.quirks.proportional_cut:
+                cut = int(len(r) / (len(r) + len(codes[i])) * len(wave))
+            elif r is not None:
+                cut = len(r) * self.speech_tokenizer.samples_per_frame
+            waves[i] = wave[cut:]
+        return waves
+
+    def _stream(
+        self,
+        text: str | Iterable[str],
+        voice: Voice,
+        language: str | None,
+        instruct: str | None,
+        stream_text: bool,
+        seed: int | None,
+        chunk_frames: Sequence[int],
+        sampling: dict[str, Any],
+    ) -> Iterator[np.ndarray]:
+        """Check the request now, generate when the first chunk is asked for."""
+        if not chunk_frames or not all(1 <= n <= FRAMES_PER_CALL for n in chunk_frames):
+            raise RequestError(
+                f"chunk_frames must be numbers from 1 to {FRAMES_PER_CALL}, not {chunk_frames!r}."
+            )
+        layout = self._layout(voice, language, instruct, seed, sampling)
+        if isinstance(text, str):
+            request = self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
+            return self._chunks(request, chunk_frames, None)
+        if not isinstance(text, Iterable):
+            raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
+        return self._stream_arriving(iter(text), layout, chunk_frames)
+
+    def _stream_arriving(
+        self, pieces: Iterator[str], layout: Layout, chunk_frames: Sequence[int]
+    ) -> Iterator[np.ndarray]:
+        incremental = self.text_tokenizer.incremental()
+        known: list[int] = []
+        complete = False
+        while len(known) < text_needed(layout.voice) and not complete:
+            piece = next(pieces, None)
+            complete = piece is None
+            known += incremental.finish() if piece is None else incremental.push(piece)
+        request = self._lay_out(layout, incremental.role_ids, known, True, complete)
+        arriving = None if complete else self._later_ids(pieces, incremental)
+        yield from self._chunks(request, chunk_frames, arriving)
+
+    def _later_ids(
+        self, pieces: Iterator[str], incremental: IncrementalText
+    ) -> Iterator[list[int]]:
+        for piece in pieces:
+            yield incremental.push(piece)
+        yield [*incremental.finish(), self.config.tts_eos_id]
+
+    def _chunks(
+        self, request: Request, chunk_frames: Sequence[int], arriving: Iterator[list[int]] | None
+    ) -> Iterator[np.ndarray]:
+        """Audio chunks of one request.
+
+        Args:
+            arriving: text ids still to come; frames wait for them. With the whole text there,
+                the device works one chunk ahead of the one being handed out.
+        """
+        session = Session(self.config, self.params, [request], open_text=arriving is not None)
+        audio = AudioStream(self.speech_tokenizer, request.reference)
+        in_flight: deque[tuple[int, jax.Array, list[jax.Array]]] = deque()
+        schedule = chunk_schedule(chunk_frames[:-1], chunk_frames[-1])
+        while in_flight or not session.exhausted:
+            if not session.exhausted:
+                frames = min(next(schedule), session.frames_left)
+                while arriving is not None and session.text_left < frames:
+                    ids = next(arriving, None)
+                    if ids is None:
+                        arriving = None
+                        break
+                    session.append_text(ids)
+                    if session.text_left > 0:
+                        break
+                if arriving is not None:
+                    frames = min(frames, session.text_left)
+                codes = session.advance(frames)
+                in_flight.append((frames, codes, audio.feed(codes, frames)))
+                if arriving is None and len(in_flight) < 2 and not session.exhausted:
+                    continue
+            frames, codes, waves = in_flight.popleft()
+            made = int(np.sum(np.asarray(codes)[0, :frames, 0] >= 0))
+            if made:
+                wave = np.concatenate([np.asarray(w[0], np.float32) for w in waves])
+                yield wave[: made * self.speech_tokenizer.samples_per_frame]
+            if made < frames:
+                return
+
+
+def read_sampling_defaults(directory: Path) -> SamplingParams:
+    """The settings of a checkpoint's `generation_config.json`.
+
+    Raises:
+        CheckpointError: the file is absent or not a JSON object.
+        RequestError: a setting is impossible.
+    """
+    path = directory / "generation_config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read {path} ({error}); copy it from the released checkpoint."
+        ) from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object; copy it from the checkpoint.")
+    # The file may hold more settings of the upstream generation loop, none of which apply here.
+    known = {f.name for f in fields(SamplingParams)}
+    return SamplingParams().merge({k: v for k, v in data.items() if k in known})
+
+
+def _texts(text: str | list[str]) -> list[str]:
+    texts = text if isinstance(text, list) else [text]
+    if not texts:
+        raise RequestError("the list of texts is empty; give at least one text.")
+    return texts
+
+
+def _spread(name: str, value: Any, n: int) -> list[Any]:
+    """One value, or a list of one, for all n texts; otherwise a list of n."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) == 1:
+        return values * n
+    if len(values) != n:
+        raise RequestError(f"{name} has {len(values)} entries for {n} texts; give one or {n}.")
+    return values
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None:
+        return secrets.randbelow(MAX_SEED + 1)
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed <= MAX_SEED:
+        raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
+    return int(seed)
