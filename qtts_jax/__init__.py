@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qtts_jax.speech_tokenizer import SpeechTokenizer
-    from qtts_jax.tts import QwenTTS, Speech, VoiceClonePromptItem
+    from qtts_jax.synthesis import Speech
+    from qtts_jax.tts import QwenTTS
+    from qtts_jax.voices import VoiceClonePromptItem
 
 _HOMES = {
     "QwenTTS": "qtts_jax.tts",
-    "Speech": "qtts_jax.tts",
-    "VoiceClonePromptItem": "qtts_jax.tts",
+    "Speech": "qtts_jax.synthesis",
+    "VoiceClonePromptItem": "qtts_jax.voices",
     "SpeechTokenizer": "qtts_jax.speech_tokenizer",
 }
 __all__ = ["QwenTTS", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]

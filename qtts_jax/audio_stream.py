@@ -19,24 +19,27 @@ def _frames(codes: jax.Array, start: jax.Array, *, frames: int) -> jax.Array:
 
 
 class AudioStream:
-    """Decodes one utterance chunk by chunk with the exact state carried (no overlap, no seam).
+    """Decodes a batch of utterances chunk by chunk, carrying the exact state (no overlap, no seam).
 
     Args:
-        reference: [T, Q] codes of an in-context reference, heard first and not given out.
+        rows: utterances B.
+        reference: [T, Q] codes of an in-context reference, heard first and not given out (B = 1).
     """
 
-    def __init__(self, tokenizer: SpeechTokenizer, reference: np.ndarray | None = None) -> None:
+    def __init__(
+        self, tokenizer: SpeechTokenizer, rows: int = 1, reference: np.ndarray | None = None
+    ) -> None:
         self._programs = tokenizer.programs
         self._params = tokenizer.params["decoder"]
-        self._state = self._programs.decoder_state(self._params, 1)
+        self._state = self._programs.decoder_state(self._params, rows)
         if reference is not None:
             self.feed(jnp.asarray(reference[None]), len(reference))
 
     def feed(self, codes: jax.Array, frames: int) -> list[jax.Array]:
-        """Decode the first `frames` frames of codes [1, N, Q].
+        """Decode the first `frames` frames of codes [B, N, Q].
 
         Returns:
-            Pieces of samples [1, n] on the device, not waited for. Frames of -1 (after the end of
+            Pieces of samples [B, n] on the device, not waited for. Frames of -1 (after the end of
             speech) give samples to throw away.
         """
         waves, start = [], 0

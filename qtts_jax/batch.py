@@ -17,12 +17,14 @@ from qtts_jax.generation.loops import Request
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.audio import save_audio
 from qtts_jax.io.files import npy_bytes, write_whole
-from qtts_jax.tts import QwenTTS, Speech, VoiceClonePromptItem
+from qtts_jax.synthesis import Speech
+from qtts_jax.tts import QwenTTS
+from qtts_jax.voices import VoiceClonePromptItem
 
 RESULTS = "results.jsonl"
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _SAMPLING = tuple(f.name for f in fields(SamplingParams))
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+_FIELDS: dict[str, type] = {
     "id": str,
     "mode": str,
     "text": str,
@@ -95,11 +97,12 @@ def run_batch(
 
     lines = list(_parse(text, tts.mode, fail))
     todo = [line for line in lines if line.id not in done]
+    voices = Voices(tts, requests.parent)
     with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
         for start in range(0, len(todo), batch_size):
             group = todo[start : start + batch_size]
             seconds = 0.0
-            for line, request, speech in _speak(tts, group, requests.parent, fail):
+            for line, request, speech in _speak(tts, group, voices, fail):
                 _save(out, line, request, speech, tts.sample_rate)
                 seconds += len(speech.wave) / tts.sample_rate
             bar.set_postfix_str(f"{seconds:.1f} s of speech in the last batch")
@@ -171,16 +174,13 @@ def _check(data: Any, checkpoint_mode: str) -> dict[str, Any]:
 
 
 def _speak(
-    tts: QwenTTS, group: list[Line], folder: Path, fail: Fail
+    tts: QwenTTS, group: list[Line], voices: Voices, fail: Fail
 ) -> Iterator[tuple[Line, Request, Speech]]:
     """Generate a group together; when it fails as a whole, one by one."""
-    voices = _voices(tts, group, folder, fail)
     ready: list[tuple[Line, Request]] = []
     for line in group:
-        if tts.mode == "voice_clone" and line.number not in voices:
-            continue
         try:
-            ready.append((line, _prepare(tts, line, voices.get(line.number))))
+            ready.append((line, _prepare(tts, line, voices)))
         except QTTSError as error:
             fail(line.number, line.id, error)
     if not ready:
@@ -199,45 +199,45 @@ def _speak(
         yield line, request, speech
 
 
-def _voices(
-    tts: QwenTTS, group: list[Line], folder: Path, fail: Fail
-) -> dict[int, VoiceClonePromptItem]:
-    """Reference voices of a group by line number, encoded together when all are usable."""
-    if tts.mode != "voice_clone":
-        return {}
+class Voices:
+    """Reference voices, each encoded alone (a request never depends on its neighbours), once.
 
-    def encode(lines: list[Line]) -> list[VoiceClonePromptItem]:
-        for line in lines:
-            if not line.data.get("ref_audio"):
-                raise RequestError("ref_audio is missing; name the reference recording.")
-        return tts.create_voice_clone_prompt(
-            [_audio_path(line.data["ref_audio"], folder) for line in lines],
-            [line.data.get("ref_text") for line in lines],
-            [line.data.get("x_vector_only", False) for line in lines],
-        )
+    Args:
+        folder: where relative paths are looked for first; then the working directory.
+    """
 
-    try:
-        return {line.number: v for line, v in zip(group, encode(group), strict=True)}
-    except QTTSError:
-        voices = {}
-        for line in group:
-            try:
-                voices[line.number] = encode([line])[0]
-            except QTTSError as error:
-                fail(line.number, line.id, error)
-        return voices
+    SIZE = 64
+
+    def __init__(self, tts: QwenTTS, folder: Path) -> None:
+        self._tts, self._folder = tts, folder
+        self._known: dict[tuple[Any, ...], VoiceClonePromptItem] = {}
+
+    def __call__(self, data: dict[str, Any]) -> VoiceClonePromptItem:
+        """The voice of a request.
+
+        Raises:
+            QTTSError: no reference, or one that cannot be used.
+        """
+        if not data.get("ref_audio"):
+            raise RequestError("ref_audio is missing; name the reference recording.")
+        key = (data["ref_audio"], data.get("ref_text"), data.get("x_vector_only", False))
+        if key not in self._known:
+            audio, words, x_vector_only = key
+            item = self._tts.create_voice_clone_prompt(self._path(audio), words, x_vector_only)[0]
+            if len(self._known) == self.SIZE:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = item
+        return self._known[key]
+
+    def _path(self, name: str) -> str:
+        beside = self._folder / name
+        try:
+            return str(beside) if beside.exists() else name
+        except OSError:  # base64 is no possible file name
+            return name
 
 
-def _audio_path(name: str, folder: Path) -> str:
-    """A relative path is looked for beside the requests file, then in the working directory."""
-    beside = folder / name
-    try:
-        return str(beside) if beside.exists() else name
-    except OSError:  # base64 is no possible file name
-        return name
-
-
-def _prepare(tts: QwenTTS, line: Line, voice: VoiceClonePromptItem | None) -> Request:
+def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> Request:
     d = line.data
     sampling = {name: d[name] for name in _SAMPLING if name in d}
     if d.get("greedy"):
@@ -253,8 +253,7 @@ def _prepare(tts: QwenTTS, line: Line, voice: VoiceClonePromptItem | None) -> Re
         return tts.prepare_voice_design(
             d["text"], d.get("instruct"), d.get("language"), whole_text, **common
         )
-    assert voice is not None
-    return tts.prepare_voice_clone(d["text"], voice, d.get("language"), whole_text, **common)
+    return tts.prepare_voice_clone(d["text"], voices(d), d.get("language"), whole_text, **common)
 
 
 def _save(out: Path, line: Line, request: Request, speech: Speech, rate: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / "embedded_checkpoint"
@@ -10,4 +9,4 @@ DIRECTORY = Path(__file__).parent / "embedded_checkpoint"
 
 def describe() -> str:
     """One line that says what the embedded checkpoint is and how good it can be."""
-    return json.loads((DIRECTORY / "qtts_jax.json").read_text())["description"]
+    return (DIRECTORY / "description.txt").read_text().strip()

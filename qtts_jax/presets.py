@@ -226,18 +226,23 @@ def tiny(config: TTSConfig) -> TTSConfig:
 def tiny_tokenizer(config: Tokenizer12HzConfig) -> Tokenizer12HzConfig:
     """The 12 Hz tokenizer at a size that runs in milliseconds on a CPU; strides stay."""
     encoder, decoder = config.encoder, config.decoder
-    shrink = {"layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 16}
+
+    def shrink(c: TransformerConfig, width: int, ffn_width: int) -> TransformerConfig:
+        return replace(
+            c, width=width, layers=2, heads=4, kv_heads=4, head_dim=16, ffn_width=ffn_width
+        )
+
     return replace(
         config,
         encoder=replace(
             encoder,
             filters=8,
-            transformer=replace(encoder.transformer, width=64, ffn_width=96, **shrink),
+            transformer=shrink(encoder.transformer, 64, 96),
             quantizer=replace(encoder.quantizer, width=16, model_width=64),
         ),
         decoder=replace(
             decoder,
-            transformer=replace(decoder.transformer, width=48, ffn_width=72, **shrink),
+            transformer=shrink(decoder.transformer, 48, 72),
             quantizer=replace(decoder.quantizer, width=16, model_width=32),
             latent_width=48,
             decoder_width=64,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.config import SpeakerEncoderConfig
-from qtts_jax.errors import AudioError
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
+from qtts_jax.io.audio import AudioSource, load_audio
 from qtts_jax.io.mel import MelConfig, log_mel
 from qtts_jax.models.speaker_encoder import SpeakerEncoder, min_frames
 
@@ -29,8 +29,8 @@ def _program(config: SpeakerEncoderConfig):
 
     def embed(params: Params, wave: jax.Array, lengths: jax.Array) -> jax.Array:
         mel, frames = log_mel(wave, mel_config(config), lengths)
-        dtype = jax.tree.leaves(params)[0].dtype
-        return bind(graphdef, params)(mel.astype(dtype), frames).astype(jnp.float32)
+        with matmul_precision(params):
+            return bind(graphdef, params)(mel, frames).astype(jnp.float32)
 
     return jax.jit(embed)
 
@@ -52,23 +52,17 @@ class SpeakerEmbedder:
         mel, frames = mel_config(self.config), min_frames(self.config)
         return max(mel.min_samples, mel.n_fft - 2 * mel.pad + (frames - 1) * mel.hop)
 
-    def __call__(self, wave: np.ndarray, name: str = "audio") -> np.ndarray:
-        """wave [T] float32 at `config.sample_rate` -> x-vector [D] float32.
+    def __call__(self, audio: AudioSource, name: str = "audio") -> np.ndarray:
+        """The x-vector [D] float32 of a recording.
 
         Raises:
-            AudioError: the audio is too short.
+            AudioError: the recording cannot be used or is too short.
         """
-        if len(wave) < self.min_samples:
-            raise AudioError(
-                f"{name} is too short for a speaker embedding: {len(wave)} samples, at least "
-                f"{self.min_samples} ({self.min_samples / self.config.sample_rate:.3f} s) are "
-                "needed; a few seconds work best."
-            )
+        wave = load_audio(audio, self.config.sample_rate, min_samples=self.min_samples, name=name)
         padded = MIN_SAMPLES
         while padded < len(wave):
             padded *= 2
         batch = np.zeros((1, padded), np.float32)
         batch[0, : len(wave)] = wave
-        with matmul_precision(self._params):
-            out = _program(self.config)(self._params, batch, np.asarray([len(wave)], np.int32))
+        out = _program(self.config)(self._params, batch, np.asarray([len(wave)], np.int32))
         return np.asarray(out[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.audio_stream import AudioStream
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Quirks12Hz
 from qtts_jax.errors import CheckpointError, RequestError, TextError
@@ -24,9 +22,6 @@ from qtts_jax.generation.loops import (
     FRAMES_PER_CALL,
     MAX_SEED,
     Request,
-    Session,
-    chunk_schedule,
-    generate_codes,
 )
 from qtts_jax.generation.prompt import (
     Voice,
@@ -37,12 +32,14 @@ from qtts_jax.generation.prompt import (
     text_needed,
 )
 from qtts_jax.generation.sampling_params import SamplingParams
-from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.text import IncrementalText, TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speaker import SpeakerEmbedder
 from qtts_jax.speech_tokenizer import SpeechTokenizer
+from qtts_jax.synthesis import Speech, stream, synthesize
+from qtts_jax.voices import VoiceClonePromptItem, clone_voices
 
 DEFAULT_CHUNKS = (1, 1, 2, 4)
 
@@ -51,37 +48,6 @@ MODE_OF_TYPE = {
     "voice_design": "voice_design",
     "base": "voice_clone",
 }
-
-
-@dataclass(frozen=True)
-class VoiceClonePromptItem:
-    """A reference voice, made once and used for many texts (fields as in the official package).
-
-    Attributes:
-        ref_code: [T, Q] int32 codes of the reference, None in x-vector mode.
-        ref_spk_embedding: [D] float32 x-vector.
-        x_vector_only_mode, icl_mode: which kind of cloning; always opposites.
-        ref_text: transcript of the reference (needed for in-context cloning).
-    """
-
-    ref_code: np.ndarray | None
-    ref_spk_embedding: np.ndarray
-    x_vector_only_mode: bool
-    icl_mode: bool
-    ref_text: str | None = None
-
-
-@dataclass(frozen=True)
-class Speech:
-    """What one request gave.
-
-    Attributes:
-        codes: [T, Q] int32, the generated frames (without reference frames).
-        wave: [samples] float32 in [-1, 1].
-    """
-
-    codes: np.ndarray
-    wave: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -324,35 +290,15 @@ class QwenTTS:
             AudioError: a recording is unreadable, empty, too short or holds NaN.
         """
         self._require("voice_clone")
+        assert self._embedder is not None
         audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
-        n = len(audios)
-        texts = _spread("ref_text", ref_text, n)
-        x_only = [bool(x) for x in _spread("x_vector_only_mode", x_vector_only_mode, n)]
-        for i, (words, x) in enumerate(zip(texts, x_only, strict=True)):
-            if not x and not words:
-                raise RequestError(
-                    f"ref_text is missing for reference {i}: in-context cloning needs the words of "
-                    "the recording; give them or set x_vector_only_mode=True."
-                )
-        names = [f"ref_audio {i}" for i in range(n)]
-        rate = self.speech_tokenizer.config.input_sample_rate
-        frame = self.speech_tokenizer.samples_per_frame
-        waves = [
-            load_audio(audio, rate, min_samples=frame, name=name)
-            for audio, name in zip(audios, names, strict=True)
-        ]
-        embeddings = [
-            self.embed_speaker(audio, name) for audio, name in zip(audios, names, strict=True)
-        ]
-        # The official code encodes all references in one padded batch, x-vector ones included,
-        # which matters when `pad_to_longest` is on.
-        codes: Sequence[np.ndarray | None] = [None] * n
-        if not all(x_only):
-            codes = self.speech_tokenizer.encode([(wave, rate) for wave in waves])
-        return [
-            VoiceClonePromptItem(None if x else c, e, x, not x, t)
-            for c, e, x, t in zip(codes, embeddings, x_only, texts, strict=True)
-        ]
+        return clone_voices(
+            self.speech_tokenizer,
+            self._embedder,
+            audios,
+            _spread("ref_text", ref_text, len(audios)),
+            _spread("x_vector_only_mode", x_vector_only_mode, len(audios)),
+        )
 
     def embed_speaker(self, audio: AudioSource, name: str = "audio") -> np.ndarray:
         """The x-vector [D] float32 of a recording (Base checkpoints).
@@ -363,8 +309,7 @@ class QwenTTS:
         """
         self._require("voice_clone")
         assert self._embedder is not None
-        wave = load_audio(audio, self._embedder.config.sample_rate, name=name)
-        return self._embedder(wave, name)
+        return self._embedder(audio, name)
 
     def describe(self) -> dict[str, Any]:
         """What this checkpoint is, for people: kind, sizes, voices, languages, defaults."""
@@ -439,10 +384,7 @@ class QwenTTS:
 
     def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
         """Generate a batch of prepared requests of any lengths and settings."""
-        session = Session(self.config, self.params, requests)
-        codes = generate_codes(session)
-        waves = self._decode(requests, codes)
-        return [Speech(c, w) for c, w in zip(codes, waves, strict=True)]
+        return synthesize(self.config, self.params, self.speech_tokenizer, requests)
 
     # ------------------------------------------------------------------ streams
 
@@ -612,26 +554,6 @@ class QwenTTS:
     def _waves(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], int]:
         return [speech.wave for speech in self.synthesize(requests)], self.sample_rate
 
-    def _decode(self, requests: Sequence[Request], codes: list[np.ndarray]) -> list[np.ndarray]:
-        """Audio of the generated frames; in-context clones are decoded after their reference."""
-        waves = [np.zeros((0,), np.float32)] * len(codes)
-        rows = [i for i, c in enumerate(codes) if len(c)]
-        references = [requests[i].reference for i in rows]
-        joined = [
-            codes[i] if r is None else np.concatenate([r, codes[i]])
-            for i, r in zip(rows, references, strict=True)
-        ]
-        for i, r, wave in zip(
-            rows, references, self.speech_tokenizer.decode(joined)[0] if rows else [], strict=True
-        ):
-            cut = 0
-            if r is not None and self.speech_tokenizer.quirks.proportional_cut:
-                cut = int(len(r) / (len(r) + len(codes[i])) * len(wave))
-            elif r is not None:
-                cut = len(r) * self.speech_tokenizer.samples_per_frame
-            waves[i] = wave[cut:]
-        return waves
-
     def _stream(
         self,
         text: str | Iterable[str],
@@ -651,7 +573,7 @@ class QwenTTS:
         layout = self._layout(voice, language, instruct, seed, sampling)
         if isinstance(text, str):
             request = self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
-            return self._chunks(request, chunk_frames, None)
+            return self._chunks(request, chunk_frames)
         if not isinstance(text, Iterable):
             raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
         return self._stream_arriving(iter(text), layout, chunk_frames)
@@ -670,50 +592,22 @@ class QwenTTS:
         arriving = None if complete else self._later_ids(pieces, incremental)
         yield from self._chunks(request, chunk_frames, arriving)
 
+    def _chunks(
+        self,
+        request: Request,
+        chunk_frames: Sequence[int],
+        arriving: Iterator[list[int]] | None = None,
+    ) -> Iterator[np.ndarray]:
+        return stream(
+            self.config, self.params, self.speech_tokenizer, request, chunk_frames, arriving
+        )
+
     def _later_ids(
         self, pieces: Iterator[str], incremental: IncrementalText
     ) -> Iterator[list[int]]:
         for piece in pieces:
             yield incremental.push(piece)
         yield [*incremental.finish(), self.config.tts_eos_id]
-
-    def _chunks(
-        self, request: Request, chunk_frames: Sequence[int], arriving: Iterator[list[int]] | None
-    ) -> Iterator[np.ndarray]:
-        """Audio chunks of one request.
-
-        Args:
-            arriving: text ids still to come; frames wait for them. With the whole text there,
-                the device works one chunk ahead of the one being handed out.
-        """
-        session = Session(self.config, self.params, [request], open_text=arriving is not None)
-        audio = AudioStream(self.speech_tokenizer, request.reference)
-        in_flight: deque[tuple[int, jax.Array, list[jax.Array]]] = deque()
-        schedule = chunk_schedule(chunk_frames[:-1], chunk_frames[-1])
-        while in_flight or not session.exhausted:
-            if not session.exhausted:
-                frames = min(next(schedule), session.frames_left)
-                while arriving is not None and session.text_left < frames:
-                    ids = next(arriving, None)
-                    if ids is None:
-                        arriving = None
-                        break
-                    session.append_text(ids)
-                    if session.text_left > 0:
-                        break
-                if arriving is not None:
-                    frames = min(frames, session.text_left)
-                codes = session.advance(frames)
-                in_flight.append((frames, codes, audio.feed(codes, frames)))
-                if arriving is None and len(in_flight) < 2 and not session.exhausted:
-                    continue
-            frames, codes, waves = in_flight.popleft()
-            made = int(np.sum(np.asarray(codes)[0, :frames, 0] >= 0))
-            if made:
-                wave = np.concatenate([np.asarray(w[0], np.float32) for w in waves])
-                yield wave[: made * self.speech_tokenizer.samples_per_frame]
-            if made < frames:
-                return
 
 
 def read_sampling_defaults(directory: Path) -> SamplingParams:

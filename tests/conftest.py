@@ -1,4 +1,4 @@
-"""Shared fixtures: golden checkpoints, converted once a session, and the models loaded from them."""
+"""Shared fixtures: golden checkpoints, converted once a session, and models loaded from them."""
 
 import functools
 import json

@@ -26,10 +26,13 @@ FLOORS = {
     "speech_tokenizer": 5,
     "speaker": 5,
     "audio_stream": 5.1,
-    "tts": 5.2,
+    "voices": 5.1,
+    "synthesis": 5.2,
+    "tts": 5.3,
     "embedded": 5,
     "batch": 6,
     "cli": 7,
+    "__main__": 7.5,
     "__init__": 8,
 }
 FORBIDDEN = {"torch", "transformers", "convert", "experiments", "qwen_tts"}

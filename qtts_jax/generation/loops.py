@@ -163,9 +163,9 @@ class Session:
         self._methods = Methods(talker_method, predictor_method)
         self._used = longest
         self._max_frames = max(frames)
-        self._frames_asked = 0
+        self.frames_asked = 0
         positions = bucket(longest, MIN_PROMPT)
-        self._capacity = bucket(
+        self.capacity = bucket(
             max(positions, longest + min(self._max_frames, FRAMES_PER_CALL)), MIN_CAPACITY
         )
         prompts = [r.prompt for r in requests]
@@ -179,7 +179,7 @@ class Session:
         for i, p in enumerate(prompts):
             trailing[i, : len(p.trailing)] = p.trailing
         self._state, text, pad = self._programs.start(
-            params, batch, trailing, capacity=self._capacity
+            params, batch, trailing, capacity=self.capacity
         )
         self._text_length = trailing_length
         self._conditions = Conditions(
@@ -196,12 +196,12 @@ class Session:
     @property
     def text_left(self) -> int:
         """Trailing text ids (of the first request) that no frame has used yet."""
-        return int(self._text_length[0]) - self._frames_asked
+        return int(self._text_length[0]) - self.frames_asked
 
     @property
     def frames_left(self) -> int:
         """Frames that the longest request may still have."""
-        return self._max_frames - self._frames_asked
+        return self._max_frames - self.frames_asked
 
     def append_text(self, ids: Sequence[int]) -> None:
         """Add trailing text ids to the one request of an open-text session."""
@@ -225,10 +225,10 @@ class Session:
             codes [rows, FRAMES_PER_CALL, Q] int32 on the device, -1 where a row has no frame.
         """
         self._used += frames
-        self._frames_asked += frames
-        if self._used > self._capacity:
-            self._capacity = bucket(self._used, self._capacity)
-            self._state = self._programs.grow(self._state, capacity=self._capacity)
+        self.frames_asked += frames
+        if self._used > self.capacity:
+            self.capacity = bucket(self._used, self.capacity)
+            self._state = self._programs.grow(self._state, capacity=self.capacity)
         codes, self._state = self._programs.run(
             self._params, self._conditions, self._state, np.int32(frames), methods=self._methods
         )

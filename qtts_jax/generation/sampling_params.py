@@ -53,7 +53,7 @@ class SamplingParams:
         Raises:
             RequestError: an override has an unknown name or an impossible value.
         """
-        kinds = {f.name: type(f.default) for f in fields(self)}
+        kinds: dict[str, type] = {f.name: type(f.default) for f in fields(self)}
         given = {k: v for k, v in overrides.items() if v is not None}
         unknown = sorted(set(given) - set(kinds))
         if unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,17 +14,17 @@ from qtts_jax.models.talker import TransformerState
 
 
 class PromptBatch(NamedTuple):
-    """Right-padded prompts of a batch (fields as in `Prompt`, with a leading B).
+    """Right-padded prompts of a batch (fields as in `Prompt`, with a leading B); on the host numpy.
 
     `lengths` [B] counts the real positions of each row; `embedding` is [B, D], zeros for none.
     """
 
-    text: np.ndarray
-    codec: np.ndarray
-    residual: np.ndarray
-    speaker: np.ndarray
-    embedding: np.ndarray
-    lengths: np.ndarray
+    text: jax.Array
+    codec: jax.Array
+    residual: jax.Array
+    speaker: jax.Array
+    embedding: jax.Array
+    lengths: jax.Array
 
 
 class Conditions(NamedTuple):
@@ -71,14 +71,14 @@ class GenerationState(NamedTuple):
 def stack_prompts(prompts: Sequence[Prompt], rows: int, positions: int, width: int) -> PromptBatch:
     """Pad prompts to `rows` x `positions`; surplus rows are silent and have length 1."""
 
-    def pad(values: Sequence[np.ndarray], fill: object) -> np.ndarray:
+    def pad(values: Sequence[np.ndarray], fill: object) -> Any:
         out = np.full((rows, positions, *values[0].shape[1:]), fill, values[0].dtype)
         for row, value in zip(out, values, strict=False):
             row[: len(value)] = value
         return out
 
-    embedding = np.zeros((rows, width), np.float32)
-    lengths = np.ones((rows,), np.int32)
+    embedding: Any = np.zeros((rows, width), np.float32)
+    lengths: Any = np.ones((rows,), np.int32)
     for i, p in enumerate(prompts):
         lengths[i] = len(p)
         if p.embedding is not None:

@@ -23,9 +23,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
-import soundfile
 
 from qtts_jax.errors import AudioError
 from qtts_jax.io.files import npy_bytes, write_whole
@@ -64,13 +62,10 @@ def load_audio(
     Raises:
         AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate.
     """
-    wave, rate = _read(source, name, allow_url)
-    rate = _check_rate(rate, name)
-    if wave.size == 0:
-        raise AudioError(f"{name} is empty: give audio with at least {min_samples} samples.")
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{name} holds NaN or infinite samples: repair the recording first.")
+    wave, rate = read_audio(source, name=name, allow_url=allow_url)
     if rate != sample_rate:
+        import librosa  # takes over a second, and audio at the right rate needs none of it
+
         wave = librosa.resample(y=wave, orig_sr=rate, target_sr=sample_rate)
     if wave.size < min_samples:
         raise AudioError(
@@ -79,6 +74,19 @@ def load_audio(
             "needed."
         )
     return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def read_audio(
+    source: AudioSource, *, name: str = "audio", allow_url: bool = True
+) -> tuple[np.ndarray, int]:
+    """As `load_audio`, at the rate that the source has: (float32 [T], rate in Hz)."""
+    wave, rate = _read(source, name, allow_url)
+    rate = _check_rate(rate, name)
+    if wave.size == 0:
+        raise AudioError(f"{name} is empty: give audio of at least one frame (0.08 s).")
+    if not np.isfinite(wave).all():
+        raise AudioError(f"{name} holds NaN or infinite samples: repair the recording first.")
+    return np.ascontiguousarray(wave, dtype=np.float32), rate
 
 
 def save_audio(path: str | Path, wave: Any, sample_rate: int) -> None:
@@ -99,6 +107,8 @@ def save_audio(path: str | Path, wave: Any, sample_rate: int) -> None:
         write_whole(path, npy_bytes(samples))
     else:
         content = io.BytesIO()
+        import soundfile
+
         soundfile.write(content, samples, rate, format="WAV", subtype="FLOAT")
         write_whole(path, content.getvalue())
 
@@ -188,6 +198,8 @@ def _read_file(path: Path, name: str) -> tuple[np.ndarray, Any]:
         raise AudioError(f"{name} cannot be read: there is no file {str(path)!r}.")
     if path.stat().st_size == 0:
         raise AudioError(f"{name} cannot be read: {str(path)!r} is an empty file.")
+    import librosa
+
     try:
         with warnings.catch_warnings():
             # librosa announces its second decoder; the outcome alone matters here.
@@ -216,6 +228,8 @@ def _decode_base64(text: str, name: str) -> tuple[np.ndarray, Any]:
 
 
 def _decode(encoded: bytes, name: str, origin: str) -> tuple[np.ndarray, Any]:
+    import soundfile
+
     try:
         wave, rate = soundfile.read(io.BytesIO(encoded), dtype="float32", always_2d=False)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from qtts_jax.errors import CheckpointError
-from qtts_jax.io.new_directory import new_directory
+from qtts_jax.io.new_directory import new_directory, require_space
 
 CONFIG = "config.json"
 MARKER = "qtts_jax.json"
@@ -74,6 +74,7 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
 
     def __init__(self) -> None:
         super().__init__(deepcopy_host_arrays=False)
+        self._failures: list[Exception] = []
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
         """Make, write and drop each batch in turn; nothing is left to wait for."""
@@ -84,16 +85,26 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
             )
             for commit in commits:
                 commit.result()
+            if self._failures:
+                raise self._failures[0]
             del arrays, commits  # before the next batch is made
         return []
 
     async def _open_and_write(self, value: np.ndarray, tspec: Any, ts_context: Any) -> None:
+        """Keep a failure for `serialize`: the other writes of a batch must end before it is raised,
+        or they would end in a closed event loop and print a traceback each."""
+        try:
+            await self._write_slices(value, tspec, ts_context)
+        except Exception as error:
+            self._failures.append(error)
+
+    async def _write_slices(self, value: np.ndarray, tspec: Any, ts_context: Any) -> None:
         """Write an array slice by slice: a slow disk would let encoded chunks of it pile up."""
         store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
         if value.ndim == 0:
             await store.write(value)
             return
-        chunk = store.chunk_layout.write_chunk.shape
+        chunk = [size or 1 for size in store.chunk_layout.write_chunk.shape or value.shape]
         rows = chunk[0] * max(1, _SLICE_BYTES // (math.prod(chunk) * value.dtype.itemsize))
         for start in range(0, len(value), rows):
             stop = min(start + rows, len(value))
@@ -125,7 +136,7 @@ def _batches(sizes: Sequence[int]) -> Iterator[range]:
 def flatten_params(tree: Any) -> dict[str, Any]:
     """The leaves of a nested dict (or any pytree) by their slash-joined path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(_key(key) for key in path): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -143,8 +154,8 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
     """Write `tree` as the parameters of the checkpoint folder `directory`, all or nothing.
 
-    Leaves are arrays or `LazyArray`s; the latter are made when their turn comes. Earlier parameters in the
-    folder are replaced only after the new ones are complete.
+    Leaves are arrays or `LazyArray`s; the latter are made when their turn comes. Earlier
+    parameters in the folder are replaced only after the new ones are complete.
 
     Raises:
         CheckpointError: the tree is empty, or the folder cannot be written (a full disk, say).
@@ -156,6 +167,7 @@ def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
     root = Path(directory).absolute()
     with new_directory(root / PARAMS, overwrite=True) as partial, _checkpointer() as checkpointer:
+        require_space(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(nested)))
         checkpointer.save(
             partial,
             args=ocp.args.PyTreeSave(
@@ -286,6 +298,8 @@ def _file_sizes(directory: Path) -> dict[str, int]:
 
 def _check_sizes(params: Path) -> None:
     """Notice missing and truncated files before Orbax meets them, and name them."""
+    if not (params / SIZES).is_file():
+        raise CheckpointError(f"{params} is incomplete, without {SIZES}; convert or copy it again.")
     found = _file_sizes(params)
     wrong = [
         f"{name} has {found.get(name, 0)} of {size} bytes"
@@ -300,9 +314,7 @@ def _check_sizes(params: Path) -> None:
         )
 
 
-def _check_match(
-    directory: Any, stored: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
+def _check_match(directory: Any, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     faults = {
         "missing": sorted(wanted.keys() - stored.keys()),
         "unknown to the model": sorted(stored.keys() - wanted.keys()),
@@ -398,14 +410,6 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return root
-
-
-def _key(key: Any) -> str:
-    """The bare text of one entry of a JAX key path (dict key, sequence index or attribute)."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

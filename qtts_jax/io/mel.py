@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 from qtts_jax.errors import AudioError, ConfigError
@@ -70,6 +69,8 @@ class MelConfig:
 @lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> np.ndarray:
     """Slaney mel filter bank with area normalisation, float32 [n_fft // 2 + 1, M]."""
+    import librosa  # slow to import, and only clones need it
+
     bank = librosa.filters.mel(
         sr=config.sample_rate,
         n_fft=config.n_fft,

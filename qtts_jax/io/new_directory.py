@@ -24,7 +24,8 @@ def new_directory(destination: Path, overwrite: bool) -> Iterator[Path]:
     destination = destination.absolute()
     if _exists(destination) and not overwrite:
         raise CheckpointError(
-            f"{destination} already exists; choose another destination, or overwrite it (`--overwrite`)."
+            f"{destination} already exists; choose another destination, or overwrite it "
+            "(`--overwrite`)."
         )
     partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
     try:
@@ -35,14 +36,24 @@ def new_directory(destination: Path, overwrite: bool) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         if _disk_is_full(error):
             raise CheckpointError(
-                f"the disk of {destination.parent} is full; nothing was kept, "
-                "free some space and try again."
+                "the disk of the destination is full; nothing was kept, free some space and try "
+                "again."
             ) from error
         if isinstance(error, OSError):
             raise CheckpointError(f"{destination} cannot be written: {error}.") from error
         raise
     finally:
         _remove_all(partial)
+
+
+def require_space(directory: Path, size: int) -> None:
+    """Raise a `CheckpointError` when the disk of `directory` cannot take `size` bytes more."""
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise CheckpointError(
+            f"the disk of the destination is too full: {size / 1e6:.1f} MB are needed and "
+            f"{free / 1e6:.1f} MB are free; nothing was kept, free some space and try again."
+        )
 
 
 def _replace(partial: Path, destination: Path) -> None:

@@ -100,13 +100,12 @@ class Conv(nnx.Module):
         if isinstance(state, EdgeState):
             first = jnp.broadcast_to(x[:, :1], state.inputs.shape)
             before = jnp.where(state.started[:, None, None], state.inputs, first)
-        else:
-            before = state
-        if self.memory:
             x = jnp.concatenate([before, x], axis=1)
+            started = jnp.ones((x.shape[0],), bool)
+            state = EdgeState(x[:, x.shape[1] - self.memory :], started)
+        elif not isinstance(state, tuple):
+            x = jnp.concatenate([state, x], axis=1)
             state = x[:, x.shape[1] - self.memory :]
-            if self.edge == "replicate":
-                state = EdgeState(state, jnp.ones((x.shape[0],), bool))
         return self._convolve(x), state
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -145,12 +144,11 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
         x: [B, T, C].
         kernel: [k, C].
     """
-    span = (kernel.shape[0] - 1) * dilation
-    last = x.shape[1] - span
-    return sum(
-        x[:, i * dilation : i * dilation + last : stride] * kernel[i]
-        for i in range(kernel.shape[0])
-    )  # type: ignore[return-value]
+    last = x.shape[1] - (kernel.shape[0] - 1) * dilation
+    y = x[:, :last:stride] * kernel[0]
+    for i in range(1, kernel.shape[0]):
+        y += x[:, i * dilation : i * dilation + last : stride] * kernel[i]
+    return y
 
 
 class ConvTranspose(nnx.Module):
@@ -188,7 +186,7 @@ class ConvTranspose(nnx.Module):
     ) -> tuple[jax.Array, jax.Array | tuple[()]]:
         """x [B, T, C] -> (y [B, T * stride, C'], state)."""
         batch, steps, _ = x.shape
-        if self.memory:
+        if not isinstance(state, tuple):
             x = jnp.concatenate([state, x], axis=1)
             state = x[:, steps:]
         # Taps [j * stride, (j + 1) * stride) belong to the input j steps back: newest one last.

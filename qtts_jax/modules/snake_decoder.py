@@ -42,13 +42,9 @@ StageState = tuple[jax.Array | tuple[()], tuple[ConvState, ...]]
 class UpsampleStage(nnx.Module):
     """Snake, a transposed convolution that multiplies the rate, three residual units."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, rate: int, *, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, rate: int, *, rngs: nnx.Rngs) -> None:
         self.activation = SnakeBeta(in_channels, rngs=rngs)
-        self.transposed = ConvTranspose(
-            in_channels, out_channels, 2 * rate, stride=rate, rngs=rngs
-        )
+        self.transposed = ConvTranspose(in_channels, out_channels, 2 * rate, stride=rate, rngs=rngs)
         self.residuals = nnx.List(Residual(out_channels, d, rngs=rngs) for d in DILATIONS)
 
     def init_state(self, batch: int, dtype: jnp.dtype) -> StageState:

@@ -38,7 +38,7 @@ def test_processed_probabilities_equal_the_official_ones(
         jnp.asarray(logits), config, jnp.asarray(seen), jnp.full((2,), 12), jnp.full((2,), 1.05)
     )
     probabilities = jax.nn.softmax(filter_logits(scores, sampler, method), axis=-1)
-    key = "probs_t{:g}_k{}_p{:g}".format(temperature, k, p)
+    key = f"probs_t{temperature:g}_k{k}_p{p:g}"
     wanted = data[key]
     np.testing.assert_allclose(probabilities[:, : wanted.shape[1]], wanted, atol=1e-6)
     assert float(probabilities[:, wanted.shape[1] :].max()) == 0

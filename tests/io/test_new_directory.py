@@ -6,7 +6,7 @@ import os
 import pytest
 
 from qtts_jax.errors import CheckpointError
-from qtts_jax.io.new_directory import new_directory
+from qtts_jax.io.new_directory import new_directory, require_space
 
 
 def write(directory, text):
@@ -44,13 +44,15 @@ def test_overwrite_replaces_directories_files_and_links(tmp_path):
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError, ValueError("bad"), SystemExit])
 def test_failure_leaves_the_old_directory_and_no_part_of_the_new(tmp_path, fault):
     write(tmp_path / "x", "old")
-    with (
-        pytest.raises(fault if isinstance(fault, type) else ValueError),
-        new_directory(tmp_path / "x", overwrite=True) as partial,
-    ):
-        (partial / "file").write_text("half")
-        partial.with_name(partial.name + ".other-tmp").mkdir()
-        raise fault
+
+    def write_half():
+        with new_directory(tmp_path / "x", overwrite=True) as partial:
+            (partial / "file").write_text("half")
+            partial.with_name(partial.name + ".other-tmp").mkdir()
+            raise fault
+
+    with pytest.raises(fault if isinstance(fault, type) else ValueError):
+        write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x" / "file").read_text() == "old"
 
@@ -64,11 +66,17 @@ def test_failure_leaves_the_old_directory_and_no_part_of_the_new(tmp_path, fault
 )
 def test_full_disk_is_one_clear_error(tmp_path, fault):
     with (
-        pytest.raises(CheckpointError, match="disk of .* is full"),
+        pytest.raises(CheckpointError, match="disk of the destination is full"),
         new_directory(tmp_path / "x", overwrite=False),
     ):
         raise fault
     assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_required_before_writing(tmp_path):
+    require_space(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"1000000000000\.0 MB are needed"):
+        require_space(tmp_path, 10**18)
 
 
 def test_failed_rename_restores_the_old_directory(tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,23 +103,26 @@ class Decoder(nnx.Module):
         with jax.named_scope("transformer"):
             x, transformer = self.transformer.step(self.input_projection(x), state.transformer)
             x = self.output_projection(x)
-        upsample, stages = [], []
-        for i, (stage, stage_state) in enumerate(zip(self.upsample, state.upsample, strict=True)):
-            with jax.named_scope(f"upsample_{i}"):
-                x, stage_state = stage.step(x, stage_state)
-            upsample.append(stage_state)
+        x, upsample = _chain(self.upsample, x, state.upsample, "upsample")
         x, input_conv = self.input_conv.step(x, state.input_conv)
-        for i, (stage, stage_state) in enumerate(zip(self.stages, state.stages, strict=True)):
-            with jax.named_scope(f"stage_{i}"):
-                x, stage_state = stage.step(x, stage_state)
-            stages.append(stage_state)
+        x, stages = _chain(self.stages, x, state.stages, "stage")
         x, output_conv = self.output_conv.step(self.output_activation(x), state.output_conv)
-        state = DecoderState(
-            pre_conv, transformer, tuple(upsample), input_conv, tuple(stages), output_conv
-        )
+        state = DecoderState(pre_conv, transformer, upsample, input_conv, stages, output_conv)
         return jnp.clip(x[..., 0], -1, 1), state
 
     def __call__(self, codes: jax.Array) -> jax.Array:
         """Whole codes [B, T, Q] -> samples [B, T * samples_per_frame] from a fresh state."""
         dtype = self.pre_conv.kernel.dtype
         return self.step(codes, self.init_state(codes.shape[0], dtype))[0]
+
+
+def _chain(
+    stages: Iterable[Any], x: jax.Array, states: tuple[Any, ...], name: str
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Steps of `stages`, one after the other."""
+    after = []
+    for i, (stage, state) in enumerate(zip(stages, states, strict=True)):
+        with jax.named_scope(f"{name}_{i}"):
+            x, state = stage.step(x, state)
+        after.append(state)
+    return x, tuple(after)

@@ -36,6 +36,8 @@ class Encoder(nnx.Module):
         self, config: Encoder12HzConfig, codebooks: int, quirks: Quirks12Hz, *, rngs: nnx.Rngs
     ) -> None:
         c, t = config, config.transformer
+        if c.channels != 1:
+            raise AssertionError(f"the encoder reads mono audio, not {c.channels} channels")
         self.config, self.codebooks = config, codebooks
         self.seanet = SeanetEncoder(c, rngs=rngs)
         seen = t if quirks.encoder_window else dataclasses.replace(t, window=None)
@@ -56,9 +58,7 @@ class Encoder(nnx.Module):
             rngs=rngs,
         )
 
-    def init_state(
-        self, batch: int, dtype: jnp.dtype, capacity: int | None = None
-    ) -> EncoderState:
+    def init_state(self, batch: int, dtype: jnp.dtype, capacity: int | None = None) -> EncoderState:
         """The state before the first sample.
 
         Args:

@@ -1,0 +1,1 @@
+"""Conversion between the released torch layout and Orbax; `python -m convert --help`."""

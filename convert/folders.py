@@ -1,0 +1,28 @@
+"""The folders of a checkpoint and what belongs to each of them.
+
+A TTS checkpoint is two checkpoints: the root and its `speech_tokenizer/`. A tokenizer folder alone
+is one. Both directions of the converter walk the same list.
+"""
+
+import shutil
+from pathlib import Path
+
+from convert.models import is_tokenizer
+from qtts_jax.io.checkpoint import MARKER, read_config
+
+SPEECH_TOKENIZER = "speech_tokenizer"
+_WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth"}
+
+
+def checkpoint_folders(root: Path) -> list[str]:
+    """Paths, relative to `root`, of the checkpoints in it."""
+    return ["."] if is_tokenizer(read_config(root)) else [".", SPEECH_TOKENIZER]
+
+
+def copy_side_files(source: Path, destination: Path) -> None:
+    """Copy configs, vocabularies and other small files of one folder byte by byte."""
+    destination.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir()):
+        weights = path.suffix in _WEIGHT_FILES or path.name.endswith(".safetensors.index.json")
+        if path.is_file() and not weights and path.name != MARKER and path.name[0] != ".":
+            shutil.copyfile(path, destination / path.name)

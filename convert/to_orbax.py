@@ -1,0 +1,117 @@
+"""Released layout (safetensors) -> Orbax, one parameter at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convert.faults import Faults
+from convert.folders import checkpoint_folders, copy_side_files
+from convert.models import read_model
+from convert.rules import Part, Shape, plan
+from convert.safetensors_stream import Tensor, find_shards, read_header
+from qtts_jax.errors import CheckpointError
+from qtts_jax.io.checkpoint import PARAMS, LazyArray, save_params
+from qtts_jax.io.new_directory import new_directory
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter to make: its shape and the torch tensors that fill it."""
+
+    shape: Shape
+    filling: list[tuple[Part, Tensor]]
+
+    def lazy(self) -> LazyArray:
+        """The parameter as an array that reads its tensors only when it is written."""
+        dtype = self.filling[0][1].dtype
+
+        def load() -> np.ndarray:
+            array = np.empty(self.shape, dtype)
+            for part, tensor in self.filling:
+                tensor.read_into(part.view(array))
+            return array
+
+        return LazyArray(self.shape, dtype, load)
+
+
+def to_orbax(
+    source: Path, destination: Path, overwrite: bool = False, report: Callable[[str], None] = print
+) -> None:
+    """Convert the released checkpoint or tokenizer folder `source` into the new `destination`.
+
+    Peak memory is one parameter and some tens of megabytes.
+
+    Raises:
+        CheckpointError: for every fault of `source` at once (see `read_mapping`), or of
+            `destination` (see `new_directory`); nothing is left behind.
+    """
+    with new_directory(destination, overwrite) as partial:
+        for folder, parameters in read_mapping(source).items():
+            copy_side_files(source / folder, partial / folder)
+            save_params(partial / folder, {name: p.lazy() for name, p in parameters.items()})
+            size = sum(t.nbytes for p in parameters.values() for _, t in p.filling)
+            report(f"{source / folder}: {len(parameters)} parameters, {size / 1e6:.1f} MB")
+    report(f"wrote {destination}")
+
+
+def read_mapping(source: Path) -> dict[str, dict[str, Parameter]]:
+    """Folder -> path of each parameter -> how it is filled; reads configs and headers only.
+
+    Raises:
+        CheckpointError: a damaged or missing file, or all of: torch keys without a place, missing
+            keys, keys of another shape, keys stored twice, parameters not filled, filled twice or
+            filled from different dtypes.
+    """
+    if (source / PARAMS).is_dir():
+        raise CheckpointError(
+            f"{source} is already converted; `python -m convert --to-torch {source} DESTINATION` "
+            "goes back to the released layout."
+        )
+    faults = Faults()
+    mapping = {
+        folder: _map_folder(source / folder, faults) for folder in checkpoint_folders(source)
+    }
+    faults.raise_any(str(source))
+    return mapping
+
+
+def torch_parts(source: Path) -> dict[str, list[Part]]:
+    """Folder -> the places of its torch tensors; raises as `read_mapping`."""
+    return {
+        folder: [part for parameter in parameters.values() for part, _ in parameter.filling]
+        for folder, parameters in read_mapping(source).items()
+    }
+
+
+def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
+    model = read_model(folder)
+    stored: dict[str, Tensor] = {}
+    for shard in find_shards(folder):
+        for name, tensor in read_header(shard).items():
+            if name in stored:
+                shards = f"{stored[name].path.name} and {shard.name}"
+                faults.add("keys are stored twice", f"{name} in {shards}")
+            stored[name] = tensor
+
+    parts = plan(model.rules, model.shapes, faults)
+    for name in sorted(stored.keys() - {part.source for part in parts}):
+        faults.add("keys have no place in the model", name)
+    parameters = {name: Parameter(shape, []) for name, shape in model.shapes.items()}
+    for part in parts:
+        if part.source not in stored:
+            faults.add("keys are missing", f"{part.source} (for {part.describe()})")
+            continue
+        tensor = stored[part.source]
+        if tensor.shape != part.shape:
+            faults.add(
+                "keys have another shape",
+                f"{part.source} {list(tensor.shape)} (expected {list(part.shape)})",
+            )
+        else:
+            parameters[part.target].filling.append((part, tensor))
+    for name, parameter in parameters.items():
+        if len(dtypes := {str(tensor.dtype) for _, tensor in parameter.filling}) > 1:
+            faults.add("parameters mix dtypes", f"{name} ({', '.join(sorted(dtypes))})")
+    return parameters

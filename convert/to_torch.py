@@ -1,0 +1,75 @@
+"""Orbax -> released layout (safetensors), one parameter at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from convert.faults import Faults
+from convert.folders import checkpoint_folders, copy_side_files
+from convert.models import read_model
+from convert.rules import Part, plan
+from convert.safetensors_stream import SINGLE_FILE, write_file
+from qtts_jax.io.checkpoint import iterate_params, stored_params
+from qtts_jax.io.new_directory import new_directory, require_space
+
+
+def to_torch(
+    source: Path, destination: Path, overwrite: bool = False, report: Callable[[str], None] = print
+) -> None:
+    """Export the converted or trained checkpoint `source` to the new folder `destination`.
+
+    Peak memory is one parameter and some tens of megabytes.
+
+    Raises:
+        CheckpointError: `source` is damaged or does not fit its config (all faults at once), or
+            `destination` cannot be made (see `new_directory`); nothing is left behind.
+    """
+    with new_directory(destination, overwrite) as partial:
+        for folder, parts in read_mapping(source).items():
+            copy_side_files(source / folder, partial / folder)
+            _write(source / folder, partial / folder / SINGLE_FILE, parts)
+            report(f"{source / folder}: {len(parts)} tensors")
+    report(f"wrote {destination}")
+
+
+def read_mapping(source: Path) -> dict[str, list[Part]]:
+    """Folder -> the torch tensors to write; reads configs and metadata only.
+
+    Raises:
+        CheckpointError: all of: parameters missing, unknown, of another shape, not read by any
+            rule or read twice.
+    """
+    faults = Faults()
+    mapping = {
+        folder: _map_folder(source / folder, faults) for folder in checkpoint_folders(source)
+    }
+    faults.raise_any(str(source))
+    return mapping
+
+
+def _map_folder(folder: Path, faults: Faults) -> list[Part]:
+    stored, model = stored_params(folder), read_model(folder)
+    for name in sorted(stored.keys() - model.shapes.keys()):
+        faults.add("parameters have no place in the model", name)
+    for name, shape in model.shapes.items():
+        if name not in stored:
+            faults.add("parameters are missing", name)
+        elif stored[name].shape != shape:
+            faults.add(
+                "parameters have another shape",
+                f"{name} {list(stored[name].shape)} (expected {list(shape)})",
+            )
+    return plan(model.rules, model.shapes, faults)
+
+
+def _write(folder: Path, path: Path, parts: list[Part]) -> None:
+    stored = stored_params(folder)
+    layout = {part.source: (part.shape, stored[part.target].dtype) for part in parts}
+    by_target: dict[str, list[Part]] = {}
+    for part in parts:
+        by_target.setdefault(part.target, []).append(part)
+    require_space(path.parent, sum(leaf.size * leaf.dtype.itemsize for leaf in stored.values()))
+    with write_file(path, layout) as file:
+        for name, array in iterate_params(folder):
+            for part in by_target[name]:
+                file.write(part.source, part.view(array))
+            del array  # before the next one is read

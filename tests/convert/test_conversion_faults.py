@@ -1,0 +1,216 @@
+"""Damaged or unfitting checkpoints: one error that names everything, and nothing left behind."""
+
+import errno
+import os
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from convert import safetensors_stream
+from convert.to_orbax import to_orbax
+from convert.to_torch import to_torch
+from qtts_jax.errors import CheckpointError, ConfigError
+from qtts_jax.io import checkpoint
+from qtts_jax.io.checkpoint import (
+    MARKER,
+    flatten_params,
+    iterate_params,
+    save_params,
+    stored_params,
+)
+
+Q = "talker.model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.fixture
+def source(released, tmp_path):
+    shutil.copytree(released / "base", tmp_path / "source")
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def exportable(converted):
+    """The converted `base` checkpoint; read only."""
+    return converted("base")
+
+
+def edit(folder, change):
+    arrays = load_file(folder / "model.safetensors")
+    change(arrays)
+    save_file(arrays, folder / "model.safetensors")
+
+
+def failing(convert, source, error=CheckpointError):
+    """The message of the failure; checks that the destination and its folder stay clean."""
+    destination = source.parent / "destination"
+    with pytest.raises(error) as raised:
+        convert(source, destination)
+    assert [path for path in source.parent.iterdir() if "destination" in path.name] == []
+    return str(raised.value)
+
+
+def test_all_faults_of_both_folders_are_in_one_error(source):
+    def change(arrays):
+        arrays["talker.extra.weight"] = np.zeros(3, np.float32)
+        arrays["talker.codec_head.weight"] = np.zeros((2, 3), np.float32)
+        del arrays[Q]
+
+    edit(source, change)
+    edit(source / "speech_tokenizer", lambda arrays: arrays.pop("decoder.pre_conv.conv.bias"))
+    message = failing(to_orbax, source)
+    assert "1 keys have no place in the model: talker.extra.weight" in message
+    assert "talker.codec_head.weight [2, 3] (expected [1088, 96])" in message
+    assert "2 keys are missing" in message
+    kernel = "talker/transformer/layers/1/attention/qkv/kernel[:, :-2]"
+    assert f"{Q} (for {kernel})" in message
+    assert "decoder.pre_conv.conv.bias (for decoder/pre_conv/bias)" in message
+
+
+def test_key_in_two_shards_is_a_fault(source):
+    arrays = load_file(source / "model.safetensors")
+    save_file({Q: arrays[Q]}, source / "other.safetensors")
+    index = '{"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}'
+    (source / "model.safetensors.index.json").write_text(index)
+    message = failing(to_orbax, source)
+    assert f"1 keys are stored twice: {Q} in model.safetensors and other.safetensors" in message
+
+
+def test_parameter_of_mixed_dtypes_is_a_fault(source):
+    edit(source, lambda arrays: arrays.update({Q: arrays[Q].astype(ml_dtypes.bfloat16)}))
+    message = failing(to_orbax, source)
+    assert "layers/1/attention/qkv/kernel (bfloat16, float32)" in message
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, -1])
+def test_truncated_weights(source, keep):
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    assert "truncated or not a safetensors file" in failing(to_orbax, source)
+
+
+def test_missing_weights(source):
+    (source / "speech_tokenizer" / "model.safetensors").unlink()
+    assert "neither model.safetensors nor" in failing(to_orbax, source)
+
+
+def test_missing_speech_tokenizer(source):
+    shutil.rmtree(source / "speech_tokenizer")
+    assert "speech_tokenizer is not a checkpoint folder" in failing(to_orbax, source)
+
+
+def test_missing_config(source):
+    (source / "config.json").unlink()
+    assert "it has no config.json" in failing(to_orbax, source)
+
+
+def test_unknown_model_type(source):
+    (source / "config.json").write_text('{"model_type": "llama"}')
+    assert "has model_type 'llama'; supported are qwen3_tts" in failing(to_orbax, source)
+
+
+def test_config_that_describes_no_model(source):
+    (source / "config.json").write_text('{"model_type": "qwen3_tts"}')
+    failing(to_orbax, source, ConfigError)
+
+
+def test_converted_folder_is_not_converted_again(exportable, tmp_path):
+    with pytest.raises(CheckpointError, match=r"is already converted.*--to-torch"):
+        to_orbax(exportable, tmp_path / "destination")
+
+
+def test_torch_folder_cannot_be_exported(source):
+    assert f"python -m convert {source} DESTINATION" in failing(to_torch, source)
+
+
+@pytest.mark.parametrize("convert", [to_orbax, to_torch])
+def test_existing_destination_is_refused_unless_told(source, exportable, tmp_path, convert):
+    origin = source if convert is to_orbax else exportable
+    destination = tmp_path / "destination"
+    destination.mkdir()
+    (destination / "precious").touch()
+    with pytest.raises(CheckpointError, match="already exists"):
+        convert(origin, destination)
+    assert (destination / "precious").exists()
+    convert(origin, destination, overwrite=True)
+    assert not (destination / "precious").exists()
+    assert (destination / "config.json").exists()
+
+
+FAULTS = [KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), MemoryError()]
+
+
+def fail_on_call(monkeypatch, owner, name, number, fault):
+    """Let `owner.name` raise `fault` on its `number`-th call, in the middle of the work."""
+    original, calls = getattr(owner, name), []
+
+    def wrapped(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == number:
+            raise fault
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("convert", [to_orbax, to_torch])
+def test_failure_in_the_middle_leaves_nothing_new(
+    source, exportable, tmp_path, monkeypatch, convert, overwrite, fault
+):
+    origin = source if convert is to_orbax else exportable
+    monkeypatch.setattr(checkpoint, "_BATCH_BYTES", 50_000)  # so that some are on disk by then
+    if convert is to_orbax:
+        fail_on_call(monkeypatch, safetensors_stream.Tensor, "read_into", 30, fault)
+    else:
+        fail_on_call(monkeypatch, safetensors_stream.Writer, "write", 30, fault)
+    work = tmp_path / "work"
+    work.mkdir()
+    if overwrite:
+        (work / "destination").mkdir()
+        (work / "destination" / "precious").touch()
+    full = isinstance(fault, OSError)
+    with pytest.raises(CheckpointError if full else type(fault), match="is full" if full else None):
+        convert(origin, work / "destination", overwrite=overwrite)
+    assert [path.name for path in work.iterdir()] == (["destination"] if overwrite else [])
+    if overwrite:
+        assert [path.name for path in (work / "destination").iterdir()] == ["precious"]
+
+
+def test_exporting_lists_all_faults_at_once(exportable, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(exportable, source)
+    tree = dict(iterate_params(source))
+    del tree["talker/codec_head/kernel"]
+    tree["talker/extra"] = np.zeros(1, np.float32)
+    tree["code_predictor/heads"] = tree["code_predictor/heads"][:3]
+    save_params(source, tree)
+    message = failing(to_torch, source)
+    assert "1 parameters have no place in the model: talker/extra" in message
+    assert "1 parameters are missing: talker/codec_head/kernel" in message
+    assert "code_predictor/heads [3, 64, 64] (expected [15, 64, 64])" in message
+
+
+def test_parameters_saved_by_this_package_can_be_exported(exportable, tmp_path):
+    """Training saves a nested tree; the export needs nothing but it and the side files."""
+    source = tmp_path / "source"
+    shutil.copytree(exportable, source)
+    shutil.rmtree(source / "params")
+    (source / MARKER).unlink()
+    nested = {}
+    for name, array in iterate_params(exportable):
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(int(parent) if parent.isdigit() else parent, {})
+        node[last] = array * 2
+    assert flatten_params(nested).keys() == stored_params(exportable).keys()
+    save_params(source, nested)
+    to_torch(source, tmp_path / "torch")
+    name = "talker.text_projection.linear_fc1.bias"
+    exported = load_file(tmp_path / "torch" / "model.safetensors")[name]
+    want = dict(iterate_params(exportable))["talker/text_projection/up/bias"] * 2
+    np.testing.assert_array_equal(exported, want)

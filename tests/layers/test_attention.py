@@ -1,0 +1,110 @@
+"""Attention against a numpy version that walks over every query."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from qtts_jax.config import TransformerConfig
+from qtts_jax.layers.attention import Attention, attend, attention_step, write
+from qtts_jax.layers.rope import rotate, rotation
+
+
+def config(**changes):
+    sizes = {
+        "width": 12,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 6,
+        "ffn_width": 20,
+        "norm_eps": 1e-6,
+        "rope_theta": 100.0,
+        "max_positions": 64,
+        "init_std": 0.5,
+    }
+    return TransformerConfig(**(sizes | changes))
+
+
+def turn(x, position, theta):
+    """Rotate pairs (i, i + h/2) of x [..., h] by position * theta^(-2i/h)."""
+    half = x.shape[-1] // 2
+    angle = position * theta ** (-2 * np.arange(half) / x.shape[-1])
+    a, b = x[..., :half], x[..., half:]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def reference(layer, x):
+    """Causal attention over x [T, D], query by query, head by head."""
+    c = layer.config
+    kernel = np.asarray(layer.qkv.kernel[...], np.float64)  # [K, G+2, h, D]
+    out = np.asarray(layer.out.kernel[...], np.float64)  # [D, K, G, h]
+    group = c.heads // c.kv_heads
+    y = np.zeros_like(x, dtype=np.float64)
+    for t in range(len(x)):
+        first = 0 if c.window is None else max(0, t - c.window + 1)
+        for k in range(c.kv_heads):
+            keys = [turn(kernel[k, group] @ x[s], s, c.rope_theta) for s in range(first, t + 1)]
+            values = [kernel[k, group + 1] @ x[s] for s in range(first, t + 1)]
+            for g in range(group):
+                query = turn(kernel[k, g] @ x[t], t, c.rope_theta)
+                scores = np.array([query @ key for key in keys]) / np.sqrt(c.head_dim)
+                weights = np.exp(scores - scores.max())
+                weights /= weights.sum()
+                y[t] += out[:, k, g] @ sum(w * v for w, v in zip(weights, values, strict=True))
+    return y
+
+
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_attention_is_its_definition(window, kv_heads):
+    c = config(window=window, kv_heads=kv_heads)
+    layer = Attention(c, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).standard_normal((2, 7, 12)).astype(np.float32)
+    slots = 7 if window is None else window - 1
+    shared = attention_step(c, jnp.zeros((2,), jnp.int32), 7, slots, None)
+    with jax.default_matmul_precision("highest"):
+        y, _ = layer.step(jnp.asarray(x), layer.init_state(2, jnp.float32, slots), shared)
+    for row in range(2):
+        expected = reference(layer, x[row].astype(np.float64))
+        np.testing.assert_allclose(y[row], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_masked_keys_have_no_weight():
+    rng = np.random.default_rng(1)
+    q = jnp.asarray(rng.standard_normal((1, 2, 1, 3, 4)), jnp.float32)
+    k, v = (jnp.asarray(rng.standard_normal((1, 5, 1, 4)), jnp.float32) for _ in range(2))
+    mask = np.zeros((1, 2, 5), bool)
+    mask[:, 0, :2] = mask[:, 1, 3:] = True
+    y = attend(q, k, v, jnp.asarray(mask))
+    for t, seen in ((0, slice(0, 2)), (1, slice(3, 5))):
+        alone = attend(q[:, t : t + 1], k[:, seen], v[:, seen], jnp.ones((1, 1, 2), bool))
+        np.testing.assert_allclose(y[:, t : t + 1], alone, atol=1e-6)
+
+
+def test_scores_of_narrow_types_are_float32():
+    # Equal keys: the mean of the values. In bfloat16 scores 300 and 301 would be one.
+    q = jnp.full((1, 1, 1, 1, 4), 20.0, jnp.bfloat16)
+    k = jnp.asarray(np.array([30.0, 30.125])[None, :, None, None] * np.ones((1, 2, 1, 4)))
+    v = jnp.asarray(np.array([0.0, 1.0])[None, :, None, None] * np.ones((1, 2, 1, 4)))
+    y = attend(q, *(t.astype(jnp.bfloat16) for t in (k, v)), jnp.ones((1, 1, 2), bool))
+    expected = 1 / (1 + np.exp(-20.0 * 4 * 0.125 / 2))
+    np.testing.assert_allclose(np.asarray(y, np.float32).ravel(), expected, atol=4e-3)
+
+
+def test_write_puts_each_row_at_its_own_position():
+    cache = jnp.zeros((2, 5, 1, 1))
+    new = jnp.ones((2, 2, 1, 1))
+    written = write(cache, new, jnp.array([0, 3]))
+    assert written[..., 0, 0].tolist() == [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1]]
+
+
+def test_rotation_turns_pairs_by_position():
+    x = np.random.default_rng(2).standard_normal((1, 3, 2, 6)).astype(np.float32)
+    positions = np.array([[0, 4, 11]])
+    y = rotate(jnp.asarray(x), rotation(jnp.asarray(positions), 6, 100.0))
+    for t, position in enumerate(positions[0]):
+        np.testing.assert_allclose(y[0, t], turn(x[0, t], position, 100.0), atol=1e-5)
+    np.testing.assert_array_equal(y[0, 0], x[0, 0])

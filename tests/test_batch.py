@@ -1,0 +1,184 @@
+"""`qtts batch`: golden requests, resuming, and lines that are wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from helpers import GOLDEN, load_detweights
+from qtts_jax.batch import run_batch
+from qtts_jax.cli import main
+from qtts_jax.errors import RequestError
+
+EXTRA = GOLDEN / "extra"
+INDEX = json.loads((GOLDEN / "index.json").read_text())
+
+
+def results(out):
+    lines = [json.loads(x) for x in (out / "results.jsonl").read_text().splitlines()]
+    return {line["id"]: line for line in lines}
+
+
+def write_requests(path, requests):
+    path.write_text("".join(json.dumps(r) + "\n" for r in requests))
+    return path
+
+
+def golden_requests(kind, folder):
+    """The golden calls of a checkpoint, one line for every text."""
+    detweights = load_detweights()
+    for name, (samples, rate) in {"ref0": (19700, 24000), "ref1": (11520, 24000)}.items():
+        wave = detweights.wave(INDEX["seed"], f"case/{name}", samples, rate)
+        soundfile.write(folder / f"{name}.wav", wave, rate, subtype="FLOAT")
+    for case, spec in INDEX["cases"].items():
+        if spec["ckpt"] != kind:
+            continue
+        kwargs = dict(spec["kwargs"])
+        texts = kwargs.pop("text")
+        many = isinstance(texts, list)
+        for i, text in enumerate(texts if many else [texts]):
+            own = {k: v[i] if isinstance(v, list) else v for k, v in kwargs.items()}
+            request = {"id": f"{case}-{i}", "text": text, "greedy": True, **own}
+            if "x_vector_only_mode" in request:
+                request["x_vector_only"] = request.pop("x_vector_only_mode")
+            if "non_streaming_mode" in request:
+                request["stream_text"] = not request.pop("non_streaming_mode")
+            if "ref_audio" in request:
+                request["ref_audio"] += ".wav"
+            yield request
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+def test_golden_calls_as_lines(kind, converted, golden, tmp_path):
+    requests = list(golden_requests(kind, tmp_path))
+    path, out = write_requests(tmp_path / "requests.jsonl", requests), tmp_path / "out"
+    options = ["--model", str(converted(kind)), "--dtype", "float32", "--exact-reference"]
+    assert main(["batch", str(path), "--out", str(out), "--batch-size", "5", *options]) == 0
+    for request in requests:
+        case, i = request["id"].rsplit("-", 1)
+        data = golden(f"gen_{case}")
+        np.testing.assert_array_equal(
+            np.load(out / f"{request['id']}.codes.npy"), data[f"codes{i}"]
+        )
+        wave, rate = soundfile.read(out / f"{request['id']}.wav", dtype="float32")
+        stride = 1 if len(data[f"wav{i}"]) == len(wave) else 11
+        assert rate == 24000 and len(wave) == data[f"wav{i}_len"][0]
+        np.testing.assert_allclose(wave[::stride], data[f"wav{i}"], rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model(tts):
+    return tts("custom_voice", exact_reference=False)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """Run lines through `run_batch`: (failed, reports, results by id)."""
+    out = tmp_path / "out"
+
+    def run_lines(lines, batch_size=4):
+        path = tmp_path / "requests.jsonl"
+        path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+        reports = []
+        failed = run_batch(model, path, out, batch_size, reports.append)
+        return failed, reports, results(out)
+
+    run_lines.out = out
+    return run_lines
+
+
+def line(id_, **extra):
+    return {"id": id_, "text": "Short one.", "speaker": "ryan", "max_new_tokens": 4} | extra
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{not json", "not JSON"),
+        ("[1, 2]", "must be a JSON object"),
+        ({"id": "b"}, "'text' is missing"),
+        ({"text": "Hi."}, "'id' is missing"),
+        (line("../b"), "cannot name files"),
+        (line("b", txet="x"), "unknown field 'txet'"),
+        (line("b", text=5), "text must be a JSON str"),
+        (line("b", seed=True), "seed must be a JSON int"),
+        (line("b", speaker="bob"), "unknown speaker"),
+        (line("b", language="klingon"), "unknown language"),
+        (line("b", text=" "), "empty"),
+        (line("b", mode="singing"), "unknown mode"),
+        (line("b", mode="voice_design"), "does not fit this checkpoint"),
+        (line("b", ref_text="words"), "does not use ref_text"),
+        (line("b", temperature=-1), "temperature must be above 0"),
+        (line("b", text="word " * 40000), "model's context"),
+        (line("a"), "used twice"),
+    ],
+)
+def test_a_bad_line_is_reported_and_the_rest_is_kept(run, bad, message):
+    failed, reports, got = run([line("a"), bad, line("c")])
+    assert failed == 1
+    assert len(reports) == 1 and message in reports[0] and "line 2" in reports[0]
+    assert got["a"]["status"] == got["c"]["status"] == "ok"
+    assert (run.out / "c.wav").exists() and not (run.out / "b.wav").exists()
+
+
+def test_finished_requests_are_not_made_again(run, model, monkeypatch):
+    run([line("a", seed=1), line("b", speaker="bob")])
+    kept = (run.out / "a.wav").stat().st_mtime_ns
+    with (run.out / "results.jsonl").open("a") as file:
+        file.write('{"id": "half')  # an interrupt in the middle of a line
+    asked = []
+    synthesize = model.synthesize
+    monkeypatch.setattr(model, "synthesize", lambda r: asked.extend(r) or synthesize(r))
+    failed, _, got = run([line("a", seed=1), line("b"), line("c")])
+    assert failed == 0 and len(asked) == 2
+    assert [got[i]["status"] for i in "abc"] == ["ok"] * 3
+    assert (run.out / "a.wav").stat().st_mtime_ns == kept
+
+
+def test_a_lost_file_is_made_again(run):
+    run([line("a")])
+    (run.out / "a.wav").unlink()
+    run([line("a")])
+    assert (run.out / "a.wav").exists()
+
+
+def test_sampled_requests_do_not_depend_on_the_batch_size(run):
+    lines = [line(f"r{i}", seed=i, max_new_tokens=8) for i in range(5)]
+    run(lines, batch_size=5)
+    together = [np.load(run.out / f"r{i}.codes.npy") for i in range(5)]
+    shutil.rmtree(run.out)
+    run(lines, batch_size=1)
+    for i, codes in enumerate(together):
+        np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), codes)
+
+
+def test_unreadable_requests(model, tmp_path):
+    with pytest.raises(RequestError, match="cannot read the requests"):
+        run_batch(model, tmp_path / "no.jsonl", tmp_path / "out", 1, print)
+
+
+def test_clone_lines(tts, converted, detweights, tmp_path):
+    wave = detweights.wave(7, "recording", 9000, 24000)
+    soundfile.write(tmp_path / "ref.wav", wave, 24000, subtype="FLOAT")
+    clone = {"text": "Short one.", "ref_audio": "ref.wav", "max_new_tokens": 4}
+    path = write_requests(
+        tmp_path / "requests.jsonl",
+        [
+            {"id": "x", "x_vector_only": True, **clone},
+            {"id": "icl", "ref_text": "Words.", **clone},
+            {"id": "no_words", **clone},
+            {"id": "no_audio", "text": "Hi."},
+            {"id": "lost_audio", **clone, "ref_audio": "lost.wav", "x_vector_only": True},
+        ],
+    )
+    reports = []
+    out = tmp_path / "out"
+    model = tts("base", exact_reference=False)
+    assert run_batch(model, path, out, 8, reports.append) == 3
+    got = results(out)
+    assert got["x"]["frames"] == got["icl"]["frames"] == 3
+    assert "ref_text is missing" in got["no_words"]["error"]
+    assert "ref_audio is missing" in got["no_audio"]["error"]
+    assert "lost.wav" in got["lost_audio"]["error"]

@@ -1,0 +1,249 @@
+"""The public object: streams, seeds, batches, compilations and refusals."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from qtts_jax.errors import AudioError, QTTSError, RequestError, TextError
+
+TEXTS = [
+    "Hello there, this is a test.",
+    "Short one.",
+    "你好，世界！",
+    "The thing in there is another thing, and so on it goes.",
+    "One, two.",
+]
+SAMPLED = {"max_new_tokens": 12, "language": "English"}
+
+
+@pytest.fixture(scope="module")
+def model(tts):
+    return tts("custom_voice", exact_reference=False)
+
+
+@pytest.fixture(scope="module")
+def base(tts):
+    return tts("base", exact_reference=False)
+
+
+@pytest.fixture(scope="module")
+def recording(detweights):
+    return detweights.wave(7, "recording", 9000, 24000), 24000
+
+
+def pieces(text, sizes):
+    """Cut a text into pieces of the given sizes, cycled."""
+    sizes, start = itertools.cycle(sizes), 0
+    while start < len(text):
+        n = next(sizes)
+        yield text[start : start + n]
+        start += n
+
+
+def speak(model, text, **options):
+    return model.generate_custom_voice(text, "ryan", **(SAMPLED | options))[0]
+
+
+def codes_of(model, texts, seed, **options):
+    requests = [
+        model.prepare_custom_voice(t, "ryan", "english", seed=seed, **options) for t in texts
+    ]
+    return [s.codes for s in model.synthesize(requests)]
+
+
+def test_same_seed_gives_the_same_codes_alone_and_in_a_batch(model):
+    options = {"max_new_tokens": 12}
+    together = codes_of(model, TEXTS, 11, **options)
+    for i in (0, 2, 4):
+        np.testing.assert_array_equal(codes_of(model, [TEXTS[i]], 11, **options)[0], together[i])
+    other = codes_of(model, [TEXTS[0]], 12, **options)[0]
+    assert other.shape != together[0].shape or (other != together[0]).any()
+
+
+@pytest.mark.parametrize("chunks", [(1,), (2,), (3,), (7,), (64,), (1, 1, 2, 4), (5, 1, 3)])
+def test_streamed_audio_equals_whole_audio(model, chunks):
+    whole = speak(model, TEXTS[0], seed=3)[0]
+    stream = model.stream_custom_voice(TEXTS[0], "ryan", seed=3, chunk_frames=chunks, **SAMPLED)
+    streamed = list(stream)
+    assert all(chunk.dtype == np.float32 and len(chunk) for chunk in streamed)
+    assert len(streamed[0]) == min(chunks[0] * 1920, len(whole))
+    np.testing.assert_allclose(np.concatenate(streamed), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3, 1, 7), (100,)])
+@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[2]])
+def test_text_arriving_in_pieces_gives_the_streaming_text_layout(model, text, sizes):
+    whole = speak(model, text, seed=5, non_streaming_mode=False)[0]
+    arriving = model.stream_custom_voice(pieces(text, sizes), "ryan", seed=5, **SAMPLED)
+    np.testing.assert_allclose(np.concatenate(list(arriving)), whole, rtol=0, atol=1e-5)
+
+
+def test_voice_starts_before_the_text_has_ended(model):
+    given = []
+
+    def slowly():
+        for piece in pieces(TEXTS[3], (4,)):
+            given.append(piece)
+            yield piece
+
+    stream = model.stream_custom_voice(slowly(), "ryan", seed=1, **SAMPLED)
+    next(stream)
+    assert len("".join(given)) < len(TEXTS[3]) / 2
+
+
+def test_arriving_text_that_is_empty_is_refused(model):
+    with pytest.raises(TextError, match="empty"):
+        list(model.stream_custom_voice(iter(["", "  "]), "ryan"))
+    with pytest.raises(TextError, match="string or an iterator"):
+        model.stream_custom_voice(5, "ryan")
+
+
+@pytest.mark.parametrize("in_context", [False, True])
+@pytest.mark.parametrize("arriving", [False, True])
+def test_clone_streams_equal_whole_clones(base, recording, in_context, arriving):
+    voice = base.create_voice_clone_prompt(
+        recording, "A reference." if in_context else None, not in_context
+    )
+    options = {"voice_clone_prompt": voice, "seed": 2, **SAMPLED}
+    whole = base.generate_voice_clone(TEXTS[0], **options)[0][0]
+    text = pieces(TEXTS[0], (2,)) if arriving else TEXTS[0]
+    streamed = np.concatenate(list(base.stream_voice_clone(text, **options)))
+    np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
+
+
+def test_voice_design_streams_equal_whole(tts):
+    model = tts("voice_design", exact_reference=False)
+    options = {"instruct": "A calm voice.", "seed": 4, **SAMPLED}
+    whole = model.generate_voice_design(TEXTS[1], **options)[0][0]
+    streamed = np.concatenate(list(model.stream_voice_design(TEXTS[1], **options)))
+    np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
+
+
+def test_another_text_in_the_same_bucket_compiles_nothing(model):
+    def run(text):
+        speak(model, text, seed=1, max_new_tokens=9)
+        list(model.stream_custom_voice(text, "ryan", seed=1, max_new_tokens=9))
+
+    run("Hello there, this is a test.")
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        run("Another thing, of another length!")
+        assert compiled == []
+        jax.jit(lambda x: x * 3 + 1)(np.arange(7))
+        assert compiled  # the listener does hear compilations
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def test_caches_grow_without_changing_the_codes(model, monkeypatch):
+    from qtts_jax.generation import loops
+
+    options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
+    request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", **options)
+    wanted = model.synthesize([request])[0].codes
+    assert len(wanted) == 99
+    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 10)
+    session = loops.Session(model.config, model.params, [request])
+    capacities = []
+    got = []
+    while not session.exhausted and not session.finished():
+        got.append(np.asarray(session.advance(10))[0])
+        capacities.append(session.capacity)
+    got = np.concatenate([g[g[:, 0] >= 0] for g in got])
+    np.testing.assert_array_equal(got, wanted)
+    assert len(set(capacities)) > 1
+
+
+def test_one_text_gives_a_list_of_one(model):
+    waves, rate = model.generate_custom_voice("One.", "RYAN", max_new_tokens=4, seed=0)
+    assert rate == model.sample_rate == 24000
+    assert len(waves) == 1 and waves[0].dtype == np.float32 and len(waves[0]) == 3 * 1920
+
+
+def test_lists_spread(model):
+    options = {"max_new_tokens": 4, "seed": [1, 2]}
+    waves, _ = model.generate_custom_voice(TEXTS[:2], ["ryan", "eric"], "auto", **options)
+    alone = model.generate_custom_voice(TEXTS[1], "eric", max_new_tokens=4, seed=2)[0][0]
+    np.testing.assert_allclose(waves[1], alone, rtol=0, atol=1e-5)
+
+
+def test_supported_names(model, base):
+    assert model.supported_speakers == ["dylan", "eric", "ryan", "vivian"]
+    assert base.supported_speakers == []
+    assert "auto" in model.supported_languages
+    assert not any("dialect" in name for name in model.supported_languages)
+    assert "custom_voice" in model.describe()["type"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.generate_custom_voice("Hi.", "bob"), "unknown speaker 'bob'"),
+        (lambda m: m.generate_custom_voice("Hi.", "ryan", "klingon"), "unknown language"),
+        (lambda m: m.generate_custom_voice("Hi.", "ryan", "sichuan_dialect"), "unknown language"),
+        (lambda m: m.generate_voice_design("Hi.", "calm"), "custom_voice checkpoint"),
+        (lambda m: m.generate_voice_clone("Hi.", ref_audio="x.wav"), "custom_voice checkpoint"),
+        (lambda m: m.stream_voice_design("Hi.", "calm"), "custom_voice checkpoint"),
+        (lambda m: m.embed_speaker("x.wav"), "custom_voice checkpoint"),
+        (lambda m: m.generate_custom_voice("", "ryan"), "empty"),
+        (lambda m: m.generate_custom_voice("  \n", "ryan"), "empty"),
+        (lambda m: m.generate_custom_voice([], "ryan"), "list of texts is empty"),
+        (lambda m: m.generate_custom_voice(5, "ryan"), "must be a string"),
+        (lambda m: m.generate_custom_voice(["a", "b", "c"], ["ryan", "eric"]), "2 entries for 3"),
+        (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=-1), "seed must be"),
+        (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=1.5), "seed must be"),
+        (lambda m: m.generate_custom_voice("Hi.", "ryan", num_beams=2), "num_beams"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=(0,)), "chunk_frames"),
+        (lambda m: m.generate_custom_voice("word " * 40000, "ryan"), "model's context is 32768"),
+    ],
+)
+def test_a_bad_request_is_one_clear_error(model, call, message):
+    with pytest.raises(QTTSError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, RequestError, "needs a reference"),
+        ({"ref_audio": (np.zeros(9000, np.float32), 24000)}, RequestError, "ref_text is missing"),
+        ({"ref_audio": "no/such.wav", "x_vector_only_mode": True}, AudioError, "such.wav"),
+        ({"ref_audio": (np.zeros(0), 24000), "x_vector_only_mode": True}, AudioError, "empty"),
+        ({"ref_audio": (np.zeros(100), 24000), "x_vector_only_mode": True}, AudioError, "short"),
+        (
+            {"ref_audio": (np.full(9000, np.nan), 24000), "x_vector_only_mode": True},
+            AudioError,
+            "NaN",
+        ),
+        ({"voice_clone_prompt": "someone"}, RequestError, "create_voice_clone_prompt"),
+    ],
+)
+def test_a_bad_reference_is_one_clear_error(base, options, error, message):
+    with pytest.raises(error, match=message):
+        base.generate_voice_clone("Hi.", **options)
+
+
+def test_stereo_and_other_rates_are_used(base, recording):
+    wave, rate = recording
+    stereo = np.stack([wave, wave], axis=1)
+    np.testing.assert_allclose(
+        base.embed_speaker((stereo, rate)), base.embed_speaker(recording), atol=1e-6
+    )
+    assert base.embed_speaker((wave, 16000)).shape == base.embed_speaker(recording).shape
+
+
+def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch):
+    import dataclasses
+
+    small = dataclasses.replace(model.config, size="0b6")
+    monkeypatch.setattr(model, "config", small)
+    with pytest.warns(UserWarning, match="not trained on instructions"):
+        told = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
+    plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)
+    np.testing.assert_array_equal(told.prompt.text, plain.prompt.text)
