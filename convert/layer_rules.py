@@ -22,9 +22,9 @@ def conv(source: str, target: str) -> list[Rule]:
 
 
 def transposed_conv(source: str, target: str) -> list[Rule]:
-    """`torch.nn.ConvTranspose1d` [in, out, k] -> `ConvTranspose` [k, in, out]."""
+    """`torch.nn.ConvTranspose1d` [in, out, k] -> `ConvTranspose` [k / stride, in, stride, out]."""
     return [
-        Rule(f"{source}.weight", f"{target}/kernel", "k in out -> in out k"),
+        Rule(f"{source}.weight", f"{target}/kernel", "j in p out -> in out (j p)"),
         Rule(f"{source}.bias", f"{target}/bias"),
     ]
 

@@ -32,14 +32,15 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax import QwenTTS, SpeechTokenizer, embedded
-from qtts_jax.audio_stream import AudioStream
-from qtts_jax.functional import cast, initialize
+from qtts_jax.functional import abstract
 from qtts_jax.generation.loops import FRAMES_PER_CALL, Session
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.text import TextTokenizer
+from qtts_jax.layers import kernels
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+from qtts_jax.synthesis import Stream
 
 SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
 PROMPT = 51
@@ -48,8 +49,22 @@ CHUNK = 4
 
 
 def random_params(module: Any, config: Any, dtype: Any) -> Any:
-    """Random parameters in `dtype`, made on the device."""
-    return jax.jit(lambda: cast(initialize(module, config, 0), dtype))()
+    """Random parameters in `dtype`, made on the device, one small program for every shape."""
+    draw = jax.jit(
+        lambda key, shape, std: (std * jax.random.normal(key, shape)).astype(dtype),
+        static_argnums=(1, 2),
+    )
+    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract(module, config)[1])
+    ones = ("scale", "usage", "initialized")
+    return jax.tree.unflatten(
+        tree,
+        [
+            jnp.ones(x.shape, dtype)
+            if str(path[-1].key) in ones
+            else draw(jax.random.key(i), x.shape, 0.02)
+            for i, (path, x) in enumerate(leaves)
+        ],
+    )
 
 
 def build(size: str, dtype: Any) -> QwenTTS:
@@ -91,29 +106,28 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def start(tts: QwenTTS, rows: int, frames: int) -> tuple[Session, AudioStream]:
-    session = Session(tts.config, tts.params, [request(tts, i, frames) for i in range(rows)])
-    return session, AudioStream(tts.speech_tokenizer, rows)
+def start(tts: QwenTTS, rows: int, frames: int) -> Stream:
+    requests = [request(tts, i, frames) for i in range(rows)]
+    return Stream(tts.config, tts.params, tts.speech_tokenizer, requests)
 
 
-def stream(session: Session, audio: AudioStream, chunks: int, frames: int) -> None:
+def run_stream(stream: Stream, chunks: int, frames: int) -> None:
     """Generate chunks and bring their audio to the host, one chunk in flight."""
     waiting = None
     for _ in range(chunks):
-        waves = audio.feed(session.advance(frames), frames)
+        _, wave = stream.advance(frames)
         if waiting is not None:
-            [np.asarray(w) for w in waiting]
-        waiting = waves
-    assert waiting is not None
-    [np.asarray(w) for w in waiting]
+            np.asarray(waiting)
+        waiting = wave
+    np.asarray(waiting)
 
 
 def steady_ms(tts: QwenTTS, rows: int, chunk: int, frames: int) -> float:
     """Milliseconds a frame, streaming audio to the host."""
-    session, audio = start(tts, rows, frames + 4 * chunk)
-    stream(session, audio, 4, chunk)
+    stream = start(tts, rows, frames + 4 * chunk)
+    run_stream(stream, 4, chunk)
     chunks = frames // chunk
-    return timed(lambda: stream(session, audio, chunks, chunk)) * 1e3 / (chunks * chunk)
+    return timed(lambda: run_stream(stream, chunks, chunk)) * 1e3 / (chunks * chunk)
 
 
 def first_audio_ms(tts: QwenTTS, repeats: int) -> float:
@@ -129,45 +143,41 @@ def first_audio_ms(tts: QwenTTS, repeats: int) -> float:
 
 def late_over_early(tts: QwenTTS, last: int) -> dict[str, float]:
     """Milliseconds a frame around frame 100 and around frame `last` of one request."""
-    session, audio = start(tts, 1, last + 200)
+    stream = start(tts, 1, last + 200)
 
     def until(frame: int) -> None:
-        while session.frames_asked < frame:
-            stream(session, audio, 1, FRAMES_PER_CALL)
+        while stream.session.frames_asked < frame:
+            run_stream(stream, 4, CHUNK)
 
     until(64)
-    early = timed(lambda: stream(session, audio, 16, CHUNK)) * 1e3 / (16 * CHUNK)
+    early = timed(lambda: run_stream(stream, 16, CHUNK)) * 1e3 / (16 * CHUNK)
     until(last - 64)
-    stream(session, audio, 4, CHUNK)
-    late = timed(lambda: stream(session, audio, 16, CHUNK)) * 1e3 / (16 * CHUNK)
+    late = timed(lambda: run_stream(stream, 16, CHUNK)) * 1e3 / (16 * CHUNK)
     return {"early_ms": early, "late_ms": late, "late_over_early": late / early}
 
 
 def codec_step_ms(tts: QwenTTS, rows: int, frames: int, repeats: int) -> float:
     """Milliseconds a frame of the audio decoder alone, in chunks of `frames`."""
-    audio = AudioStream(tts.speech_tokenizer, rows)
-    books = tts.config.talker.codebooks
-    codes = jnp.zeros((rows, frames, books), jnp.int32)
-    jax.block_until_ready(audio.feed(codes, frames))
+    programs, params = tts.speech_tokenizer.programs, tts.speech_tokenizer.params["decoder"]
+    state = programs.decoder_state(params, rows)
+    codes = jnp.zeros((rows, frames, tts.config.talker.codebooks), jnp.int32)
 
-    def run() -> None:
-        for _ in range(repeats):
-            waves = audio.feed(codes, frames)
-        jax.block_until_ready(waves)
+    def run(times: int) -> None:
+        nonlocal state
+        for _ in range(times):
+            wave, state = programs.decode(params, codes, state)
+        wave.block_until_ready()
 
-    run()
-    return timed(run) * 1e3 / (repeats * frames)
+    run(2)
+    return timed(lambda: run(repeats)) * 1e3 / (repeats * frames)
 
 
 def codes_only_ms(tts: QwenTTS, rows: int) -> float:
     """Milliseconds a frame of talker and code predictor in one program of FRAMES_PER_CALL."""
-    session, _ = start(tts, rows, 4 * FRAMES_PER_CALL)
-    session.advance(FRAMES_PER_CALL).block_until_ready()
-    return (
-        timed(lambda: session.advance(FRAMES_PER_CALL).block_until_ready())
-        * 1e3
-        / (FRAMES_PER_CALL)
-    )
+    requests = [request(tts, i, 4 * FRAMES_PER_CALL) for i in range(rows)]
+    session = Session(tts.config, tts.params, requests)
+    session.advance().block_until_ready()
+    return timed(lambda: session.advance().block_until_ready()) * 1e3 / FRAMES_PER_CALL
 
 
 def bytes_per_frame(tts: QwenTTS) -> int:
@@ -237,19 +247,32 @@ def measure(size: str, batches: list[int], quick: bool, dtype: Any) -> dict[str,
     return out
 
 
+def profile(size: str, directory: Path, dtype: Any) -> None:
+    """Record four chunks of batch 1 for TensorBoard or Perfetto."""
+    stream = start(build(size, dtype), 1, 64)
+    run_stream(stream, 4, CHUNK)
+    with jax.profiler.trace(str(directory), create_perfetto_trace=True):
+        run_stream(stream, 4, CHUNK)
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="0.6B,1.7B")
     parser.add_argument("--batches", default="1,8,32,64,128,256")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--backend", choices=("plain", "triton"), help="force a decode path")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--profile", type=Path, help="directory for a profile of batch 1")
+    parser.add_argument("--profile", type=Path, help="write a profile of batch 1 there and stop")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     batches = [int(b) for b in args.batches.split(",")]
+    kernels.override = args.backend
     if args.one:
+        if args.profile:
+            profile(args.one, args.profile, jnp.dtype(args.dtype))
+            return
         print(json.dumps(measure(args.one, batches, args.quick, jnp.dtype(args.dtype))))
         return
     # The sizes run in processes of their own, one at a time: peak memory is that of a size alone,
@@ -261,11 +284,14 @@ def main() -> None:
         },
         "flags": os.environ.get("XLA_FLAGS", ""),
         "dtype": args.dtype,
+        "backend": args.backend or "chosen by the package",
         "sizes": {},
     }
     for size in args.sizes.split(","):
         command = [sys.executable, __file__, "--one", size, *sys.argv[1:]]
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        if args.profile:
+            continue
         figures = json.loads(run.stdout.splitlines()[-1])
         result["device"] = figures.pop("device")
         result["sizes"][size] = figures

@@ -41,7 +41,8 @@ from qtts_jax.speech_tokenizer import SpeechTokenizer
 from qtts_jax.synthesis import Speech, stream, synthesize
 from qtts_jax.voices import VoiceClonePromptItem, clone_voices
 
-DEFAULT_CHUNKS = (1, 1, 2, 4)
+# A first frame at once, then few enough programs that each is compiled only once.
+DEFAULT_CHUNKS = (1, 4)
 
 MODE_OF_TYPE = {
     "custom_voice": "custom_voice",

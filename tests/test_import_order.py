@@ -25,7 +25,6 @@ FLOORS = {
     "generation": 4,
     "speech_tokenizer": 5,
     "speaker": 5,
-    "audio_stream": 5.1,
     "voices": 5.1,
     "synthesis": 5.2,
     "tts": 5.3,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qtts_jax.errors import AudioError, QTTSError, RequestError, TextError
+from qtts_jax.synthesis import Stream
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -148,13 +149,12 @@ def test_caches_grow_without_changing_the_codes(model, monkeypatch):
     wanted = model.synthesize([request])[0].codes
     assert len(wanted) == 99
     monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
-    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 10)
-    session = loops.Session(model.config, model.params, [request])
-    capacities = []
-    got = []
-    while not session.exhausted and not session.finished():
-        got.append(np.asarray(session.advance(10))[0])
-        capacities.append(session.capacity)
+    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
+    stream = Stream(model.config, model.params, model.speech_tokenizer, [request])
+    capacities, got = [], []
+    while not stream.session.exhausted:
+        got.append(np.asarray(stream.advance(20)[0])[0])
+        capacities.append(stream.session.capacity)
     got = np.concatenate([g[g[:, 0] >= 0] for g in got])
     np.testing.assert_array_equal(got, wanted)
     assert len(set(capacities)) > 1

@@ -7,7 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qtts_jax.generation.sampling import Method, choose, process_talker_logits
+from qtts_jax.generation.sampling import (
+    Method,
+    choose,
+    gumbel_noise,
+    process_talker_logits,
+)
 from qtts_jax.generation.state import Conditions, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
 
@@ -59,25 +64,29 @@ def frame_step(
     c = model.config.talker
     frame_keys = jax.vmap(jax.random.fold_in)(conditions.keys, state.frame)
 
-    def keys(codebook: jax.Array | int) -> jax.Array:
-        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
+    def noise(codebook: jax.Array | int, vocab: int) -> jax.Array:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
+        return gumbel_noise(keys, vocab)
 
     with jax.named_scope("codebook_0"):
         logits = model.talker.logits(state.hidden)
         logits = process_talker_logits(
             logits, c, state.seen, state.frame, conditions.repetition_penalty
         )
-        first = choose(logits, keys(0), conditions.talker, methods.talker)
+        first = choose(logits, noise(0, c.vocab_size), conditions.talker, methods.talker)
     done = state.done | (first == c.eos_id) | (state.frame >= conditions.max_frames)
     row = model.talker.embed_codec(first)
     codes, x = first[:, None], row
     if model.code_predictor is not None:
         with jax.named_scope("code_predictor"):
+            # All books at once: a program of its own for each would cost more than the numbers.
+            books = jnp.arange(1, c.codebooks)
+            noises = jax.vmap(noise, (0, None))(books, model.code_predictor.config.vocab_size)
             rest, total = model.code_predictor.generate(
                 state.hidden,
                 row,
                 lambda logits, book: choose(
-                    logits, keys(book), conditions.predictor, methods.predictor
+                    logits, noises[book - 1], conditions.predictor, methods.predictor
                 ),
             )
         codes, x = jnp.concatenate([codes, rest], axis=1), row + total

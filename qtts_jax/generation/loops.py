@@ -1,4 +1,4 @@
-"""Many frames per device program, for a batch of requests: whole or in chunks.
+"""Many frames per device program, for a batch of requests.
 
 The host only decides how many frames to run next; end of speech, sampling and the text track are
 handled on the device. Shapes come from a few buckets, so that texts of other lengths reuse the
@@ -8,7 +8,7 @@ compiled programs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -22,7 +22,7 @@ from qtts_jax.generation.frame_step import Methods, frame_step, prefill
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.sampling import batch_sampler
 from qtts_jax.generation.sampling_params import SamplingParams
-from qtts_jax.generation.state import Conditions, GenerationState, PromptBatch, stack_prompts
+from qtts_jax.generation.state import Conditions, GenerationState, Inputs, stack_prompts
 from qtts_jax.models.tts_model import TTSModel
 
 # Frames of one device program when nobody waits for a chunk (5.1 s of speech at 12.5 Hz).
@@ -38,6 +38,67 @@ def bucket(n: int, smallest: int) -> int:
     return smallest
 
 
+def begin(model: TTSModel, inputs: Inputs, capacity: int) -> tuple[GenerationState, Conditions]:
+    """Prefill the prompts and embed the text that trails them.
+
+    Args:
+        capacity: positions of the caches.
+    """
+    rows = inputs.seeds.shape[0]
+    pad = jnp.full((rows,), model.config.tts_pad_id)
+    conditions = Conditions(
+        text=model.talker.embed_text(inputs.trailing),
+        text_length=inputs.trailing_length,
+        pad=model.talker.embed_text(pad),
+        max_frames=inputs.max_frames,
+        keys=jax.vmap(jax.random.key)(inputs.seeds),
+        talker=inputs.talker,
+        predictor=inputs.predictor,
+        repetition_penalty=inputs.repetition_penalty,
+    )
+    return prefill(model, inputs.prompt, capacity), conditions
+
+
+def run_frames(
+    model: TTSModel,
+    methods: Methods,
+    conditions: Conditions,
+    state: GenerationState,
+    frames: int,
+) -> tuple[jax.Array, GenerationState]:
+    """Exactly `frames` (static) steps: codes [B, frames, Q], -1 where a row has no frame.
+
+    The trip count is known, so the host never waits for the device in between.
+    """
+
+    def body(state: GenerationState, _: None) -> tuple[GenerationState, jax.Array]:
+        codes, state = frame_step(model, methods, conditions, state)
+        return state, codes
+
+    state, codes = jax.lax.scan(body, state, None, length=frames)
+    return jnp.swapaxes(codes, 0, 1), state
+
+
+def run_until_done(
+    model: TTSModel, methods: Methods, conditions: Conditions, state: GenerationState
+) -> tuple[jax.Array, GenerationState]:
+    """Steps until every row is done, at most FRAMES_PER_CALL: codes [B, FRAMES_PER_CALL, Q]."""
+    rows, books = state.done.shape[0], model.config.talker.codebooks
+    codes = jnp.full((rows, FRAMES_PER_CALL, books), -1, jnp.int32)
+
+    def unfinished(carry):
+        i, _, state = carry
+        return (i < FRAMES_PER_CALL) & ~jnp.all(state.done)
+
+    def body(carry):
+        i, codes, state = carry
+        frame, state = frame_step(model, methods, conditions, state)
+        return i + 1, jax.lax.dynamic_update_slice(codes, frame[:, None], (0, i, 0)), state
+
+    _, codes, state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), codes, state))
+    return codes, state
+
+
 class Programs:
     """The jitted functions of one configuration; parameters are arguments, never captured."""
 
@@ -45,46 +106,26 @@ class Programs:
         graphdef, _ = abstract(TTSModel, config)
 
         def start(
-            params: Params, prompt: PromptBatch, trailing: jax.Array, *, capacity: int
-        ) -> tuple[GenerationState, jax.Array, jax.Array]:
-            """Prefill; also the embedded trailing text [B, S, D] and tts_pad [B, D]."""
-            model = bind(graphdef, params)
+            params: Params, inputs: Inputs, *, capacity: int
+        ) -> tuple[GenerationState, Conditions]:
             with matmul_precision(params):
-                text = model.talker.embed_text(trailing)
-                pad = model.talker.embed_text(jnp.full(trailing.shape[:1], config.tts_pad_id))
-                return prefill(model, prompt, capacity), text, pad
+                return begin(bind(graphdef, params), inputs, capacity)
 
         def run(
-            params: Params,
-            conditions: Conditions,
-            state: GenerationState,
-            wanted: jax.Array,
-            *,
-            methods: Methods,
+            params: Params, conditions: Conditions, state: GenerationState, *, methods: Methods
         ) -> tuple[jax.Array, GenerationState]:
-            """Up to `wanted` frames: codes [B, FRAMES_PER_CALL, Q], -1 where there is none."""
-            model = bind(graphdef, params)
-            rows = state.done.shape[0]
-            codes = jnp.full((rows, FRAMES_PER_CALL, config.talker.codebooks), -1, jnp.int32)
-
-            def unfinished(carry):
-                i, _, state = carry
-                return (i < wanted) & ~jnp.all(state.done)
-
-            def body(carry):
-                i, codes, state = carry
-                frame, state = frame_step(model, methods, conditions, state)
-                return i + 1, jax.lax.dynamic_update_slice(codes, frame[:, None], (0, i, 0)), state
-
             with matmul_precision(params):
-                _, codes, state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), codes, state))
-            return codes, state
+                return run_until_done(bind(graphdef, params), methods, conditions, state)
 
-        def append(params: Params, text: jax.Array, length: jax.Array, ids: jax.Array) -> jax.Array:
-            """Write embedded ids [1, n] (-1: padding) into text [1, S, D] from `length` [1] on."""
+        def append(
+            params: Params, conditions: Conditions, ids: jax.Array, count: jax.Array
+        ) -> Conditions:
+            """Write embedded ids [1, n] (of which `count` are real) after the text there is."""
             with matmul_precision(params):
                 new = bind(graphdef, params).talker.embed_text(ids)
-            return jax.lax.dynamic_update_slice(text, new, (0, length[0], 0))
+            text, length = conditions.text, conditions.text_length
+            text = jax.lax.dynamic_update_slice(text, new, (0, length[0], 0))
+            return conditions._replace(text=text, text_length=length + count)
 
         def grow(state: GenerationState, *, capacity: int) -> GenerationState:
             """The same state with caches of `capacity` positions."""
@@ -97,7 +138,7 @@ class Programs:
 
         self.start = jax.jit(start, static_argnames="capacity")
         self.run = jax.jit(run, static_argnames="methods", donate_argnames="state")
-        self.append = jax.jit(append, donate_argnames="text")
+        self.append = jax.jit(append)
         self.grow = jax.jit(grow, static_argnames="capacity")
 
 
@@ -123,7 +164,14 @@ class Request:
 
 
 class Session:
-    """A running batch. `advance` asks the device for more frames and does not wait for them."""
+    """A running batch: the state on the device and what the host knows about it.
+
+    Attributes:
+        rows: requests of the batch (the device works on the next power of two).
+        state, conditions, methods: what a program of frames needs.
+        capacity: positions of the caches.
+        frames_asked: frames that programs have been asked for so far.
+    """
 
     def __init__(
         self,
@@ -141,10 +189,8 @@ class Session:
         Raises:
             RequestError: a prompt is longer than the model's context.
         """
-        self._config, self._params = config, params
-        self._programs = programs(config)
+        self._params, self._programs = params, programs(config)
         self.rows = len(requests)
-        rows = bucket(self.rows, 1)
         longest = max(len(r.prompt) for r in requests)
         context = config.talker.transformer.max_positions
         if longest >= context:
@@ -152,56 +198,53 @@ class Session:
                 f"the prompt takes {longest} positions but the model's context is {context}; "
                 "shorten the text, the instruction or the reference audio."
             )
-        # Surplus rows of the bucket repeat the settings of the last one with no frames to make.
-        sampling = [r.sampling for r in requests]
-        sampling += sampling[-1:] * (rows - self.rows)
+        rows = bucket(self.rows, 1)
+        surplus = rows - self.rows
+        # Surplus rows repeat the settings of the last request and have no frames to make.
+        sampling = [r.sampling for r in requests] + [requests[-1].sampling] * surplus
         frames = [min(r.sampling.max_frames, context - len(r.prompt)) for r in requests]
-        frames += [0] * (rows - self.rows)
-        seeds = [r.seed for r in requests] + [0] * (rows - self.rows)
         talker, talker_method = batch_sampler(sampling)
         predictor, predictor_method = batch_sampler(sampling, "subtalker_")
-        self._methods = Methods(talker_method, predictor_method)
-        self._used = longest
-        self._max_frames = max(frames)
-        self.frames_asked = 0
+        self.methods = Methods(talker_method, predictor_method)
+        self.frames_asked, self._max_frames, self._prompt = 0, max(frames), longest
+
+        prompts = [r.prompt for r in requests]
+        text = np.zeros((rows,), np.int32)
+        text[: self.rows] = [len(p.trailing) for p in prompts]
+        self._text_length = int(text[0])
+        slots = bucket(int(text.max()), OPEN_TEXT if open_text else MIN_TEXT)
+        trailing = np.full((rows, slots), -1, np.int32)
+        for row, p in zip(trailing, prompts, strict=False):
+            row[: len(p.trailing)] = p.trailing
         positions = bucket(longest, MIN_PROMPT)
         self.capacity = bucket(
             max(positions, longest + min(self._max_frames, FRAMES_PER_CALL)), MIN_CAPACITY
         )
-        prompts = [r.prompt for r in requests]
-        width = config.talker.transformer.width
-        batch = stack_prompts(prompts, rows, positions, width)
-        trailing_length = np.zeros((rows,), np.int32)
-        for i, p in enumerate(prompts):
-            trailing_length[i] = len(p.trailing)
-        slots = bucket(int(trailing_length.max()), OPEN_TEXT if open_text else MIN_TEXT)
-        trailing = np.full((rows, slots), -1, np.int32)
-        for i, p in enumerate(prompts):
-            trailing[i, : len(p.trailing)] = p.trailing
-        self._state, text, pad = self._programs.start(
-            params, batch, trailing, capacity=self.capacity
-        )
-        self._text_length = trailing_length
-        self._conditions = Conditions(
-            text=text,
-            text_length=jnp.asarray(trailing_length),
-            pad=pad,
-            max_frames=jnp.asarray(frames, jnp.int32),
-            keys=jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)),
+        inputs = Inputs(
+            prompt=stack_prompts(prompts, rows, positions, config.talker.transformer.width),
+            trailing=trailing,
+            trailing_length=text,
+            max_frames=np.asarray(frames + [0] * surplus, np.int32),
+            seeds=np.asarray([r.seed for r in requests] + [0] * surplus, np.uint32),
             talker=talker,
             predictor=predictor,
-            repetition_penalty=jnp.asarray([s.repetition_penalty for s in sampling], jnp.float32),
+            repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
         )
+        self.state, self.conditions = self._programs.start(params, inputs, capacity=self.capacity)
 
     @property
     def text_left(self) -> int:
         """Trailing text ids (of the first request) that no frame has used yet."""
-        return int(self._text_length[0]) - self.frames_asked
+        return self._text_length - self.frames_asked
 
     @property
-    def frames_left(self) -> int:
-        """Frames that the longest request may still have."""
-        return self._max_frames - self.frames_asked
+    def exhausted(self) -> bool:
+        """True when every request has been asked for its greatest number of frames."""
+        return self.frames_asked >= self._max_frames
+
+    def finished(self) -> bool:
+        """True when every request has ended; waits for the device."""
+        return bool(np.all(self.state.done))
 
     def append_text(self, ids: Sequence[int]) -> None:
         """Add trailing text ids to the one request of an open-text session."""
@@ -209,54 +252,39 @@ class Session:
             return
         padded = np.full((1, bucket(len(ids), 16)), -1, np.int32)
         padded[0, : len(ids)] = ids
-        text, length = self._conditions.text, self._text_length
-        if int(length[0]) + padded.shape[1] > text.shape[1]:
-            text = jnp.pad(text, ((0, 0), (0, max(text.shape[1], padded.shape[1])), (0, 0)))
-        text = self._programs.append(self._params, text, length, padded)
-        self._text_length = length + len(ids)
-        self._conditions = self._conditions._replace(
-            text=text, text_length=jnp.asarray(self._text_length)
+        text = self.conditions.text
+        if self._text_length + padded.shape[1] > text.shape[1]:
+            more = max(text.shape[1], padded.shape[1])
+            text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
+            self.conditions = self.conditions._replace(text=text)
+        self.conditions = self._programs.append(
+            self._params, self.conditions, padded, np.int32(len(ids))
         )
+        self._text_length += len(ids)
 
-    def advance(self, frames: int) -> jax.Array:
-        """Run up to `frames` (at most FRAMES_PER_CALL) more frames.
-
-        Returns:
-            codes [rows, FRAMES_PER_CALL, Q] int32 on the device, -1 where a row has no frame.
-        """
-        self._used += frames
+    def make_room(self, frames: int) -> None:
+        """Prepare for a program of `frames` more frames: caches that are too small are grown."""
         self.frames_asked += frames
-        if self._used > self.capacity:
-            self.capacity = bucket(self._used, self.capacity)
-            self._state = self._programs.grow(self._state, capacity=self.capacity)
-        codes, self._state = self._programs.run(
-            self._params, self._conditions, self._state, np.int32(frames), methods=self._methods
+        needed = self._prompt + self.frames_asked
+        if needed > self.capacity:
+            self.capacity = bucket(needed, self.capacity)
+            self.state = self._programs.grow(self.state, capacity=self.capacity)
+
+    def advance(self) -> jax.Array:
+        """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
+        self.make_room(FRAMES_PER_CALL)
+        codes, self.state = self._programs.run(
+            self._params, self.conditions, self.state, methods=self.methods
         )
         return codes
-
-    @property
-    def exhausted(self) -> bool:
-        """True when every request has had its greatest number of frames."""
-        return self.frames_left <= 0
-
-    def finished(self) -> bool:
-        """True when every request has ended; waits for the device."""
-        return bool(np.all(self._state.done))
 
 
 def generate_codes(session: Session) -> list[np.ndarray]:
     """Run every request to its end: a list of int32 [T, Q], T = 0 when it ends at once."""
     chunks: list[np.ndarray] = []
     while not session.exhausted:
-        chunks.append(np.asarray(session.advance(FRAMES_PER_CALL)))
+        chunks.append(np.asarray(session.advance()))
         if session.finished():
             break
     codes = np.concatenate(chunks, axis=1)
     return [row[row[:, 0] >= 0] for row in codes[: session.rows]]
-
-
-def chunk_schedule(first: Sequence[int], steady: int) -> Iterator[int]:
-    """Sizes of streamed chunks in frames: `first` once, then `steady` for ever."""
-    yield from first
-    while True:
-        yield steady

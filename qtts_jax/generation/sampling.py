@@ -7,7 +7,7 @@ compiled program. What a batch does not use at all (sampling, a full sort) is le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import numpy as np
 
 from qtts_jax.config import RESERVED_CODEC_IDS, TalkerConfig
 from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.layers import kernels
+from qtts_jax.layers.decode_kernels import select
 
 # Generation never stops in its first two frames (the official min_new_tokens).
 MIN_FRAMES = 2
@@ -23,12 +25,12 @@ PARTIAL_TOP_K = 64
 
 
 class Sampler(NamedTuple):
-    """Settings of one head for every row, each [B]."""
+    """Settings of one head for every row, each [B]; on the host numpy."""
 
-    do_sample: jax.Array
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
+    do_sample: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
 
 
 class Method(NamedTuple):
@@ -58,7 +60,7 @@ def batch_sampler(params: Sequence[SamplingParams], prefix: str = "") -> tuple[S
     method = Method(sample=bool(sample.any()), partial=partial)
     # Off is "all of them"; the clamp to the vocabulary happens where it is known.
     top_k = np.where(top_k > 0, top_k, np.iinfo(np.int32).max)
-    return Sampler(*map(jnp.asarray, (sample, temperature, top_k, top_p))), method
+    return Sampler(sample, temperature, top_k, top_p), method
 
 
 def process_talker_logits(
@@ -112,19 +114,30 @@ def filter_logits(logits: jax.Array, sampler: Sampler, method: Method) -> jax.Ar
     return jnp.put_along_axis(logits, order, ascending, axis=-1, inplace=False)
 
 
-def choose(logits: jax.Array, keys: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
-    """One id a row: the best, or a draw from the filtered distribution.
+def gumbel_noise(keys: jax.Array, vocab: int) -> jax.Array:
+    """Standard Gumbel noise [B, V] float32 of random keys [B].
+
+    A key a row, so that a row does not depend on the batch around it.
+    """
+    return jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), jnp.float32))(keys)
+
+
+def choose(logits: jax.Array, noise: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
+    """One id a row: the best, or a draw from the filtered distribution (Gumbel-max).
 
     Args:
         logits: [B, V] float32.
-        keys: [B] random keys, one a row, so that a row does not depend on the batch around it.
+        noise: [B, V] of `gumbel_noise`; not read when no row samples.
 
     Returns:
         [B] int32.
     """
-    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if not method.sample:
-        return best
-    filtered = filter_logits(logits, sampler, method)
-    drawn = jax.vmap(jax.random.categorical)(keys, filtered).astype(jnp.int32)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    backend = kernels.decode_backend(logits.shape[0], 1)
+    if method.partial and backend != "plain":
+        settings = (sampler.temperature[0], sampler.top_k[0], sampler.do_sample[0])
+        return select(logits[0], noise[0], *settings, interpret=backend == "interpret")[None]
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    drawn = jnp.argmax(filter_logits(logits, sampler, method) + noise, axis=-1).astype(jnp.int32)
     return jnp.where(sampler.do_sample, drawn, best)

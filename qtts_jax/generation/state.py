@@ -50,6 +50,27 @@ class Conditions(NamedTuple):
     repetition_penalty: jax.Array
 
 
+class Inputs(NamedTuple):
+    """A batch of requests as the host hands it over (numpy), batch first.
+
+    Attributes:
+        prompt: the right-padded prompts.
+        trailing: [B, S] int32 text ids after the prompt, -1 for none.
+        trailing_length, max_frames: [B] int32.
+        seeds: [B] uint32.
+        talker, predictor, repetition_penalty: as in `Conditions`.
+    """
+
+    prompt: PromptBatch
+    trailing: Any
+    trailing_length: Any
+    max_frames: Any
+    seeds: Any
+    talker: Sampler
+    predictor: Sampler
+    repetition_penalty: Any
+
+
 class GenerationState(NamedTuple):
     """Carried from frame to frame, batch first.
 

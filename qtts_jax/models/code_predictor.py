@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.config import CodePredictorConfig
+from qtts_jax.layers import kernels
+from qtts_jax.layers.decode_kernels import norm_matvec
 from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
 from qtts_jax.modules.transformer import Transformer
 
@@ -74,13 +77,23 @@ class CodePredictor(nnx.Module):
         """
         books = self.config.codebooks - 1
         state = self.transformer.init_state(hidden.shape[0], hidden.dtype, books + 1)
-        embeddings, heads = self.embeddings[...], self.heads[...]
+        embeddings = self.embeddings[...]
 
         def predict(x, state, book):
-            y, state = self.transformer.step(self._project(x), state)
-            logits = jnp.einsum("bd,vd->bv", y[:, -1], heads[book]).astype(jnp.float32)
-            code = choose(logits, book + 1).astype(jnp.int32)
+            y, state = self.transformer.step_blocks(self._project(x), state)
+            code = choose(self._logits(y[:, -1], book), book + 1).astype(jnp.int32)
             return code, embeddings[book, code], state
+
+        if kernels.decode_backend(hidden.shape[0], 1) != "plain":
+            # The kernels take one position at a time; the first has no code to predict. Unrolled,
+            # positions and books are constants, and nothing but the kernels is left of a step.
+            _, state = self.transformer.step_blocks(self._project(hidden[:, None]), state)
+            row, total, codes = first, jnp.zeros_like(first), []
+            for book in range(books):
+                code, row, state = predict(row[:, None], state, book)
+                total = total + row
+                codes.append(code)
+            return jnp.stack(codes, axis=1), total
 
         code, row, state = predict(jnp.stack([hidden, first], axis=1), state, 0)
 
@@ -107,6 +120,18 @@ class CodePredictor(nnx.Module):
         x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
         y = self.transformer(self._project(x))[:, 1:]
         return jnp.einsum("bqd,qvd->bqv", y, self.heads[...]).astype(jnp.float32)
+
+    def _logits(self, x: jax.Array, book: jax.Array | int) -> jax.Array:
+        """Final norm and head of one book: x [B, D] before the norm -> [B, V] float32."""
+        norm, heads = self.transformer.norm, self.heads[...]
+        assert isinstance(norm, RMSNorm)
+        backend = kernels.decode_backend(x.shape[0], 1)
+        if backend == "plain":
+            return jnp.einsum("bd,vd->bv", norm(x), heads[book]).astype(jnp.float32)
+        logits = norm_matvec(
+            x[0], norm.scale[...], heads, norm.eps, book=book, interpret=backend == "interpret"
+        )
+        return logits[None].astype(jnp.float32)
 
     def _project(self, x: jax.Array) -> jax.Array:
         return x if self.input_projection is None else self.input_projection(x)

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.config import TransformerConfig
+from qtts_jax.layers import kernels
 from qtts_jax.layers.attention import Attention, AttentionStep, KeyValues, attention_step
+from qtts_jax.layers.decode_kernels import BlockWeights, layer_step
 from qtts_jax.layers.ffn import GeluFFN, SwiGLU
 from qtts_jax.layers.norm import LayerNorm, RMSNorm
 from qtts_jax.layers.param import constant, param
+from qtts_jax.layers.rope import rotation
 
 
 def make_norm(c: TransformerConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
@@ -46,6 +49,23 @@ class Block(nnx.Module):
             y = self.ffn(self.ffn_norm(x))
             x = x + (y if self.ffn_scale is None else self.ffn_scale[...] * y)
         return x, state
+
+
+def block_weights(block: Block) -> BlockWeights:
+    """The arrays of a block as the decoding kernels take them."""
+    attention, ffn = block.attention, block.ffn
+    assert isinstance(ffn, SwiGLU)
+    q_norm, k_norm = attention.q_norm, attention.k_norm
+    return BlockWeights(
+        attention_norm=block.attention_norm.scale[...],
+        qkv=attention.qkv.kernel[...],
+        q_norm=None if q_norm is None else q_norm.scale[...],
+        k_norm=None if k_norm is None else k_norm.scale[...],
+        out=attention.out.kernel[...],
+        ffn_norm=block.ffn_norm.scale[...],
+        gate_up=ffn.gate_up.kernel[...],
+        down=ffn.down.kernel[...],
+    )
 
 
 class TransformerState(NamedTuple):
@@ -93,6 +113,17 @@ class Transformer(nnx.Module):
         Returns:
             [B, T, D] and the new state.
         """
+        x, state = self.step_blocks(x, state, lengths)
+        return (x if self.norm is None else self.norm(x)), state
+
+    def step_blocks(
+        self, x: jax.Array, state: TransformerState, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, TransformerState]:
+        """As `step`, without the final norm."""
+        if lengths is None and self._has_kernels():
+            backend = kernels.decode_backend(*x.shape[:2])
+            if backend != "plain":
+                return self._step_one(x, state, backend == "interpret")
         slots = state.layers[0].keys.shape[1]
         shared = attention_step(self.config, state.position, x.shape[1], slots, lengths)
         layers = []
@@ -100,10 +131,38 @@ class Transformer(nnx.Module):
             with jax.named_scope(f"layer_{i}"):
                 x, layer_state = layer.step(x, layer_state, shared)
             layers.append(layer_state)
-        if self.norm is not None:
-            x = self.norm(x)
         advance = x.shape[1] if lengths is None else lengths
         return x, TransformerState(tuple(layers), state.position + advance)
+
+    def _has_kernels(self) -> bool:
+        """Whether the decoding kernels know this kind of block (those of the language models)."""
+        c = self.config
+        known = c.norm == "rms" and c.ffn == "swiglu" and c.layer_scale is None
+        return known and c.window is None and c.head_dim & (c.head_dim - 1) == 0
+
+    def _step_one(
+        self, x: jax.Array, state: TransformerState, interpret: bool
+    ) -> tuple[jax.Array, TransformerState]:
+        """One position of one row through the decoding kernels: x [1, 1, D]."""
+        c = self.config
+        turn = rotation(state.position[:, None], c.head_dim, c.rope_theta)
+        cos, sin, position = turn.cos[0, 0], turn.sin[0, 0], state.position[0]
+        y, layers = x[0, 0], []
+        for i, (layer, cache) in enumerate(zip(self.layers, state.layers, strict=True)):
+            with jax.named_scope(f"layer_{i}"):
+                y, keys, values = layer_step(
+                    y,
+                    block_weights(layer),
+                    cache.keys[0],
+                    cache.values[0],
+                    cos,
+                    sin,
+                    position,
+                    c.norm_eps,
+                    interpret=interpret,
+                )
+            layers.append(KeyValues(keys[None], values[None]))
+        return y[None, None], TransformerState(tuple(layers), state.position + 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """A whole sequence [B, T, D] from a fresh state."""

@@ -11,6 +11,7 @@ from qtts_jax.generation.sampling import (
     batch_sampler,
     choose,
     filter_logits,
+    gumbel_noise,
     process_talker_logits,
 )
 from qtts_jax.generation.sampling_params import SamplingParams
@@ -79,9 +80,10 @@ def test_rows_with_different_settings_do_not_touch_each_other():
         SamplingParams(top_k=0, top_p=0.5),
         SamplingParams(temperature=2.0),
     ]
-    together = choose(logits, keys, *batch_sampler(params))
+    noise = gumbel_noise(keys, 100)
+    together = choose(logits, noise, *batch_sampler(params))
     alone = [
-        choose(logits[i : i + 1], keys[i : i + 1], *batch_sampler([p]))[0]
+        choose(logits[i : i + 1], gumbel_noise(keys[i : i + 1], 100), *batch_sampler([p]))[0]
         for i, p in enumerate(params)
     ]
     np.testing.assert_array_equal(together, alone)
@@ -93,7 +95,7 @@ def test_draws_follow_the_distribution():
     n = 20000
     keys = jax.random.split(jax.random.key(3), n)
     sampler, method = batch_sampler([SamplingParams(temperature=1.0, top_k=0)] * n)
-    drawn = choose(jnp.broadcast_to(logits, (n, 3)), keys, sampler, method)
+    drawn = choose(jnp.broadcast_to(logits, (n, 3)), gumbel_noise(keys, 3), sampler, method)
     np.testing.assert_allclose(np.bincount(drawn) / n, [0.5, 0.3, 0.2], atol=0.015)
 
 

@@ -143,6 +143,7 @@ def test_transposed_conv_adds_each_input_to_its_outputs(kernel, stride):
     layer = randomized(ConvTranspose(3, 2, kernel, stride=stride, rngs=nnx.Rngs(0)))
     x = normal(2, 5, 3)
     weights, bias = (np.asarray(p[...]) for p in (layer.kernel, layer.bias))
+    weights = weights.swapaxes(1, 2).reshape(kernel, 3, 2)
     expected = np.zeros((2, 5 * stride + kernel, 2))
     for t in range(5):
         for i in range(kernel):

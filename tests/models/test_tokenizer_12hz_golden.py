@@ -1,15 +1,21 @@
 """Intermediate values of the 12 Hz tokenizer against the official package (1e-4 relative)."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert.to_orbax import to_orbax
+from convert.faults import Faults
+from convert.models import build_model
+from convert.rules import plan
 from helpers import GOLDEN, assert_close
-from qtts_jax.config_12hz import Quirks12Hz
-from qtts_jax.functional import bind
+from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.functional import abstract, bind
+from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.layers.attention import attention_step
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.speech_tokenizer import SpeechTokenizer
 
 SEED = 1234
@@ -94,28 +100,26 @@ def test_encoder_intermediates(tokenizer, golden, detweights, item):
     assert_close(frame, file[f"downsample{item}"].swapaxes(1, 2))
 
 
-@pytest.mark.slow
-def test_released_sizes(tmp_path, golden, detweights):
-    """The tokenizer at the released widths: 682 MB of weights, written and converted."""
-    import json
-    import shutil
+def released_params(detweights):
+    """Weights of the released sizes by the converter's table, without a file between (682 MB)."""
+    path = GOLDEN / "configs" / "Qwen3-TTS-Tokenizer-12Hz.config.json"
+    data = json.loads(path.read_text())
+    model = build_model(data, "released")
+    parts = plan(model.rules, model.shapes, Faults())
+    arrays = {name: np.empty(shape, np.float32) for name, shape in model.shapes.items()}
+    for part in parts:
+        view = part.view(arrays[part.target])
+        view[...] = detweights.tensor(SEED + 20, part.source, part.shape).reshape(view.shape)
+    config = Tokenizer12HzConfig.from_hf(data)
+    tree = abstract(Tokenizer12Hz, config)[1]
+    leaves = [jnp.asarray(arrays[name]) for name in flatten_params(tree)]
+    return config, jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
+
+def test_released_sizes(golden, detweights):
     file = golden("real_tok12")
-    source = tmp_path / "source"
-    source.mkdir()
-    shutil.copyfile(
-        GOLDEN / "real_configs" / "Qwen3-TTS-Tokenizer-12Hz.config.json", source / "config.json"
-    )
-    keys = {}
-    for line in (GOLDEN / "keys" / "keys_tokenizer_12hz.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, shape = line.split("\t")
-            keys[name] = json.loads(shape)
-    (source / "manifest.json").write_text(json.dumps({"seed": SEED + 20, "tensors": keys}))
-    detweights.materialize(source)
-    to_orbax(source, tmp_path / "converted")
-    tokenizer = SpeechTokenizer.from_pretrained(tmp_path / "converted", exact_reference=True)
-
+    config, params = released_params(detweights)
+    tokenizer = SpeechTokenizer(config, params, quirks=Quirks12Hz.official())
     (wave,), _ = tokenizer.decode(file["codes"][0].T)
     assert np.abs(wave[::5] - file["wav"]).max() < 1e-4
     codes = tokenizer.encode((detweights.wave(SEED, "real/wave", 72077, 24000), 24000))[0]
