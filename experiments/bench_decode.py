@@ -29,7 +29,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.functional import abstract
@@ -213,36 +212,44 @@ def peak_gb() -> float | None:
     return None if not stats else stats["peak_bytes_in_use"] / 1e9
 
 
-def measure(size: str, batches: list[int], quick: bool, dtype: Any) -> dict[str, Any]:
+class Report(dict[str, Any]):
+    """Figures that are also shown as soon as they are known."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        print(f"{name}: {value}", file=sys.stderr, flush=True)
+        super().__setitem__(name, value)
+
+
+def measure(size: str, batches: list[int], quick: bool, late: bool, dtype: Any) -> dict[str, Any]:
     """All figures of one size."""
-    rate = bandwidth()
-    built = timed(lambda: globals().__setitem__("_tts", build(size, dtype)))
-    tts: QwenTTS = globals().pop("_tts")
-    out: dict[str, Any] = {
-        "device": str(jax.devices()[0].device_kind),
-        "build_s": built,
-        "bandwidth_gb_per_s": rate / 1e9,
-    }
+    out = Report()
+    out["device"] = str(jax.devices()[0].device_kind)
+    out["bandwidth_gb_per_s"] = bandwidth() / 1e9
+    started = time.perf_counter()
+    tts = build(size, dtype)
+    out["build_s"] = time.perf_counter() - started
     frames = 64 if quick else 256
     out["first_call_s"] = timed(lambda: steady_ms(tts, 1, CHUNK, CHUNK))
     out["ms_per_frame_b1"] = statistics.median(steady_ms(tts, 1, CHUNK, frames) for _ in range(3))
     out["peak_gb_b1"] = peak_gb()
-    out["codes_only_ms_b1"] = codes_only_ms(tts, 1)
+    out["bytes_per_frame"] = bytes_per_frame(tts)
+    rate = out["bytes_per_frame"] / (out["ms_per_frame_b1"] / 1e3)
+    out["bandwidth_share_b1"] = rate / 1e9 / out["bandwidth_gb_per_s"]
     out["first_audio_ms"] = first_audio_ms(tts, 5 if quick else 20)
     out["codec_step_ms"] = codec_step_ms(tts, 1, CHUNK, 20)
-    out["codec_step_1_ms"] = codec_step_ms(tts, 1, 1, 20)
-    out["bytes_per_frame"] = bytes_per_frame(tts)
-    seconds = out["ms_per_frame_b1"] / 1e3
-    out["bandwidth_share_b1"] = out["bytes_per_frame"] / seconds / rate
-    if not quick:
-        out |= late_over_early(tts, 7400)
-    throughput, codes, codec = {}, {}, {}
-    for rows in tqdm(batches, desc=f"{size}, batch sizes", unit="size"):
-        ms = steady_ms(tts, rows, 16 if rows > 1 else CHUNK, 64)
+    if late:
+        for name, value in late_over_early(tts, 7400).items():
+            out[name] = value
+    throughput: dict[int, float] = {}
+    for rows in batches:
+        ms = out["ms_per_frame_b1"] if rows == 1 else steady_ms(tts, rows, CHUNK, 64)
         throughput[rows] = rows * FRAME_SECONDS / (ms / 1e3)
-        codes[rows] = codes_only_ms(tts, rows)
-        codec[rows] = codec_step_ms(tts, rows, 16 if rows > 1 else CHUNK, 4)
-    out["audio_s_per_s"], out["codes_only_ms"], out["codec_ms"] = throughput, codes, codec
+        out["audio_s_per_s"] = throughput
+    if not quick:
+        out["parts_ms_b1"] = {
+            "talker and code predictor": codes_only_ms(tts, 1),
+            "codec": out["codec_step_ms"],
+        }
     out["peak_gb"] = peak_gb()
     return out
 
@@ -263,6 +270,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--backend", choices=("plain", "triton"), help="force a decode path")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-late", action="store_true", help="skip the ten-minute utterance")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--profile", type=Path, help="write a profile of batch 1 there and stop")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -273,7 +281,11 @@ def main() -> None:
         if args.profile:
             profile(args.one, args.profile, jnp.dtype(args.dtype))
             return
-        print(json.dumps(measure(args.one, batches, args.quick, jnp.dtype(args.dtype))))
+        print(
+            json.dumps(
+                measure(args.one, batches, args.quick, not args.no_late, jnp.dtype(args.dtype))
+            )
+        )
         return
     # The sizes run in processes of their own, one at a time: peak memory is that of a size alone,
     # and this process never touches the device, most of whose memory it would take.

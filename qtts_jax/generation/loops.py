@@ -31,10 +31,10 @@ MIN_PROMPT, MIN_CAPACITY, MIN_TEXT, OPEN_TEXT = 32, 256, 64, 1024
 MAX_SEED = 2**32 - 1
 
 
-def bucket(n: int, smallest: int) -> int:
-    """The smallest power-of-two multiple of `smallest` that holds n."""
+def bucket(n: int, smallest: int, factor: int = 2) -> int:
+    """The smallest multiple of `smallest` by a power of `factor` that holds n."""
     while smallest < n:
-        smallest *= 2
+        smallest *= factor
     return smallest
 
 
@@ -267,7 +267,8 @@ class Session:
         self.frames_asked += frames
         needed = self._prompt + self.frames_asked
         if needed > self.capacity:
-            self.capacity = bucket(needed, self.capacity)
+            # Every size is compiled once. For one row memory is cheap, so there are few sizes.
+            self.capacity = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
             self.state = self._programs.grow(self.state, capacity=self.capacity)
 
     def advance(self) -> jax.Array:
