@@ -35,6 +35,17 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_tex
 
 
 ENTRIES = 64
+# The released file, which the official package wants beside an exported tokenizer.
+PREPROCESSOR = {
+    "chunk_length_s": None,
+    "feature_extractor_type": "EncodecFeatureExtractor",
+    "feature_size": 1,
+    "overlap": None,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "return_attention_mask": True,
+    "sampling_rate": 24000,
+}
 
 
 def write_json(path: Path, data: object) -> None:
@@ -110,6 +121,7 @@ def main() -> None:
             for token, i in special.items()
         }  # fmt: skip
         write_json(out / "tokenizer_config.json", {"added_tokens_decoder": added})
+        write_json(tokenizer / "preprocessor_config.json", PREPROCESSOR)
         # Random weights hardly ever end by themselves.
         write_json(out / "generation_config.json", {"max_new_tokens": 38})
         (out / "description.txt").write_text(DESCRIPTION + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import time
 import warnings
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
     """
     args = build_parser().parse_args(arguments)
+    _use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
     try:
         return args.run(args)
@@ -109,6 +111,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="a converted checkpoint (default: embedded)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
     parser.add_argument(
+        "--compile-cache",
+        type=Path,
+        default=Path.home() / ".cache" / "qtts_jax" / "xla",
+        help="directory that keeps compiled programs for later runs (default: %(default)s)",
+    )
+    parser.add_argument(
         "--exact-reference",
         action="store_true",
         help="reproduce every quirk of the official code",
@@ -138,6 +146,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def _use_compile_cache(directory: Path) -> None:
+    """Keep compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another."""
+    # Read by JAX when it is imported, which only the commands themselves do.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def _say(message: str) -> None:

@@ -247,3 +247,17 @@ def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch)
         told = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
     plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)
     np.testing.assert_array_equal(told.prompt.text, plain.prompt.text)
+
+
+def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch):
+    from qtts_jax.generation import loops
+    from qtts_jax.layers import kernels
+
+    request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", seed=5, max_new_tokens=7)
+    codes = {}
+    for backend in ("plain", "interpret"):
+        monkeypatch.setattr(kernels, "override", backend)
+        # The backend is chosen while tracing, so each needs programs of its own.
+        monkeypatch.setattr(loops, "programs", loops.Programs)
+        codes[backend] = model.synthesize([request])[0].codes
+    np.testing.assert_array_equal(codes["interpret"], codes["plain"])
