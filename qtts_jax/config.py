@@ -174,7 +174,7 @@ class TTSConfig:
     speaker_encoder: SpeakerEncoderConfig | None
     im_start_id: int
     im_end_id: int
-    assistant_id: int
+    assistant_id: int | None
     tts_pad_id: int
     tts_bos_id: int
     tts_eos_id: int
@@ -204,7 +204,8 @@ class TTSConfig:
             else None,
             im_start_id=f.integer("im_start_token_id"),
             im_end_id=f.integer("im_end_token_id"),
-            assistant_id=f.integer("assistant_token_id"),
+            # Kept for the way back only: prompts take it from the text vocabulary.
+            assistant_id=f.integer("assistant_token_id", None),
             tts_pad_id=f.integer("tts_pad_token_id"),
             tts_bos_id=f.integer("tts_bos_token_id"),
             tts_eos_id=f.integer("tts_eos_token_id"),
@@ -222,12 +223,13 @@ class TTSConfig:
             "tts_model_type": self.model_type,
             "im_start_token_id": self.im_start_id,
             "im_end_token_id": self.im_end_id,
-            "assistant_token_id": self.assistant_id,
             "tts_pad_token_id": self.tts_pad_id,
             "tts_bos_token_id": self.tts_bos_id,
             "tts_eos_token_id": self.tts_eos_id,
             "talker_config": _talker_to_hf(self.talker),
         }
+        if self.assistant_id is not None:
+            data["assistant_token_id"] = self.assistant_id
         if self.speaker_encoder is not None:
             data["speaker_encoder_config"] = self.speaker_encoder.to_hf()
         return data

@@ -118,7 +118,7 @@ class Fields:
     def integer(self, name: str, default: Any = REQUIRED) -> int:
         """A whole number, at least 0."""
         value = self._get(name, default, (int,), "a whole number")
-        if value < 0:
+        if value is not None and value < 0:
             raise ConfigError(f"{self._where}.{name} must not be negative, but is {value}.")
         return value
 

@@ -51,6 +51,7 @@ class SpeechTokenizer:
         dtype: Any = jnp.float32,
         exact_reference: bool = False,
         quirks: Quirks12Hz | None = None,
+        sharding: Any = None,
     ) -> SpeechTokenizer:
         """Load a converted checkpoint.
 
@@ -59,6 +60,7 @@ class SpeechTokenizer:
             dtype: of parameters and computation.
             exact_reference: reproduce the official code in every quirk (`Quirks12Hz.official`).
             quirks: single quirks to reproduce, instead of `exact_reference`.
+            sharding: where to put the parameters; None for the default device.
 
         Raises:
             CheckpointError: no converted checkpoint there, or one that does not fit its config.
@@ -74,7 +76,9 @@ class SpeechTokenizer:
             root = root / FOLDER
         config = Tokenizer12HzConfig.from_hf(read_config(root))
         return cls(
-            config, load_params(root, abstract(Tokenizer12Hz, config)[1], dtype), quirks=quirks
+            config,
+            load_params(root, abstract(Tokenizer12Hz, config)[1], dtype, sharding),
+            quirks=quirks,
         )
 
     @property

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Quirks12Hz
 from qtts_jax.errors import CheckpointError, RequestError, TextError
-from qtts_jax.functional import Params, abstract
+from qtts_jax.functional import Params, abstract, logical_axes
 from qtts_jax.generation.loops import (
     FRAMES_PER_CALL,
     MAX_SEED,
@@ -36,6 +37,7 @@ from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.text import IncrementalText, TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
 from qtts_jax.speech_tokenizer import SpeechTokenizer
 from qtts_jax.synthesis import Speech, stream, synthesize
@@ -108,6 +110,7 @@ class QwenTTS:
         dtype: Any = None,
         exact_reference: bool = False,
         quirks: Quirks12Hz | None = None,
+        mesh: Mesh | None = None,
     ) -> QwenTTS:
         """Load a converted checkpoint (`python -m convert SRC DST` makes one).
 
@@ -116,6 +119,8 @@ class QwenTTS:
                 weights, on an accelerator, and float32 on a CPU, where bfloat16 is slow.
             exact_reference: set every option to the official form (see `Quirks12Hz`).
             quirks: the options one by one, instead.
+            mesh: devices to split the language models over (`sharding.make_mesh`); the speech
+                tokenizer is small and whole on each.
 
         Raises:
             CheckpointError: absent, truncated, not converted, or not matching its config.
@@ -131,7 +136,11 @@ class QwenTTS:
             dtype=dtype,
             exact_reference=exact_reference,
             quirks=quirks,
+            sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
         )
+        split = None
+        if mesh is not None:
+            split = shardings(mesh, logical_axes(TTSModel, config), tree)
         books = speech.config.decoder.quantizer.books
         if books != config.talker.codebooks:
             raise CheckpointError(
@@ -140,7 +149,7 @@ class QwenTTS:
             )
         return cls(
             config,
-            load_params(directory, tree, dtype=dtype),
+            load_params(directory, tree, dtype=dtype, sharding=split),
             speech,
             TextTokenizer.from_dir(directory, exact_reference=exact_reference),
             read_sampling_defaults(directory),
