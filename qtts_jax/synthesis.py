@@ -164,12 +164,13 @@ def stream(
         chunk_frames: frames of the first chunks; the last number is repeated. While text is
             still arriving, frames that lack theirs are made one by one.
         arriving: text ids still to come; frames wait for them. With the whole text there, the
-            device works one chunk ahead of the one being handed out.
+            device works one chunk ahead of the one being handed out, from the second chunk on.
     """
     running = Stream(config, params, tokenizer, [request], open_text=arriving is not None)
     session = running.session
     sizes = list(chunk_frames)
     in_flight: deque[tuple[jax.Array, jax.Array]] = deque()
+    ahead = 1  # nothing may stand between the request and its first chunk
     while in_flight or not session.exhausted:
         if not session.exhausted:
             frames = sizes.pop(0) if len(sizes) > 1 else sizes[0]
@@ -182,9 +183,10 @@ def stream(
             if arriving is not None and session.text_left < frames:
                 frames = 1
             in_flight.append(running.advance(frames))
-            if arriving is None and len(in_flight) < 2 and not session.exhausted:
+            if arriving is None and len(in_flight) < ahead and not session.exhausted:
                 continue
         codes, wave = in_flight.popleft()
+        ahead = 2
         made = int(np.sum(np.asarray(codes)[0, :, 0] >= 0))
         if made:
             yield np.asarray(wave)[0, : made * tokenizer.samples_per_frame]

@@ -35,7 +35,8 @@ def test_say_with_the_embedded_checkpoint(tmp_path, capsys):
     assert main(["say", "Hello.", "-o", str(out), *SHORT]) == 0
     assert samples(out) == 3 * 1920
     said = capsys.readouterr().err
-    assert "no --model given" in said and "3" in said
+    assert "no --model given" in said
+    assert "0.24 s of speech" in said
 
 
 def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys):
@@ -57,7 +58,8 @@ def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello 你 there."))
     again = tmp_path / "again.wav"
     assert main(["say", "-", "-o", str(again), *options]) == 0
-    np.testing.assert_array_equal(soundfile.read(out)[0], soundfile.read(again)[0])
+    waves = [soundfile.read(path)[0] for path in (out, again)]
+    np.testing.assert_allclose(*waves, rtol=0, atol=1e-5)  # other chunks, so another rounding
 
 
 def test_say_streamed_equals_whole(tmp_path, model_option):
