@@ -175,6 +175,10 @@ def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
             ),
             force=True,  # the folder is there, empty
         )
+        # Orbax writes a path of this machine into its mark of success; only its presence counts.
+        success = partial / "commit_success.txt"
+        if success.exists():
+            success.write_text("complete\n", encoding="utf-8")
         (partial / SIZES).write_text(json.dumps(_file_sizes(partial)), encoding="utf-8")
         marker = json.dumps({"format_version": FORMAT_VERSION}) + "\n"
         (root / MARKER).write_text(marker, encoding="utf-8")
