@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +17,18 @@ from qtts_jax.errors import CheckpointError, RequestError, TextError
 from qtts_jax.functional import Params, abstract, logical_axes
 from qtts_jax.generation.loops import (
     FRAMES_PER_CALL,
-    MAX_SEED,
     Request,
 )
 from qtts_jax.generation.prompt import (
     Voice,
-    build_prompt,
-    check_language,
-    speaker_id,
     supported_languages,
-    text_needed,
 )
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.checkpoint import load_params, read_config
-from qtts_jax.io.text import IncrementalText, TextTokenizer
+from qtts_jax.io.text import TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.requests import RequestBuilder, read_sampling_defaults
 from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
 from qtts_jax.speech_tokenizer import SpeechTokenizer
@@ -51,17 +43,6 @@ MODE_OF_TYPE = {
     "voice_design": "voice_design",
     "base": "voice_clone",
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """All of a request but its text, checked."""
-
-    voice: Voice
-    language: str
-    instruct_ids: tuple[int, ...]
-    sampling: SamplingParams
-    seed: int
 
 
 class QwenTTS:
@@ -96,6 +77,7 @@ class QwenTTS:
         self.speech_tokenizer = speech_tokenizer
         self.text_tokenizer = text_tokenizer
         self.defaults = defaults
+        self._requests = RequestBuilder(config, text_tokenizer, defaults)
         self._embedder = (
             None
             if config.speaker_encoder is None
@@ -355,7 +337,7 @@ class QwenTTS:
     ) -> Request:
         """Lay out one request for `synthesize`; arguments as in `generate_custom_voice`."""
         self._require("custom_voice")
-        voice, instruct = self._preset(speaker, instruct)
+        voice, instruct = self._requests.preset(speaker, instruct)
         return self._request(
             text, voice, language, instruct, not non_streaming_mode, seed, sampling
         )
@@ -389,7 +371,13 @@ class QwenTTS:
         """Lay out one request for `synthesize`; arguments as in `generate_voice_clone`."""
         self._require("voice_clone")
         return self._request(
-            text, self._cloned(voice), language, None, not non_streaming_mode, seed, sampling
+            text,
+            self._requests.cloned(voice),
+            language,
+            None,
+            not non_streaming_mode,
+            seed,
+            sampling,
         )
 
     def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
@@ -419,7 +407,7 @@ class QwenTTS:
             chunk_frames: frames of the first chunks; the last number is repeated.
         """
         self._require("custom_voice")
-        voice, instruct = self._preset(speaker, instruct)
+        voice, instruct = self._requests.preset(speaker, instruct)
         stream_text = not non_streaming_mode
         return self._stream(
             text, voice, language, instruct, stream_text, seed, chunk_frames, sampling
@@ -461,7 +449,7 @@ class QwenTTS:
         self._require("voice_clone")
         if voice_clone_prompt is None:
             voice_clone_prompt = self._clone_items(ref_audio, ref_text, x_vector_only_mode)
-        voice = self._cloned(_spread("voice_clone_prompt", voice_clone_prompt, 1)[0])
+        voice = self._requests.cloned(_spread("voice_clone_prompt", voice_clone_prompt, 1)[0])
         stream_text = not non_streaming_mode
         return self._stream(text, voice, language, None, stream_text, seed, chunk_frames, sampling)
 
@@ -474,18 +462,6 @@ class QwenTTS:
                 f"{mode}; load a checkpoint of the other type or use the {self.mode} verbs."
             )
 
-    def _preset(self, speaker: str | None, instruct: str | None) -> tuple[Voice, str | None]:
-        if speaker:
-            speaker_id(self.config.talker, speaker)
-        # The official test for "0.6B" is this substring test.
-        if instruct and self.config.size in "0b6":
-            warnings.warn(
-                "0.6B checkpoints were not trained on instructions; it is ignored.",
-                stacklevel=3,
-            )
-            instruct = None
-        return Voice(speaker=speaker.lower() if speaker else None), instruct
-
     def _clone_items(
         self, ref_audio: Any, ref_text: Any, x_vector_only_mode: Any
     ) -> list[VoiceClonePromptItem]:
@@ -494,21 +470,6 @@ class QwenTTS:
                 "voice cloning needs a reference: give ref_audio or voice_clone_prompt."
             )
         return self.create_voice_clone_prompt(ref_audio, ref_text, x_vector_only_mode)
-
-    def _cloned(self, item: VoiceClonePromptItem) -> Voice:
-        if not isinstance(item, VoiceClonePromptItem):
-            raise RequestError(
-                "voice_clone_prompt must come from create_voice_clone_prompt, not "
-                f"{type(item).__name__}."
-            )
-        if item.ref_code is None:
-            return Voice(embedding=item.ref_spk_embedding)
-        if not item.ref_text:
-            raise RequestError(
-                "ref_text is missing: in-context cloning needs the recording's words."
-            )
-        words = self.text_tokenizer.reference_ids(item.ref_text)
-        return Voice(embedding=item.ref_spk_embedding, codes=item.ref_code, text_ids=tuple(words))
 
     def _request(
         self,
@@ -520,46 +481,8 @@ class QwenTTS:
         seed: int | None,
         sampling: dict[str, Any],
     ) -> Request:
-        if not isinstance(text, str):
-            raise TextError(f"text must be a string, not {type(text).__name__}.")
-        layout = self._layout(voice, language, instruct, seed, sampling)
-        return self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
-
-    def _layout(
-        self,
-        voice: Voice,
-        language: str | None,
-        instruct: str | None,
-        seed: int | None,
-        sampling: dict[str, Any],
-    ) -> Layout:
-        return Layout(
-            voice,
-            check_language(self.config.talker, language),
-            tuple(self.text_tokenizer.instruct_ids(instruct) if instruct else ()),
-            self.defaults.merge(sampling),
-            _seed(seed),
-        )
-
-    def _lay_out(
-        self,
-        layout: Layout,
-        role: Sequence[int],
-        ids: Sequence[int],
-        stream_text: bool,
-        text_complete: bool = True,
-    ) -> Request:
-        prompt = build_prompt(
-            self.config,
-            role,
-            ids,
-            voice=layout.voice,
-            language=layout.language,
-            instruct_ids=layout.instruct_ids,
-            stream_text=stream_text,
-            text_complete=text_complete,
-        )
-        return Request(prompt, layout.sampling, layout.seed, layout.voice.codes)
+        layout = self._requests.layout(voice, language, instruct, seed, sampling)
+        return self._requests.whole(layout, text, stream_text)
 
     def _waves(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], int]:
         return [speech.wave for speech in self.synthesize(requests)], self.sample_rate
@@ -580,27 +503,17 @@ class QwenTTS:
             raise RequestError(
                 f"chunk_frames must be numbers from 1 to {FRAMES_PER_CALL}, not {chunk_frames!r}."
             )
-        layout = self._layout(voice, language, instruct, seed, sampling)
+        layout = self._requests.layout(voice, language, instruct, seed, sampling)
         if isinstance(text, str):
-            request = self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
-            return self._chunks(request, chunk_frames)
+            return self._chunks(self._requests.whole(layout, text, stream_text), chunk_frames)
         if not isinstance(text, Iterable):
             raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
-        return self._stream_arriving(iter(text), layout, chunk_frames)
 
-    def _stream_arriving(
-        self, pieces: Iterator[str], layout: Layout, chunk_frames: Sequence[int]
-    ) -> Iterator[np.ndarray]:
-        incremental = self.text_tokenizer.incremental()
-        known: list[int] = []
-        complete = False
-        while len(known) < text_needed(layout.voice) and not complete:
-            piece = next(pieces, None)
-            complete = piece is None
-            known += incremental.finish() if piece is None else incremental.push(piece)
-        request = self._lay_out(layout, incremental.role_ids, known, True, complete)
-        arriving = None if complete else self._later_ids(pieces, incremental)
-        yield from self._chunks(request, chunk_frames, arriving)
+        def arriving(pieces: Iterator[str]) -> Iterator[np.ndarray]:
+            request, later = self._requests.arriving(layout, pieces)
+            yield from self._chunks(request, chunk_frames, later)
+
+        return arriving(iter(text))
 
     def _chunks(
         self,
@@ -611,34 +524,6 @@ class QwenTTS:
         return stream(
             self.config, self.params, self.speech_tokenizer, request, chunk_frames, arriving
         )
-
-    def _later_ids(
-        self, pieces: Iterator[str], incremental: IncrementalText
-    ) -> Iterator[list[int]]:
-        for piece in pieces:
-            yield incremental.push(piece)
-        yield [*incremental.finish(), self.config.tts_eos_id]
-
-
-def read_sampling_defaults(directory: Path) -> SamplingParams:
-    """The settings of a checkpoint's `generation_config.json`.
-
-    Raises:
-        CheckpointError: the file is absent or not a JSON object.
-        RequestError: a setting is impossible.
-    """
-    path = directory / "generation_config.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot read {path} ({error}); copy it from the released checkpoint."
-        ) from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object; copy it from the checkpoint.")
-    # The file may hold more settings of the upstream generation loop, none of which apply here.
-    known = {f.name for f in fields(SamplingParams)}
-    return SamplingParams().merge({k: v for k, v in data.items() if k in known})
 
 
 def _texts(text: str | list[str]) -> list[str]:
@@ -656,12 +541,3 @@ def _spread(name: str, value: Any, n: int) -> list[Any]:
     if len(values) != n:
         raise RequestError(f"{name} has {len(values)} entries for {n} texts; give one or {n}.")
     return values
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return secrets.randbelow(MAX_SEED + 1)
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed <= MAX_SEED:
-        raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
-    return int(seed)

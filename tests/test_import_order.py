@@ -26,6 +26,7 @@ FLOORS = {
     "speech_tokenizer": 5,
     "speaker": 5,
     "voices": 5.1,
+    "requests": 5.2,
     "synthesis": 5.2,
     "tts": 5.3,
     "embedded": 5,

@@ -242,7 +242,7 @@ def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch)
     import dataclasses
 
     small = dataclasses.replace(model.config, size="0b6")
-    monkeypatch.setattr(model, "config", small)
+    monkeypatch.setattr(model._requests, "config", small)
     with pytest.warns(UserWarning, match="not trained on instructions"):
         told = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
     plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)

@@ -1,0 +1,186 @@
+"""From the arguments of a call to a laid-out request: names, defaults, text to ids."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.config import TTSConfig
+from qtts_jax.errors import CheckpointError, RequestError, TextError
+from qtts_jax.generation.loops import MAX_SEED, Request
+from qtts_jax.generation.prompt import (
+    Voice,
+    build_prompt,
+    check_language,
+    speaker_id,
+    text_needed,
+)
+from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.text import IncrementalText, TextTokenizer
+from qtts_jax.voices import VoiceClonePromptItem
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All of a request but its text, checked."""
+
+    voice: Voice
+    language: str
+    instruct_ids: tuple[int, ...]
+    sampling: SamplingParams
+    seed: int
+
+
+class RequestBuilder:
+    """Makes requests for one checkpoint.
+
+    Args:
+        config: what `config.json` says.
+        text_tokenizer: the checkpoint's own.
+        defaults: sampling settings for arguments not given.
+    """
+
+    def __init__(
+        self, config: TTSConfig, text_tokenizer: TextTokenizer, defaults: SamplingParams
+    ) -> None:
+        self.config = config
+        self.text_tokenizer = text_tokenizer
+        self.defaults = defaults
+
+    def preset(self, speaker: str | None, instruct: str | None) -> tuple[Voice, str | None]:
+        """A preset speaker, and the instruction if this checkpoint follows any."""
+        if speaker:
+            speaker_id(self.config.talker, speaker)
+        # The official test for "0.6B" is this substring test.
+        if instruct and self.config.size in "0b6":
+            warnings.warn(
+                "0.6B checkpoints were not trained on instructions; it is ignored.",
+                stacklevel=4,
+            )
+            instruct = None
+        return Voice(speaker=speaker.lower() if speaker else None), instruct
+
+    def cloned(self, item: VoiceClonePromptItem) -> Voice:
+        """The voice of a reference."""
+        if not isinstance(item, VoiceClonePromptItem):
+            raise RequestError(
+                "voice_clone_prompt must come from create_voice_clone_prompt, not "
+                f"{type(item).__name__}."
+            )
+        if item.ref_code is None:
+            return Voice(embedding=item.ref_spk_embedding)
+        if not item.ref_text:
+            raise RequestError(
+                "ref_text is missing: in-context cloning needs the recording's words."
+            )
+        words = self.text_tokenizer.reference_ids(item.ref_text)
+        return Voice(embedding=item.ref_spk_embedding, codes=item.ref_code, text_ids=tuple(words))
+
+    def layout(
+        self,
+        voice: Voice,
+        language: str | None,
+        instruct: str | None,
+        seed: int | None,
+        sampling: dict[str, Any],
+    ) -> Layout:
+        """Check all of a request but its text."""
+        return Layout(
+            voice,
+            check_language(self.config.talker, language),
+            tuple(self.text_tokenizer.instruct_ids(instruct) if instruct else ()),
+            self.defaults.merge(sampling),
+            _seed(seed),
+        )
+
+    def _lay_out(
+        self,
+        layout: Layout,
+        role: Sequence[int],
+        ids: Sequence[int],
+        stream_text: bool,
+        text_complete: bool = True,
+    ) -> Request:
+        prompt = build_prompt(
+            self.config,
+            role,
+            ids,
+            voice=layout.voice,
+            language=layout.language,
+            instruct_ids=layout.instruct_ids,
+            stream_text=stream_text,
+            text_complete=text_complete,
+        )
+        return Request(prompt, layout.sampling, layout.seed, layout.voice.codes)
+
+    def whole(self, layout: Layout, text: str, stream_text: bool) -> Request:
+        """A request whose text is all there.
+
+        Raises:
+            TextError: the text is empty or no string.
+        """
+        if not isinstance(text, str):
+            raise TextError(f"text must be a string, not {type(text).__name__}.")
+        return self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
+
+    def arriving(
+        self, layout: Layout, pieces: Iterator[str]
+    ) -> tuple[Request, Iterator[list[int]] | None]:
+        """A request whose text arrives in pieces; waits until it can be laid out.
+
+        Returns:
+            the request and the ids still to come, None when the text has ended already.
+        """
+        incremental = self.text_tokenizer.incremental()
+        known: list[int] = []
+        complete = False
+        while len(known) < text_needed(layout.voice) and not complete:
+            piece = next(pieces, None)
+            complete = piece is None
+            known += incremental.finish() if piece is None else incremental.push(piece)
+        request = self._lay_out(layout, incremental.role_ids, known, True, complete)
+        return request, None if complete else self._later_ids(pieces, incremental)
+
+    def _later_ids(
+        self, pieces: Iterator[str], incremental: IncrementalText
+    ) -> Iterator[list[int]]:
+        for piece in pieces:
+            yield incremental.push(piece)
+        yield [*incremental.finish(), self.config.tts_eos_id]
+
+
+def read_sampling_defaults(directory: Path) -> SamplingParams:
+    """The settings of a checkpoint's `generation_config.json`.
+
+    Raises:
+        CheckpointError: the file is absent or not a JSON object.
+        RequestError: a setting is impossible.
+    """
+    path = directory / "generation_config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read {path} ({error}); copy it from the released checkpoint."
+        ) from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object; copy it from the checkpoint.")
+    # The file may hold more settings of the upstream generation loop, none of which apply here.
+    known = {f.name for f in fields(SamplingParams)}
+    return SamplingParams().merge({k: v for k, v in data.items() if k in known})
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None:
+        return secrets.randbelow(MAX_SEED + 1)
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed <= MAX_SEED:
+        raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
+    return int(seed)
