@@ -3,7 +3,15 @@
 import importlib.util
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from convert.faults import Faults
+from convert.models import build_model
+from convert.rules import plan
+from qtts_jax.functional import abstract
+from qtts_jax.io.checkpoint import flatten_params
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = ("base", "custom_voice", "voice_design")
@@ -15,6 +23,18 @@ def load_detweights():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def released_params(data, module, config, detweights, seed):
+    """Weights of a config at released widths by the converter's table, with no file between."""
+    model = build_model(data, "released")
+    arrays = {name: np.empty(shape, np.float32) for name, shape in model.shapes.items()}
+    for part in plan(model.rules, model.shapes, Faults()):
+        view = part.view(arrays[part.target])
+        view[...] = detweights.tensor(seed, part.source, part.shape).reshape(view.shape)
+    tree = abstract(module, config)[1]
+    leaves = [jnp.asarray(arrays[name]) for name in flatten_params(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def assert_close(ours, official, relative=1e-4):

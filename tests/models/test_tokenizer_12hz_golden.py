@@ -7,13 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert.faults import Faults
-from convert.models import build_model
-from convert.rules import plan
-from helpers import GOLDEN, assert_close
+from helpers import GOLDEN, assert_close, released_params
 from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
-from qtts_jax.functional import abstract, bind
-from qtts_jax.io.checkpoint import flatten_params
+from qtts_jax.functional import bind
 from qtts_jax.layers.attention import attention_step
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.speech_tokenizer import SpeechTokenizer
@@ -100,25 +96,12 @@ def test_encoder_intermediates(tokenizer, golden, detweights, item):
     assert_close(frame, file[f"downsample{item}"].swapaxes(1, 2))
 
 
-def released_params(detweights):
-    """Weights of the released sizes by the converter's table, without a file between (682 MB)."""
-    path = GOLDEN / "configs" / "Qwen3-TTS-Tokenizer-12Hz.config.json"
-    data = json.loads(path.read_text())
-    model = build_model(data, "released")
-    parts = plan(model.rules, model.shapes, Faults())
-    arrays = {name: np.empty(shape, np.float32) for name, shape in model.shapes.items()}
-    for part in parts:
-        view = part.view(arrays[part.target])
-        view[...] = detweights.tensor(SEED + 20, part.source, part.shape).reshape(view.shape)
-    config = Tokenizer12HzConfig.from_hf(data)
-    tree = abstract(Tokenizer12Hz, config)[1]
-    leaves = [jnp.asarray(arrays[name]) for name in flatten_params(tree)]
-    return config, jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
 def test_released_sizes(golden, detweights):
     file = golden("real_tok12")
-    config, params = released_params(detweights)
+    path = GOLDEN / "configs" / "Qwen3-TTS-Tokenizer-12Hz.config.json"
+    data = json.loads(path.read_text())
+    config = Tokenizer12HzConfig.from_hf(data)
+    params = released_params(data, Tokenizer12Hz, config, detweights, SEED + 20)
     tokenizer = SpeechTokenizer(config, params, quirks=Quirks12Hz.official())
     (wave,), _ = tokenizer.decode(file["codes"][0].T)
     assert np.abs(wave[::5] - file["wav"]).max() < 1e-4
