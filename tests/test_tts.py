@@ -249,15 +249,42 @@ def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch)
     np.testing.assert_array_equal(told.prompt.text, plain.prompt.text)
 
 
-def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch):
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, rows):
+    """Three rows of different lengths run as four."""
     from qtts_jax.generation import loops
     from qtts_jax.layers import kernels
 
-    request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", seed=5, max_new_tokens=7)
+    requests = [
+        model.prepare_custom_voice(text, "ryan", "english", seed=5 + i, max_new_tokens=7 - i)
+        for i, text in enumerate((TEXTS * 2)[:rows])
+    ]
     codes = {}
     for backend in ("plain", "interpret"):
         monkeypatch.setattr(kernels, "override", backend)
         # The backend is chosen while tracing, so each needs programs of its own.
         monkeypatch.setattr(loops, "programs", loops.Programs)
-        codes[backend] = model.synthesize([request])[0].codes
-    np.testing.assert_array_equal(codes["interpret"], codes["plain"])
+        codes[backend] = [s.codes for s in model.synthesize(requests)]
+    for fused, plain in zip(codes["interpret"], codes["plain"], strict=True):
+        np.testing.assert_array_equal(fused, plain)
+
+
+@pytest.mark.slow
+def test_int8_weights_stay_close_and_the_kernels_agree(model, monkeypatch):
+    from qtts_jax.generation import loops
+    from qtts_jax.layers import kernels
+    from qtts_jax.layers.quantized import quantize_params
+    from qtts_jax.models.tts_model import TTSModel
+
+    params = quantize_params(TTSModel, model.config, model.params, "int8")
+    request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", seed=5, max_new_tokens=4)
+    session = loops.Session(model.config, params, [request])
+    exact = loops.Session(model.config, model.params, [request])
+    error = np.linalg.norm(session.state.hidden - exact.state.hidden)
+    assert 0 < error < 0.1 * np.linalg.norm(exact.state.hidden)
+    codes = []
+    for backend in ("plain", "interpret"):
+        monkeypatch.setattr(kernels, "override", backend)
+        monkeypatch.setattr(loops, "programs", loops.Programs)
+        codes.append(loops.generate_codes(loops.Session(model.config, params, [request]))[0])
+    np.testing.assert_array_equal(*codes)

@@ -16,7 +16,7 @@ import numpy as np
 from qtts_jax.config import RESERVED_CODEC_IDS, TalkerConfig
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.layers import kernels
-from qtts_jax.layers.decode_kernels import select
+from qtts_jax.layers.decoding.select import select
 
 # Generation never stops in its first two frames (the official min_new_tokens).
 MIN_FRAMES = 2
@@ -136,8 +136,8 @@ def choose(logits: jax.Array, noise: jax.Array, sampler: Sampler, method: Method
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     backend = kernels.decode_backend(logits.shape[0], 1)
     if method.partial and backend != "plain":
-        settings = (sampler.temperature[0], sampler.top_k[0], sampler.do_sample[0])
-        return select(logits[0], noise[0], *settings, interpret=backend == "interpret")[None]
+        settings = (sampler.temperature, sampler.top_k, sampler.do_sample)
+        return select(logits, noise, *settings, interpret=backend == "interpret")
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     drawn = jnp.argmax(filter_logits(logits, sampler, method) + noise, axis=-1).astype(jnp.int32)
     return jnp.where(sampler.do_sample, drawn, best)

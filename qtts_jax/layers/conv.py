@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from qtts_jax.layers import kernels
 from qtts_jax.layers.param import constant, fan_in, param
 
 
@@ -122,6 +123,8 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.groups == self.in_channels == kernel.shape[2]:
             y = depthwise(x, kernel[:, 0], self.stride, self.dilation)
+        elif self.dilation > self.stride == self.groups and kernels.dilation_as_grid():
+            y = dilated_as_grid(x, kernel, self.dilation)
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -149,6 +152,26 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
     for i in range(1, kernel.shape[0]):
         y += x[:, i * dilation : i * dilation + last : stride] * kernel[i]
     return y
+
+
+def dilated_as_grid(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
+    """A dilated convolution as one without: time is folded to [T / d, d], taps stand in columns.
+
+    On an H100 the library's kernels for dilated convolutions take 1.5 times as long.
+
+    Args:
+        x: [B, T, C].
+        kernel: [k, C, C'].
+    """
+    steps = x.shape[1] - (kernel.shape[0] - 1) * dilation
+    # What is added at the end reaches only outputs that are cut off again.
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % dilation), (0, 0)))
+    grid = x.reshape(x.shape[0], -1, dilation, x.shape[2])
+    layout = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(
+        grid, kernel[:, None], (1, 1), "VALID", dimension_numbers=layout
+    )
+    return y.reshape(x.shape[0], -1, kernel.shape[2])[:, :steps]
 
 
 class ConvTranspose(nnx.Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 Backend = Literal["plain", "triton", "interpret"]
 
@@ -13,15 +14,38 @@ override: Backend | None = None
 
 
 def decode_backend(rows: int, steps: int) -> Backend:
-    """How one decoding step of `rows` rows and `steps` positions runs; read while tracing.
+    """How attention and sampling of `steps` new positions a row run; read while tracing.
 
-    The fused kernels are for one position of one row, where a layer is bound by the number of
-    kernels, and for one NVIDIA GPU; everything else is the plain path, which XLA compiles.
+    The kernels are for one position a row, where a layer is bound by the number of kernels, and
+    for one NVIDIA GPU; everything else is the plain path, which XLA compiles.
     """
-    if rows != 1 or steps != 1:
+    if steps != 1:
         return "plain"
     if override is not None:
         return override
     if jax.default_backend() != "gpu" or jax.device_count() > 1:
         return "plain"
     return "triton" if "cuda" in jax.devices()[0].client.platform_version.lower() else "plain"
+
+
+def matvec_backend(rows: int) -> Backend:
+    """How products with weights run: by our kernels for one row; in a batch XLA's are better."""
+    return decode_backend(rows, 1) if rows == 1 else "plain"
+
+
+def sequence_backend(steps: int, dtype: Any) -> Literal["plain", "cudnn"]:
+    """How attention over whole training sequences of `steps` positions runs.
+
+    cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame the scores
+    are small, and the plain products are faster than a call for each sequence.
+    """
+    cuda = jax.default_backend() == "gpu" and (
+        "cuda" in jax.devices()[0].client.platform_version.lower()
+    )
+    fits = steps >= 64 and jnp.dtype(dtype).itemsize == 2
+    return "cudnn" if cuda and fits else "plain"
+
+
+def dilation_as_grid() -> bool:
+    """Whether a dilated convolution is better run as a plain one over folded time: on GPUs."""
+    return jax.default_backend() == "gpu"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.layers.param import Initializer, constant, fan_in, normal, param
+from qtts_jax.layers.quantized import dense, matrix, product
 
 Axes = tuple[str | None, ...]
 
@@ -34,14 +34,15 @@ class Linear(nnx.Module):
     ) -> None:
         self.in_shape, self.out_shape = in_shape, out_shape
         init = init or fan_in(math.prod(in_shape))
-        self.kernel = param(rngs, out_shape + in_shape, out_axes + in_axes, init)
+        shape, axes = out_shape + in_shape, out_axes + in_axes
+        self.kernel = param(rngs, shape, axes, init, columns=len(in_shape))
         self.bias = param(rngs, out_shape, out_axes, constant(0.0)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., *in] -> [..., *out]."""
         lead = x.shape[: x.ndim - len(self.in_shape)]
-        kernel = self.kernel[...].reshape(math.prod(self.out_shape), math.prod(self.in_shape))
-        y = jnp.einsum("...i,oi->...o", x.reshape(*lead, kernel.shape[1]), kernel)
+        width = math.prod(self.in_shape)
+        y = product(x.reshape(*lead, width), matrix(self.kernel[...], width))
         y = y.reshape(*lead, *self.out_shape)
         return y if self.bias is None else y + self.bias[...]
 
@@ -50,8 +51,8 @@ class Embedding(nnx.Module):
     """A table [V, D] of rows."""
 
     def __init__(self, entries: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
-        self.table = param(rngs, (entries, width), ("vocab", "embed"), normal(std))
+        self.table = param(rngs, (entries, width), ("vocab", "embed"), normal(std), columns=1)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] int -> [..., D]."""
-        return self.table[...][ids]
+        return dense(self.table[...][ids])

@@ -9,11 +9,20 @@ from flax import nnx
 from qtts_jax.layers.param import constant, param
 
 
-class RMSNorm(nnx.Module):
-    """x / sqrt(mean(x^2) + eps) * scale over the last axis (upstream `Qwen3TTSRMSNorm`).
+def rms_norm(x: jax.Array, scale: jax.Array | None, eps: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis; x itself where there is no scale.
 
     The normalized value is cast back to the input dtype before the scale multiplies it.
     """
+    if scale is None:
+        return x
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    return scale * y.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """`rms_norm` with its scale (upstream `Qwen3TTSRMSNorm`)."""
 
     def __init__(self, width: int, eps: float, *, axis: str = "embed", rngs: nnx.Rngs) -> None:
         self.eps = eps
@@ -21,9 +30,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., D]."""
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
-        return self.scale[...] * y.astype(x.dtype)
+        return rms_norm(x, self.scale[...], self.eps)
 
 
 class LayerNorm(nnx.Module):

@@ -28,7 +28,12 @@ def constant(value: float) -> Initializer:
 
 
 def param(
-    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    init: Initializer,
+    *,
+    columns: int | None = None,
 ) -> nnx.Param:
     """A float32 parameter whose dimensions carry logical names.
 
@@ -38,7 +43,9 @@ def param(
         axes: a logical name (or None) for each dimension; `qtts_jax.sharding` maps the names to
             mesh axes, so a module never mentions a mesh.
         init: (key, shape) -> float32 array.
+        columns: for matrices and tables, how many of the last dimensions an output row has;
+            `qtts_jax.layers.quantized` may then store it in bytes.
     """
     if len(axes) != len(shape):
         raise AssertionError(f"{len(axes)} axis names for the {len(shape)} dimensions of {shape}")
-    return nnx.Param(init(rngs.params(), shape), logical_axes=axes)
+    return nnx.Param(init(rngs.params(), shape), logical_axes=axes, columns=columns)

@@ -10,10 +10,11 @@ from flax import nnx
 
 from qtts_jax.config import CodePredictorConfig
 from qtts_jax.layers import kernels
-from qtts_jax.layers.decode_kernels import norm_matvec
+from qtts_jax.layers.decoding.matvec import norm_matvec
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
+from qtts_jax.layers.quantized import dense
 from qtts_jax.modules.transformer import Transformer
 
 
@@ -33,9 +34,8 @@ class CodePredictor(nnx.Module):
         self.config = c
         width, init = c.transformer.width, normal(c.transformer.init_std)
         books = c.codebooks - 1
-        self.embeddings = param(
-            rngs, (books, c.vocab_size, talker_width), ("codebook", "vocab", "embed"), init
-        )
+        axes = ("codebook", "vocab", "embed")
+        self.embeddings = param(rngs, (books, c.vocab_size, talker_width), axes, init, columns=1)
         self.input_projection = (
             None
             if width == talker_width
@@ -44,7 +44,7 @@ class CodePredictor(nnx.Module):
             )
         )
         self.transformer = Transformer(c.transformer, rngs=rngs)
-        self.heads = param(rngs, (books, c.vocab_size, width), ("codebook", "vocab", "embed"), init)
+        self.heads = param(rngs, (books, c.vocab_size, width), axes, init, columns=1)
 
     def embed(self, codes: jax.Array) -> jax.Array:
         """Sum of the embeddings of codebooks 1..Q-1.
@@ -56,7 +56,7 @@ class CodePredictor(nnx.Module):
             [..., D talker].
         """
         books = jnp.arange(self.config.codebooks - 1)
-        rows = self.embeddings[...][books, jnp.maximum(codes, 0)]
+        rows = dense(self.embeddings[...][books, jnp.maximum(codes, 0)])
         return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
 
     def generate(
@@ -82,20 +82,23 @@ class CodePredictor(nnx.Module):
         def predict(x, state, book):
             y, state = self.transformer.step_blocks(self._project(x), state)
             code = choose(self._logits(y[:, -1], book), book + 1).astype(jnp.int32)
-            return code, embeddings[book, code], state
+            return code, dense(embeddings[book, code]), state
+
+        if kernels.matvec_backend(hidden.shape[0]) != "plain":
+            # The kernels take one position at a time; the first has no code to predict.
+            _, state = self.transformer.step_blocks(self._project(hidden[:, None]), state)
+            code, row, state = predict(first[:, None], state, 0)
+        else:
+            code, row, state = predict(jnp.stack([hidden, first], axis=1), state, 0)
 
         if kernels.decode_backend(hidden.shape[0], 1) != "plain":
-            # The kernels take one position at a time; the first has no code to predict. Unrolled,
-            # positions and books are constants, and nothing but the kernels is left of a step.
-            _, state = self.transformer.step_blocks(self._project(hidden[:, None]), state)
-            row, total, codes = first, jnp.zeros_like(first), []
-            for book in range(books):
+            # Unrolled, positions and books are constants, and nothing but the kernels is left.
+            total, codes = row, [code]
+            for book in range(1, books):
                 code, row, state = predict(row[:, None], state, book)
                 total = total + row
                 codes.append(code)
             return jnp.stack(codes, axis=1), total
-
-        code, row, state = predict(jnp.stack([hidden, first], axis=1), state, 0)
 
         def body(carry, book):
             row, total, state = carry
@@ -116,22 +119,18 @@ class CodePredictor(nnx.Module):
             [B, Q-1, V] float32.
         """
         books = jnp.arange(self.config.codebooks - 2)
-        rows = self.embeddings[...][books, codes[:, :-1]]
+        rows = dense(self.embeddings[...][books, codes[:, :-1]])
         x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
         y = self.transformer(self._project(x))[:, 1:]
-        return jnp.einsum("bqd,qvd->bqv", y, self.heads[...]).astype(jnp.float32)
+        return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)
 
     def _logits(self, x: jax.Array, book: jax.Array | int) -> jax.Array:
         """Final norm and head of one book: x [B, D] before the norm -> [B, V] float32."""
         norm, heads = self.transformer.norm, self.heads[...]
         assert isinstance(norm, RMSNorm)
-        backend = kernels.decode_backend(x.shape[0], 1)
-        if backend == "plain":
-            return jnp.einsum("bd,vd->bv", norm(x), heads[book]).astype(jnp.float32)
-        logits = norm_matvec(
-            x[0], norm.scale[...], heads, norm.eps, book=book, interpret=backend == "interpret"
-        )
-        return logits[None].astype(jnp.float32)
+        backend = kernels.matvec_backend(x.shape[0])
+        y = norm_matvec(x, norm.scale[...], heads, norm.eps, book=book, backend=backend)
+        return y.astype(jnp.float32)
 
     def _project(self, x: jax.Array) -> jax.Array:
         return x if self.input_projection is None else self.input_projection(x)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from qtts_jax.config import TalkerConfig
 from qtts_jax.layers import kernels
-from qtts_jax.layers.decode_kernels import norm_matvec
+from qtts_jax.layers.decoding.matvec import norm_matvec
 from qtts_jax.layers.linear import Embedding, Linear
 from qtts_jax.layers.param import normal
 from qtts_jax.modules.transformer import Transformer, TransformerState
@@ -67,10 +67,8 @@ class Talker(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden [..., D] -> float32 logits over the codec vocabulary [..., V]."""
-        backend = kernels.decode_backend(hidden.size // hidden.shape[-1], 1)
-        if backend == "plain":
-            return self.codec_head(hidden).astype(jnp.float32)
-        kernel = self.codec_head.kernel[...]
-        flat = hidden.reshape(-1)
-        y = norm_matvec(flat, None, kernel, 0.0, interpret=backend == "interpret")
+        width = hidden.shape[-1]
+        flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]
+        backend = kernels.matvec_backend(flat.shape[0])
+        y = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)

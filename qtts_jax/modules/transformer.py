@@ -11,11 +11,13 @@ from flax import nnx
 from qtts_jax.config import TransformerConfig
 from qtts_jax.layers import kernels
 from qtts_jax.layers.attention import Attention, AttentionStep, KeyValues, attention_step
-from qtts_jax.layers.decode_kernels import BlockWeights, layer_step
+from qtts_jax.layers.decoding.attention import attention
+from qtts_jax.layers.decoding.matvec import matvec_add, norm_gate_up, norm_matvec
 from qtts_jax.layers.ffn import GeluFFN, SwiGLU
 from qtts_jax.layers.norm import LayerNorm, RMSNorm
 from qtts_jax.layers.param import constant, param
-from qtts_jax.layers.rope import rotation
+from qtts_jax.layers.quantized import matrix
+from qtts_jax.layers.rope import Rotation, rotation
 
 
 def make_norm(c: TransformerConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
@@ -50,22 +52,36 @@ class Block(nnx.Module):
             x = x + (y if self.ffn_scale is None else self.ffn_scale[...] * y)
         return x, state
 
+    def decode(
+        self, x: jax.Array, state: KeyValues, turn: Rotation, position: jax.Array
+    ) -> tuple[jax.Array, KeyValues]:
+        """`step` over one position a row, in few device programs (`layers.decoding`).
 
-def block_weights(block: Block) -> BlockWeights:
-    """The arrays of a block as the decoding kernels take them."""
-    attention, ffn = block.attention, block.ffn
-    assert isinstance(ffn, SwiGLU)
-    q_norm, k_norm = attention.q_norm, attention.k_norm
-    return BlockWeights(
-        attention_norm=block.attention_norm.scale[...],
-        qkv=attention.qkv.kernel[...],
-        q_norm=None if q_norm is None else q_norm.scale[...],
-        k_norm=None if k_norm is None else k_norm.scale[...],
-        out=attention.out.kernel[...],
-        ffn_norm=block.ffn_norm.scale[...],
-        gate_up=ffn.gate_up.kernel[...],
-        down=ffn.down.kernel[...],
-    )
+        Args:
+            x: [B, D].
+            turn: rotation of the new positions, [B, 1, h/2].
+            position: [B], how many positions each row has seen.
+
+        Returns:
+            [B, D] and the state.
+        """
+        mix, ffn = self.attention, self.ffn
+        assert isinstance(ffn, SwiGLU)
+        (rows, width), eps = x.shape, self.attention_norm.eps
+        backend, product = kernels.decode_backend(rows, 1), kernels.matvec_backend(rows)
+        qkv, out = mix.qkv.kernel[...], mix.out.kernel[...]
+        with jax.named_scope("attention"):
+            scale = self.attention_norm.scale[...]
+            y = norm_matvec(x, scale, matrix(qkv, width), eps, backend=product)
+            y = y.reshape(rows, *qkv.shape[:-1])
+            scales = (None if n is None else n.scale[...] for n in (mix.q_norm, mix.k_norm))
+            y, *cache = attention(y, *scales, turn, *state, position, eps, backend=backend)
+            y = y.reshape(rows, -1)
+            x = matvec_add(y, matrix(out, y.shape[1]), x, backend=product)
+        with jax.named_scope("ffn"):
+            gate_up, down = ffn.gate_up.kernel[...], ffn.down.kernel[...]
+            y = norm_gate_up(x, self.ffn_norm.scale[...], gate_up, eps, backend=product)
+            return matvec_add(y, down, x, backend=product), KeyValues(*cache)
 
 
 class TransformerState(NamedTuple):
@@ -120,10 +136,9 @@ class Transformer(nnx.Module):
         self, x: jax.Array, state: TransformerState, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, TransformerState]:
         """As `step`, without the final norm."""
-        if lengths is None and self._has_kernels():
-            backend = kernels.decode_backend(*x.shape[:2])
-            if backend != "plain":
-                return self._step_one(x, state, backend == "interpret")
+        one = lengths is None and x.shape[1] == 1 and self._has_kernels()
+        if one and kernels.decode_backend(*x.shape[:2]) != "plain":
+            return self._decode(x, state)
         slots = state.layers[0].keys.shape[1]
         shared = attention_step(self.config, state.position, x.shape[1], slots, lengths)
         layers = []
@@ -140,29 +155,15 @@ class Transformer(nnx.Module):
         known = c.norm == "rms" and c.ffn == "swiglu" and c.layer_scale is None
         return known and c.window is None and c.head_dim & (c.head_dim - 1) == 0
 
-    def _step_one(
-        self, x: jax.Array, state: TransformerState, interpret: bool
-    ) -> tuple[jax.Array, TransformerState]:
-        """One position of one row through the decoding kernels: x [1, 1, D]."""
-        c = self.config
-        turn = rotation(state.position[:, None], c.head_dim, c.rope_theta)
-        cos, sin, position = turn.cos[0, 0], turn.sin[0, 0], state.position[0]
-        y, layers = x[0, 0], []
+    def _decode(self, x: jax.Array, state: TransformerState) -> tuple[jax.Array, TransformerState]:
+        """One position a row through the decoding kernels: x [B, 1, D]."""
+        turn = rotation(state.position[:, None], self.config.head_dim, self.config.rope_theta)
+        y, layers = x[:, 0], []
         for i, (layer, cache) in enumerate(zip(self.layers, state.layers, strict=True)):
             with jax.named_scope(f"layer_{i}"):
-                y, keys, values = layer_step(
-                    y,
-                    block_weights(layer),
-                    cache.keys[0],
-                    cache.values[0],
-                    cos,
-                    sin,
-                    position,
-                    c.norm_eps,
-                    interpret=interpret,
-                )
-            layers.append(KeyValues(keys[None], values[None]))
-        return y[None, None], TransformerState(tuple(layers), state.position + 1)
+                y, cache = layer.decode(y, cache, turn, state.position)
+            layers.append(cache)
+        return y[:, None], TransformerState(tuple(layers), state.position + 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """A whole sequence [B, T, D] from a fresh state."""

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from contract import verify_streaming
+from qtts_jax.layers import kernels
 from qtts_jax.layers.conv import Conv, ConvTranspose, depthwise
 
 RNG = np.random.default_rng(0)
@@ -157,3 +158,15 @@ def test_transposed_conv_adds_each_input_to_its_outputs(kernel, stride):
 def test_transposed_conv_streams(kernel, stride):
     layer = randomized(ConvTranspose(3, 2, kernel, stride=stride, rngs=nnx.Rngs(0)))
     verify_streaming(layer, normal(2, 9, 3))
+
+
+@pytest.mark.parametrize("dilation", [3, 9])
+@pytest.mark.parametrize("steps", [1, 4, 18])
+def test_a_dilated_convolution_over_folded_time_is_the_same(monkeypatch, dilation, steps):
+    conv = Conv(6, 5, 7, dilation=dilation, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, steps, 6))
+    state = jax.random.normal(jax.random.key(2), (2, conv.memory, 6))
+    plain, _ = conv.step(x, state)
+    monkeypatch.setattr(kernels, "dilation_as_grid", lambda: True)
+    folded, _ = conv.step(x, state)
+    np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,61 @@
+"""Models of released sizes with random weights, made on the device: they cost what real ones do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qtts_jax import QwenTTS, SpeechTokenizer, embedded
+from qtts_jax.functional import abstract
+from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.text import TextTokenizer
+from qtts_jax.layers.quantized import Weights, quantizer
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+
+SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
+
+
+def random_params(module: Any, config: Any, dtype: Any, weights: Weights | None = None) -> Any:
+    """Random parameters in `dtype`, made on the device, one small program for every shape.
+
+    Args:
+        weights: how matrices and tables are stored, each as soon as it is made.
+    """
+    draw = jax.jit(
+        lambda key, shape, std: (std * jax.random.normal(key, shape)).astype(dtype),
+        static_argnums=(1, 2),
+    )
+    store = (lambda path, x: x) if weights is None else quantizer(module, config, weights)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract(module, config)[1])
+    ones = ("scale", "usage", "initialized")
+    made = []
+    for i, (keys, x) in enumerate(leaves):
+        path = tuple(str(key.key) for key in keys)
+        ready = path[-1] in ones
+        leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
+        # One at a time, so that memory never holds a matrix twice.
+        made.append(jax.block_until_ready(store(path, leaf)))
+    return jax.tree.unflatten(tree, made)
+
+
+def build(size: str, dtype: Any, weights: Weights | None = None) -> QwenTTS:
+    """A checkpoint of a released size ("0.6B", "1.7B", or "tiny") that never ends an utterance."""
+    config = tts_12hz(SIZES.get(size, "0b6"), "custom_voice")
+    speech = tokenizer_12hz()
+    if size == "tiny":
+        config, speech = tiny(config), tiny_tokenizer(speech)
+    params = random_params(TTSModel, config, dtype, weights)
+    head = params["talker"]["codec_head"]
+    # A logit of 0 is far outside the top 50 of 2048 random ones.
+    head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
+    return QwenTTS(
+        config,
+        params,
+        SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype)),
+        TextTokenizer.from_dir(embedded.DIRECTORY),
+        SamplingParams(max_new_tokens=8192),
+    )
