@@ -5,31 +5,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.computed import Computed
 from convert.rules import Rule, Shape
 from convert.tokenizer_12hz_rules import tokenizer_12hz_rules
+from convert.tokenizer_25hz_rules import tokenizer_25hz_rules
 from convert.tts_rules import tts_rules
 from qtts_jax.config import TOKENIZER_12HZ, TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.config_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.errors import CheckpointError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params, read_config
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tts_model import TTSModel
 
 TTS = "qwen3_tts"
-# model_type -> module, its configuration, its table
+# model_type -> module, its configuration, its table of rules and computed tensors
 _MODELS: dict[str, tuple[Any, Any, Any]] = {
     TTS: (TTSModel, TTSConfig, tts_rules),
     TOKENIZER_12HZ: (Tokenizer12Hz, Tokenizer12HzConfig, tokenizer_12hz_rules),
+    TOKENIZER_25HZ: (Tokenizer25Hz, Tokenizer25HzConfig, tokenizer_25hz_rules),
 }
 
 
 @dataclass(frozen=True)
 class Model:
-    """The table of a model and the shape of each of its parameters by path."""
+    """The table of a model and the shape of each of its parameters by path.
+
+    `computed` are the torch tensors that fill no parameter.
+    """
 
     rules: list[Rule]
     shapes: dict[str, Shape]
+    computed: list[Computed]
 
 
 def is_tokenizer(config: Mapping[str, Any]) -> bool:
@@ -55,7 +64,12 @@ def build_model(config: Mapping[str, Any], where: str) -> Model:
         raise CheckpointError(
             f"{where} has model_type {kind!r}; supported are {', '.join(sorted(_MODELS))}."
         )
-    module, config_class, rules = _MODELS[kind]
+    module, config_class, table = _MODELS[kind]
     ours = config_class.from_hf(config)
     tree = abstract(module, ours)[1]
-    return Model(rules(ours), {k: tuple(v.shape) for k, v in flatten_params(tree).items()})
+    entries: list[Rule | Computed] = table(ours)
+    return Model(
+        rules=[entry for entry in entries if isinstance(entry, Rule)],
+        shapes={k: tuple(v.shape) for k, v in flatten_params(tree).items()},
+        computed=[entry for entry in entries if isinstance(entry, Computed)],
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.computed import Computed
 from convert.faults import Faults
 from convert.folders import checkpoint_folders, copy_side_files
 from convert.models import read_model
@@ -57,12 +58,14 @@ def to_orbax(
 
 
 def read_mapping(source: Path) -> dict[str, dict[str, Parameter]]:
-    """Folder -> path of each parameter -> how it is filled; reads configs and headers only.
+    """Folder -> path of each parameter -> how it is filled.
+
+    Reads configs and headers, and of the tensors only those that are computed, to check them.
 
     Raises:
         CheckpointError: a damaged or missing file, or all of: torch keys without a place, missing
-            keys, keys of another shape, keys stored twice, parameters not filled, filled twice or
-            filled from different dtypes.
+            keys, keys of another shape, keys stored twice, computed tensors of other values,
+            parameters not filled, filled twice or filled from different dtypes.
     """
     if (source / PARAMS).is_dir():
         raise CheckpointError(
@@ -77,10 +80,13 @@ def read_mapping(source: Path) -> dict[str, dict[str, Parameter]]:
     return mapping
 
 
-def torch_parts(source: Path) -> dict[str, list[Part]]:
+def torch_parts(source: Path) -> dict[str, list[Part | Computed]]:
     """Folder -> the places of its torch tensors; raises as `read_mapping`."""
     return {
-        folder: [part for parameter in parameters.values() for part, _ in parameter.filling]
+        folder: [
+            *(part for parameter in parameters.values() for part, _ in parameter.filling),
+            *read_model(source / folder).computed,
+        ]
         for folder, parameters in read_mapping(source).items()
     }
 
@@ -96,8 +102,11 @@ def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
             stored[name] = tensor
 
     parts = plan(model.rules, model.shapes, faults)
-    for name in sorted(stored.keys() - {part.source for part in parts}):
+    known = {part.source for part in parts} | {table.source for table in model.computed}
+    for name in sorted(stored.keys() - known):
         faults.add("keys have no place in the model", name)
+    for table in model.computed:
+        _check_computed(table, stored.get(table.source), faults)
     parameters = {name: Parameter(shape, []) for name, shape in model.shapes.items()}
     for part in parts:
         if part.source not in stored:
@@ -105,13 +114,28 @@ def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
             continue
         tensor = stored[part.source]
         if tensor.shape != part.shape:
-            faults.add(
-                "keys have another shape",
-                f"{part.source} {list(tensor.shape)} (expected {list(part.shape)})",
-            )
+            _other_shape(part, tensor, faults)
         else:
             parameters[part.target].filling.append((part, tensor))
     for name, parameter in parameters.items():
         if len(dtypes := {str(tensor.dtype) for _, tensor in parameter.filling}) > 1:
             faults.add("parameters mix dtypes", f"{name} ({', '.join(sorted(dtypes))})")
     return parameters
+
+
+def _check_computed(table: Computed, tensor: Tensor | None, faults: Faults) -> None:
+    if tensor is None:
+        faults.add("keys are missing", f"{table.source} (for {table.describe()})")
+        return
+    if tensor.shape != table.shape:
+        _other_shape(table, tensor, faults)
+        return
+    values = np.empty(tensor.shape, tensor.dtype)
+    tensor.read_into(values)
+    if not table.agrees(values):
+        faults.add("computed tables have other values than their formula", table.source)
+
+
+def _other_shape(part: Part | Computed, tensor: Tensor, faults: Faults) -> None:
+    expected = f"(expected {list(part.shape)})"
+    faults.add("keys have another shape", f"{part.source} {list(tensor.shape)} {expected}")

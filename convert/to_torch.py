@@ -1,8 +1,10 @@
 """Orbax -> released layout (safetensors), one parameter at a time."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+from convert.computed import Computed
 from convert.faults import Faults
 from convert.folders import checkpoint_folders, copy_side_files
 from convert.models import read_model
@@ -31,7 +33,7 @@ def to_torch(
     report(f"wrote {destination}")
 
 
-def read_mapping(source: Path) -> dict[str, list[Part]]:
+def read_mapping(source: Path) -> dict[str, list[Part | Computed]]:
     """Folder -> the torch tensors to write; reads configs and metadata only.
 
     Raises:
@@ -46,7 +48,7 @@ def read_mapping(source: Path) -> dict[str, list[Part]]:
     return mapping
 
 
-def _map_folder(folder: Path, faults: Faults) -> list[Part]:
+def _map_folder(folder: Path, faults: Faults) -> list[Part | Computed]:
     stored, model = stored_params(folder), read_model(folder)
     for name in sorted(stored.keys() - model.shapes.keys()):
         faults.add("parameters have no place in the model", name)
@@ -58,17 +60,27 @@ def _map_folder(folder: Path, faults: Faults) -> list[Part]:
                 "parameters have another shape",
                 f"{name} {list(stored[name].shape)} (expected {list(shape)})",
             )
-    return plan(model.rules, model.shapes, faults)
+    return [*plan(model.rules, model.shapes, faults), *model.computed]
 
 
-def _write(folder: Path, path: Path, parts: list[Part]) -> None:
+def _write(folder: Path, path: Path, parts: list[Part | Computed]) -> None:
     stored = stored_params(folder)
-    layout = {part.source: (part.shape, stored[part.target].dtype) for part in parts}
+    tables = [part for part in parts if isinstance(part, Computed)]
     by_target: dict[str, list[Part]] = {}
     for part in parts:
-        by_target.setdefault(part.target, []).append(part)
-    require_space(path.parent, sum(leaf.size * leaf.dtype.itemsize for leaf in stored.values()))
+        if isinstance(part, Part):
+            by_target.setdefault(part.target, []).append(part)
+    # A checkpoint that has computed tensors has one type; parameters that training keeps wider
+    # do not lead.
+    dtype = min((leaf.dtype for leaf in stored.values()), key=lambda kind: kind.itemsize)
+    layout = {table.source: (table.shape, dtype) for table in tables}
+    for target, places in by_target.items():
+        layout |= {part.source: (part.shape, stored[target].dtype) for part in places}
+    size = sum(math.prod(shape) * kind.itemsize for shape, kind in layout.values())
+    require_space(path.parent, size)
     with write_file(path, layout) as file:
+        for table in tables:
+            file.write(table.source, table.make().astype(dtype))
         for name, array in iterate_params(folder):
             for part in by_target[name]:
                 file.write(part.source, part.view(array))

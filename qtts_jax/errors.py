@@ -23,3 +23,7 @@ class TextError(QTTSError, ValueError):
 
 class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
+
+
+class TrainingError(QTTSError, RuntimeError):
+    """Training cannot go on (values that are not finite, divergence, data that does not fit)."""

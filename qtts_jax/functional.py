@@ -18,6 +18,19 @@ from flax import nnx
 Params = dict[str, Any]
 
 
+class _OneKey:
+    """Stands for `nnx.Rngs` where no value is computed; its counters cost seconds a model."""
+
+    def params(self) -> jax.Array:
+        """Always the same key."""
+        return jax.random.key(0)
+
+
+def shapes_of(build: Callable[..., nnx.Module], *args: Any) -> Any:
+    """The module `build(*args, rngs=...)` with `jax.ShapeDtypeStruct` for parameters."""
+    return nnx.eval_shape(lambda: build(*args, rngs=_OneKey()))
+
+
 @functools.lru_cache(maxsize=64)
 def abstract(module: Callable[..., nnx.Module], config: Any) -> tuple[nnx.GraphDef, Params]:
     """Structure and parameter shapes of `module(config, rngs=...)`, without allocating memory.
@@ -25,14 +38,13 @@ def abstract(module: Callable[..., nnx.Module], config: Any) -> tuple[nnx.GraphD
     Returns:
         The graph definition (static) and a nested dict of `jax.ShapeDtypeStruct`.
     """
-    model = nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(model)
+    graphdef, state = nnx.split(shapes_of(module, config))
     return graphdef, nnx.to_pure_dict(state)
 
 
 def logical_axes(module: Callable[..., nnx.Module], config: Any) -> Params:
     """The logical axis names of every parameter, as a nested dict of tuples."""
-    state = nnx.state(nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0))))
+    state = nnx.state(shapes_of(module, config))
     return nnx.to_pure_dict(
         jax.tree.map(
             lambda v: v.get_metadata()["logical_axes"],

@@ -137,6 +137,23 @@ class Fields:
             raise ConfigError(f"{self._where}.{name} must hold whole numbers, not {value!r}.")
         return tuple(value)
 
+    def integer_lists(self, name: str, default: Any = REQUIRED) -> tuple[tuple[int, ...], ...]:
+        """A list of lists of whole numbers, as tuples."""
+        value = self._get(name, default, (list, tuple), "a list of lists of whole numbers")
+        for row in value:
+            whole = isinstance(row, list | tuple) and all(
+                isinstance(v, int) and not isinstance(v, bool) for v in row
+            )
+            if not whole:
+                raise ConfigError(
+                    f"{self._where}.{name} must hold lists of whole numbers, not {value!r}."
+                )
+        return tuple(tuple(row) for row in value)
+
+    def boolean(self, name: str, default: Any = REQUIRED) -> bool:
+        """True or false."""
+        return self._get(name, default, (bool,), "true or false")
+
     def mapping(self, name: str, default: Any = REQUIRED) -> Any:
         """A JSON object (or the default)."""
         return self._get(name, default, (Mapping,), "a JSON object")

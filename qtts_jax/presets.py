@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from qtts_jax.config import (
     TOKENIZER_12HZ,
@@ -22,6 +23,7 @@ from qtts_jax.config_12hz import (
     QuantizerConfig,
     Tokenizer12HzConfig,
 )
+from qtts_jax.config_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 
 LANGUAGES = (
     ("chinese", 2055),
@@ -107,6 +109,34 @@ def tts_12hz(size: str, model_type: str) -> TTSConfig:
     )
 
 
+def tts_25hz(size: str, model_type: str) -> TTSConfig:
+    """A 25 Hz talker: one codebook of 32768 and a linear head, no code predictor (section 3.1).
+
+    None was published. The networks are those of the 12 Hz talkers of the same size; the reserved
+    codec ids keep their order and move up behind the larger codebook, as between the official
+    class defaults (4096 codes) and the released files (2048).
+    """
+    config = tts_12hz(size, model_type)
+    c, entries = config.talker, 32768
+    shift = entries - c.codebook_size
+
+    def moved(pairs: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+        return tuple((name, i + shift) for name, i in pairs)
+
+    ids = ("pad_id", "bos_id", "eos_id", "think_id", "nothink_id", "think_bos_id", "think_eos_id")
+    talker = replace(
+        c,
+        code_predictor=None,
+        vocab_size=c.vocab_size + shift,
+        codebooks=1,
+        languages=moved(c.languages),
+        speakers=moved(c.speakers),
+        positions_per_second=25,
+        **{name: getattr(c, name) + shift for name in ids},
+    )
+    return replace(config, tokenizer_type=TOKENIZER_25HZ, talker=talker)
+
+
 def tokenizer_12hz() -> Tokenizer12HzConfig:
     """The released 12 Hz tokenizer (170.6 M parameters, 12.5 frames a second, 2200 bit/s)."""
     encoder = TransformerConfig(
@@ -171,13 +201,46 @@ def tokenizer_12hz() -> Tokenizer12HzConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TTSConfig | Tokenizer12HzConfig]] = {
+def tokenizer_25hz_class_defaults() -> Tokenizer25HzConfig:
+    """The default values of the official configuration classes of the 25 Hz tokenizer.
+
+    Its halves do not fit each other (`Tokenizer25HzConfig.inconsistency`): the decoder is that of
+    a 50 Hz model with 8192 codes. No other values were ever published.
+    """
+    decoder: dict[str, Any] = {"dit_config": {}, "bigvgan_config": {}}
+    data = {"model_type": TOKENIZER_25HZ, "encoder_config": {}, "decoder_config": decoder}
+    return Tokenizer25HzConfig.from_hf(data)
+
+
+def tokenizer_25hz() -> Tokenizer25HzConfig:
+    """The class defaults with what makes them a 25 Hz tokenizer of 32768 codes (375 bit/s).
+
+    Attention blocks of 32 mel frames are the packets of 8 codes of the paper (Table 2).
+    """
+    config = tokenizer_25hz_class_defaults()
+    dit = replace(config.decoder.dit, code_entries=32769, repeats=4, block=32)
+    decoder = replace(config.decoder, dit=dit)
+    return replace(
+        config,
+        decoder=decoder,
+        input_sample_rate=config.encoder.sample_rate,
+        decode_upsample_rate=decoder.samples_per_code,
+        encode_downsample_rate=config.encoder.samples_per_code,
+    )
+
+
+PRESETS: dict[str, Callable[[], TTSConfig | Tokenizer12HzConfig | Tokenizer25HzConfig]] = {
     "Qwen3-TTS-12Hz-0.6B-Base": lambda: tts_12hz("0b6", "base"),
     "Qwen3-TTS-12Hz-0.6B-CustomVoice": lambda: tts_12hz("0b6", "custom_voice"),
     "Qwen3-TTS-12Hz-1.7B-Base": lambda: tts_12hz("1b7", "base"),
     "Qwen3-TTS-12Hz-1.7B-CustomVoice": lambda: tts_12hz("1b7", "custom_voice"),
     "Qwen3-TTS-12Hz-1.7B-VoiceDesign": lambda: tts_12hz("1b7", "voice_design"),
     "Qwen3-TTS-Tokenizer-12Hz": tokenizer_12hz,
+    "Qwen3-TTS-Tokenizer-25Hz": tokenizer_25hz,
+    "Qwen3-TTS-25Hz-0.6B": lambda: tts_25hz("0b6", "base"),
+    "Qwen3-TTS-25Hz-0.6B-CustomVoice": lambda: tts_25hz("0b6", "custom_voice"),
+    "Qwen3-TTS-25Hz-1.7B": lambda: tts_25hz("1b7", "base"),
+    "Qwen3-TTS-25Hz-1.7B-CustomVoice": lambda: tts_25hz("1b7", "custom_voice"),
 }
 
 
@@ -246,5 +309,47 @@ def tiny_tokenizer(config: Tokenizer12HzConfig) -> Tokenizer12HzConfig:
             quantizer=replace(decoder.quantizer, width=16, model_width=32),
             latent_width=48,
             decoder_width=64,
+        ),
+    )
+
+
+def tiny_tokenizer_25hz(config: Tokenizer25HzConfig) -> Tokenizer25HzConfig:
+    """The 25 Hz tokenizer at a size that runs in milliseconds on a CPU; all rates stay."""
+    encoder, dit, vocoder = config.encoder, config.decoder.dit, config.decoder.vocoder
+    reference = replace(
+        dit.reference_encoder,
+        embedding_dim=8,
+        channels=(8, 8, 8, 8, 24),
+        attention_channels=4,
+        se_channels=4,
+    )
+    small = replace(
+        dit,
+        width=32,
+        layers=4,
+        heads=2,
+        head_dim=16,
+        code_width=12,
+        # Half way and at both ends, as in the large network.
+        look_ahead_layers=(1,),
+        look_back_layers=(0, 3),
+        xvector_width=10,
+        reference_encoder=reference,
+    )
+    return replace(
+        config,
+        encoder=replace(
+            encoder,
+            width=32,
+            heads=2,
+            layers=3,
+            quantizer_layer=2,
+            codebook_width=32,
+            output_width=24,
+        ),
+        decoder=replace(
+            config.decoder,
+            dit=small,
+            vocoder=replace(vocoder, width=2 ** len(vocoder.upsample_rates)),
         ),
     )

@@ -6,15 +6,18 @@ import os
 import shutil
 from pathlib import Path
 
-# Before JAX is imported: every worker shares compiled programs with later runs.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache" / "tests")
-)
+# Before JAX is imported: every worker shares compiled programs with later runs. A limit of the size
+# makes JAX lock the folder; without, one worker may read what another has half written, and crash.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = Path(__file__).parents[1] / ".jax_cache" / "locked"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(20 << 30)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import numpy as np
 import pytest
 
+from checkpoint_25hz import shrink_tokenizer, write_released
 from convert.to_orbax import to_orbax
 from helpers import CHECKPOINTS, GOLDEN, load_detweights
 from qtts_jax import QwenTTS
@@ -38,9 +41,12 @@ def golden():
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory, detweights):
-    """A folder with `base`, `custom_voice` and `voice_design` in the released layout; read only."""
+    """A folder with the golden checkpoints in the released layout; read only.
+
+    `base`, `custom_voice` and `voice_design` are whole, `tokenizer_25hz` is a tokenizer alone.
+    """
     folder = tmp_path_factory.mktemp("released")
-    for name in CHECKPOINTS:
+    for name in (*CHECKPOINTS, "tokenizer_25hz"):
         shutil.copytree(GOLDEN / "ckpt" / name, folder / name, copy_function=shutil.copyfile)
     detweights.materialize(folder)
     return folder
@@ -70,3 +76,19 @@ def tts(converted):
         )
 
     return load
+
+
+@pytest.fixture(scope="session")
+def converted_25hz(tmp_path_factory, detweights):
+    """`converted_25hz(kind)`: a small 25 Hz checkpoint after conversion; read only."""
+    folder = tmp_path_factory.mktemp("25hz")
+
+    @functools.cache
+    def convert(kind, overrides):
+        name = "_".join([kind, *(f"{key}{value}" for key, value in overrides)])
+        write_released(kind, folder / f"released_{name}", detweights, overrides)
+        to_orbax(folder / f"released_{name}", folder / name)
+        shrink_tokenizer(folder / name / "speech_tokenizer")
+        return folder / name
+
+    return lambda kind, overrides=(): convert(kind, overrides)

@@ -41,6 +41,8 @@ _DATA_FILE_BYTES = 64 << 20
 _SLICE_BYTES = 64 << 20
 # Small arrays are written and read together, because every call has its price.
 _BATCH_BYTES = 32 << 20
+# What is on its way from the disk to the devices at a time; a larger array goes alone.
+_IN_FLIGHT_BYTES = 256 << 20
 _NAMES_SHOWN = 20
 
 
@@ -78,7 +80,7 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
         """Make, write and drop each batch in turn; nothing is left to wait for."""
-        for batch in _batches([value.nbytes for value in values]):
+        for batch in _batches([value.nbytes for value in values], _BATCH_BYTES):
             arrays = [values[i].load() for i in batch]
             commits = await super().serialize(
                 arrays, [infos[i] for i in batch], [args[i] for i in batch]
@@ -121,11 +123,11 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
         return await super().deserialize(infos, args)
 
 
-def _batches(sizes: Sequence[int]) -> Iterator[range]:
-    """Consecutive indices whose sizes sum to at most `_BATCH_BYTES`, or one larger item alone."""
+def _batches(sizes: Sequence[int], limit: int) -> Iterator[range]:
+    """Consecutive indices whose sizes sum to at most `limit`, or one larger item alone."""
     start, total = 0, 0
     for i, size in enumerate(sizes):
-        if i > start and total + size > _BATCH_BYTES:
+        if i > start and total + size > limit:
             yield range(start, i)
             start, total = i, 0
         total += size
@@ -218,7 +220,8 @@ def iterate_params(
     stored = stored_params(directory)
     path = _params_path(Path(directory))
     chosen = list(stored if names is None else names)
-    for batch in _batches([stored[n].size * stored[n].dtype.itemsize for n in chosen]):
+    sizes = [stored[n].size * stored[n].dtype.itemsize for n in chosen]
+    for batch in _batches(sizes, _BATCH_BYTES):
         restored = _restore(
             path, {chosen[i]: ocp.RestoreArgs(restore_type=np.ndarray) for i in batch}
         )
@@ -231,6 +234,7 @@ def load_params(
     abstract_tree: Any,
     dtype: Any = None,
     sharding: Any = None,
+    store: Callable[[tuple[str, ...], jax.Array], Any] | None = None,
 ) -> Any:
     """Restore the parameters of a checkpoint folder into the structure of `abstract_tree`.
 
@@ -242,9 +246,10 @@ def load_params(
         sharding: one `jax.sharding.Sharding` for all, or a tree of them like `abstract_tree`; each
             array is read straight onto its devices. None: the leaf's own sharding, or else the
             first device.
+        store: (path, array) -> what to keep of it, asked as arrays arrive; None keeps them.
 
     Returns:
-        A tree like `abstract_tree` of `jax.Array`.
+        A tree like `abstract_tree` of `jax.Array`, or of what `store` made.
 
     Raises:
         CheckpointError: no checkpoint, a torch checkpoint, a damaged one, or names and shapes that
@@ -255,18 +260,30 @@ def load_params(
     wanted = flatten_params(abstract_tree)
     _check_match(directory, stored, wanted)
     shardings = _shardings(wanted, sharding)
-    restored = _restore(
-        path,
-        {
-            name: ocp.ArrayRestoreArgs(
-                dtype=dtype if jnp.issubdtype(stored[name].dtype, jnp.floating) else None,
-                sharding=shardings[name],
-                restore_type=jax.Array,
-            )
-            for name in wanted
-        },
-    )
-    return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[n] for n in wanted])
+    types = {
+        name: leaf.dtype
+        if dtype is None or not jnp.issubdtype(leaf.dtype, jnp.floating)
+        else jnp.dtype(dtype)
+        for name, leaf in stored.items()
+    }
+    names = list(wanted)
+    restored: dict[str, Any] = {}
+    sizes = [stored[name].size * types[name].itemsize for name in names]
+    for batch in _batches(sizes, _IN_FLIGHT_BYTES):
+        arrived = _restore(
+            path,
+            {
+                name: ocp.ArrayRestoreArgs(
+                    dtype=types[name], sharding=shardings[name], restore_type=jax.Array
+                )
+                for name in (names[i] for i in batch)
+            },
+        )
+        if store is not None:
+            arrived = {name: store(tuple(name.split("/")), x) for name, x in arrived.items()}
+        # Orbax does not wait for the devices: host copies of everything would pile up.
+        restored |= jax.block_until_ready(arrived)
+    return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[n] for n in names])
 
 
 def _params_path(directory: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,4 +38,11 @@ def npy_bytes(array: np.ndarray) -> bytes:
     """The content of a `.npy` file."""
     content = io.BytesIO()
     np.save(content, array)
+    return content.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of an uncompressed `.npz` file."""
+    content = io.BytesIO()
+    np.savez(content, **dict(arrays))  # type: ignore[arg-type]
     return content.getvalue()

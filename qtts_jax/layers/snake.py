@@ -42,11 +42,22 @@ def sin_squared(x: jax.Array) -> jax.Array:
     return z * ratio * ratio
 
 
+def snake_beta(x: jax.Array, alpha: jax.Array, beta: jax.Array) -> jax.Array:
+    """x + sin(a x)^2 / (b + 1e-9) with a = exp(alpha), b = exp(beta) broadcast to x.
+
+    Computed in float32, returned in the dtype of x.
+    """
+    frequency = jnp.exp(alpha.astype(jnp.float32))
+    gain = 1 / (jnp.exp(beta.astype(jnp.float32)) + 1e-9)
+    wide = x.astype(jnp.float32)
+    return (wide + gain * sin_squared(frequency * wide)).astype(x.dtype)
+
+
 class SnakeBeta(nnx.Module):
-    """x + sin(a x)^2 / (b + 1e-9) with a = exp(alpha), b = exp(beta) per channel.
+    """`snake_beta` with a frequency and a magnitude per channel.
 
     Snake (arXiv:2006.08195) with separate frequency and magnitude, both stored as logarithms
-    (BigVGAN's form, upstream `SnakeBeta`). Computed in float32, returned in the dtype of x.
+    (BigVGAN's form, upstream `SnakeBeta`).
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
@@ -55,7 +66,4 @@ class SnakeBeta(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., C] -> [..., C]."""
-        frequency = jnp.exp(self.alpha[...].astype(jnp.float32))
-        gain = 1 / (jnp.exp(self.beta[...].astype(jnp.float32)) + 1e-9)
-        wide = x.astype(jnp.float32)
-        return (wide + gain * sin_squared(frequency * wide)).astype(x.dtype)
+        return snake_beta(x, self.alpha[...], self.beta[...])

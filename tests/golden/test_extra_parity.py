@@ -16,7 +16,7 @@ from qtts_jax import QwenTTS
 from qtts_jax.io.text import TextTokenizer
 
 EXTRA = Path(__file__).resolve().parent / "extra"
-QUICK = {"vd_books5_wide_predictor", "vc_books8"}
+QUICK = {"vd_books5_wide_predictor"}
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SPECS]
 SAMPLING = ("max_new_tokens", "repetition_penalty")
 

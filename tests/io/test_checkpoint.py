@@ -1,6 +1,7 @@
 """Checkpoint folders: parameters survive bit by bit, and every fault has its own message."""
 
 import json
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -241,3 +242,26 @@ def test_too_small_disk_is_refused_before_writing(tmp_path):
     with pytest.raises(CheckpointError, match="MB are needed"):
         save_params(tmp_path / "x", {"x": huge})
     assert list((tmp_path / "x").iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.float32])
+def test_parameters_are_restored_in_bounded_batches(folder, monkeypatch, dtype):
+    """What is in flight is counted in the type of the result; a larger array goes alone."""
+    limit, sizes = 100, []
+    monkeypatch.setattr(checkpoint, "_IN_FLIGHT_BYTES", limit)
+    restore = checkpoint._restore
+
+    def spy(path, restore_args):
+        out = restore(path, restore_args)
+        sizes.append([leaf.nbytes for leaf in out.values()])
+        return out
+
+    monkeypatch.setattr(checkpoint, "_restore", spy)
+    tree = make_tree()
+    loaded = load_params(folder, shapes_of(tree), dtype=dtype)
+    for name, array in flatten_params(tree).items():
+        np.testing.assert_array_equal(flatten_params(loaded)[name], array, err_msg=name)
+    assert sum(map(len, sizes)) == len(flatten_params(tree))
+    assert all(sum(batch) <= limit or len(batch) == 1 for batch in sizes)
+    # No emptier than they must be: neighbours would not fit into one.
+    assert all(sum(a) + b[0] > limit for a, b in pairwise(sizes))

@@ -1,0 +1,178 @@
+"""Encoder of the 25 Hz tokenizer: log-mel windows to codes, one window independent of the other."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.config_25hz import CONV_STRIDE, Encoder25HzConfig
+from qtts_jax.layers.conv import Conv, ConvTranspose, valid_steps
+from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.norm import LayerNorm
+from qtts_jax.layers.param import normal, param
+from qtts_jax.models.tokenizer_25hz.quantizer import VectorQuantizer
+from qtts_jax.modules.whisper_block import NORM_EPS, WhisperBlock, sinusoids
+
+CONV_KERNEL = 3
+
+
+class Encoder25Hz(nnx.Module):
+    """Two convolutions, transformer blocks, downsampling, codebook (upstream `WhisperEncoderVQ`).
+
+    The recording is cut into windows of `config.window` steps of 20 ms. Convolutions, positions
+    and attention start anew in each, so windows are rows of a batch. What lies behind the codebook
+    (`describe`) is what training shapes the codes with; making codes does not need it.
+
+    Mel frames [.., T, M] come with the real frames `lengths` of each row, both T and lengths
+    multiples of `config.frames_per_code`; what lies behind a row's end is never read.
+    """
+
+    def __init__(self, config: Encoder25HzConfig, *, rngs: nnx.Rngs) -> None:
+        c = self.config = config
+        self.conv1 = Conv(c.n_mels, c.width, CONV_KERNEL, rngs=rngs)
+        self.conv2 = Conv(c.width, c.width, CONV_KERNEL, stride=CONV_STRIDE, rngs=rngs)
+        self.layers = nnx.List([WhisperBlock(c.width, c.heads, rngs=rngs) for _ in range(c.layers)])
+        between = (c.width, c.width, c.downsample)
+        scaled = c.downsample > 1
+        self.downsample = Conv(*between, stride=c.downsample, rngs=rngs) if scaled else None
+        self.upsample = ConvTranspose(*between, stride=c.downsample, rngs=rngs) if scaled else None
+        self.quantizer = VectorQuantizer(c, rngs=rngs)
+        embed = ("embed",)
+        self.positioned = (
+            Linear((c.width,), (c.width,), embed, (None,), bias=True, rngs=rngs)
+            if c.positions_after_quantizer
+            else None
+        )
+        self.norm = LayerNorm(c.width, NORM_EPS, rngs=rngs)
+        self.output = Linear((c.width,), (c.output_width,), embed, (None,), bias=True, rngs=rngs)
+        self.ends = param(rngs, (2, c.output_width), (None, None), normal(1.0))
+
+    def hidden(
+        self,
+        mel: jax.Array,
+        lengths: jax.Array,
+        attended: jax.Array | None = None,
+        layers: int | None = None,
+    ) -> jax.Array:
+        """Hidden steps of windows.
+
+        Args:
+            mel: [R, F, M], one window a row, F at most 2 * `config.window`.
+            lengths: [R], real frames of each window.
+            attended: steps whose keys take part in the attention of every window, a scalar; None
+                for those of the window itself. In the official code it is the longest window of
+                the call (`Quirks25Hz.window_mask`).
+            layers: blocks to run; by default those in front of the codebook.
+
+        Returns:
+            [R, F / 2, D], undefined behind the end of a window.
+        """
+        steps, attended = self._steps(lengths, attended)
+        mel = jnp.where(valid_steps(mel, lengths), mel, 0)
+        with jax.named_scope("convolutions"):
+            # A causal convolution read one frame later sees one frame on either side.
+            x = self.conv1(jnp.pad(mel, ((0, 0), (0, 1), (0, 0))))[:, 1:]
+            x = self.conv2(jax.nn.gelu(x, approximate=False))
+            x = jax.nn.gelu(x, approximate=False)
+        x = x + self._positions(x)
+        for block in self.layers[: self.config.quantizer_layer if layers is None else layers]:
+            with jax.named_scope("block"):
+                x = block(x, steps, attended)
+        return x
+
+    def embed(
+        self, mel: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
+    ) -> jax.Array:
+        """What the codebook quantizes.
+
+        Args:
+            mel: [B, T, M], any number of windows of which the last may be shorter.
+            lengths: [B], real frames of each row.
+            attended: as `hidden`.
+
+        Returns:
+            [B, T / frames_per_code, D], undefined behind the end of a row.
+        """
+        batch, frames, n_mels = mel.shape
+        size = CONV_STRIDE * self.config.window
+        windows = -(-frames // size)
+        if windows > 1:
+            mel = jnp.pad(mel, ((0, 0), (0, windows * size - frames), (0, 0)))
+            mel = mel.reshape(batch * windows, size, n_mels)
+            starts = size * jnp.arange(windows)
+            lengths = jnp.clip(lengths[:, None] - starts, 0, size).reshape(-1)
+        x = self.hidden(mel, lengths, attended)
+        x = x if self.downsample is None else self.downsample(x)
+        return x.reshape(batch, -1, x.shape[-1])[:, : frames // self.config.frames_per_code]
+
+    def encode(
+        self, mel: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
+    ) -> jax.Array:
+        """Codes [B, T / frames_per_code] int32; arguments as `embed`."""
+        x = self.embed(mel, lengths, attended)
+        with jax.named_scope("quantizer"):
+            return self.quantizer.encode(x)
+
+    def describe(
+        self, codes: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
+    ) -> jax.Array:
+        """The continuous output for the codes of windows.
+
+        The network in front of a text decoder, through which the codes learned what they stand
+        for: two steps are averaged, so this is one vector per 40 ms. The official model puts the
+        rows of `ends` around those of a recording.
+
+        Args:
+            codes: [R, C].
+            lengths, attended: as `hidden`.
+
+        Returns:
+            [R, F / 4, `config.output_width`], undefined behind the end of a window.
+        """
+        if self.config.window % 2:
+            raise AssertionError(f"windows of {self.config.window} steps do not pair up")
+        steps, attended = self._steps(lengths, attended)
+        x = self.quantizer.decode(codes)
+        if self.positioned is not None:
+            x = self.positioned(x + self._positions(x))
+        if self.upsample is not None:
+            x = self.upsample(x)
+        for block in self.layers[self.config.quantizer_layer :]:
+            x = block(x, steps, attended)
+        pairs = x[:, : x.shape[1] // 2 * 2].reshape(x.shape[0], -1, 2, x.shape[2])
+        return self.output(self.norm(jnp.mean(pairs, axis=2)))
+
+    def init_state(self, batch: int, dtype: jnp.dtype) -> tuple[()]:
+        """Windows share nothing, so there is no memory."""
+        return ()
+
+    def step(
+        self, mel: jax.Array, state: tuple[()], lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[()]]:
+        """Codes of the next windows of recordings.
+
+        Args:
+            mel: [B, T, M], T a multiple of `config.frames_per_code`, and of the frames of a
+                window in all but the last step.
+            lengths: [B], real frames; None for all.
+
+        Returns:
+            codes [B, T / frames_per_code] int32 and the state; codes behind the end of a row are
+            undefined.
+        """
+        if lengths is None:
+            lengths = jnp.full((mel.shape[0],), mel.shape[1])
+        return self.encode(mel, lengths), state
+
+    def __call__(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """Whole recordings [B, T, M] -> codes [B, T / frames_per_code] int32."""
+        return self.step(mel, (), lengths)[0]
+
+    def _steps(self, lengths: jax.Array, attended: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Real steps and attended slots of windows, both [R]."""
+        steps = lengths // CONV_STRIDE
+        return steps, steps if attended is None else jnp.broadcast_to(attended, steps.shape)
+
+    def _positions(self, x: jax.Array) -> jax.Array:
+        return jnp.asarray(sinusoids(x.shape[1], self.config.width), x.dtype)

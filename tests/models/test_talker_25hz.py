@@ -1,0 +1,108 @@
+"""One-codebook talkers: configuration alone, and the codes of the official code."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from helpers import GOLDEN
+from qtts_jax.config import TTSConfig
+from qtts_jax.functional import abstract
+from qtts_jax.generation.loops import Session, generate_codes
+from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.text import TextTokenizer
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.presets import PRESETS, tts_12hz, tts_25hz
+from qtts_jax.requests import RequestBuilder
+from qtts_jax.voices import VoiceClonePromptItem
+
+
+def golden_cases():
+    sys.path.insert(0, str(GOLDEN))
+    try:
+        return importlib.import_module("cases_25hz_talker").CASES
+    finally:
+        sys.path.remove(str(GOLDEN))
+
+
+CASES = golden_cases()
+PRESET_NAMES = [name for name in PRESETS if "25Hz-" in name]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_codes_are_the_official_ones(case, golden, converted_25hz):
+    folder = converted_25hz(case.kind, case.overrides)
+    config = TTSConfig.from_hf(read_config(folder))
+    params = load_params(folder, abstract(TTSModel, config)[1], dtype=np.float32)
+    builder = RequestBuilder(config, TextTokenizer.from_dir(folder), SamplingParams())
+    if case.kind == "base":
+        width, in_context = config.talker.transformer.width, case.reference > 0
+        voice = builder.cloned(
+            VoiceClonePromptItem(
+                case.codes()[:, 0] if in_context else None,
+                case.embedding(width),
+                not in_context,
+                in_context,
+                case.reference_text,
+            )
+        )
+    else:
+        voice, _ = builder.preset(case.speaker, None)
+    sampling = {
+        "do_sample": False,
+        "subtalker_dosample": False,
+        "max_new_tokens": case.max_new_tokens,
+    }
+    layout = builder.layout(voice, case.language, None, 0, sampling)
+    requests = [builder.whole(layout, text, case.stream_text) for text in case.texts]
+    together = generate_codes(Session(config, params, requests))
+    for i, codes in enumerate(together):
+        assert codes.shape[1] == 1
+        np.testing.assert_array_equal(codes[:, 0], golden("talker_25hz")[f"{case.name}/codes{i}"])
+    alone = generate_codes(Session(config, params, requests[-1:]))[0]
+    np.testing.assert_array_equal(alone, together[-1])
+
+
+def test_golden_rows_end_by_themselves_and_by_their_limit(golden):
+    """The cases are of use only if both ends occur."""
+    case = next(case for case in CASES if case.name == "ends")
+    rows = [len(golden("talker_25hz")[f"ends/codes{i}"]) for i in range(3)]
+    assert min(rows) < max(rows) == case.max_new_tokens - 1
+    assert all(golden("talker_25hz")[f"{case.name}/margin"] > 1e-3 for case in CASES)
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_preset_is_a_talker_with_one_codebook_and_a_linear_head(name):
+    config = PRESETS[name]()
+    assert TTSConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+    assert config.talker.codebooks == 1
+    assert config.talker.codebook_size == 32768
+    tree = abstract(TTSModel, config)[1]
+    assert "code_predictor" not in tree
+    width = config.talker.transformer.width
+    assert tree["talker"]["codec_head"]["kernel"].size == width * (32768 + 1024)
+    assert tree["talker"]["codec_embedding"]["table"].shape == (32768 + 1024, width)
+
+
+@pytest.mark.parametrize("size", ["0b6", "1b7"])
+def test_reserved_ids_keep_their_order_behind_the_codes(size):
+    small, large = tts_12hz(size, "custom_voice").talker, tts_25hz(size, "custom_voice").talker
+    shift = 32768 - 2048
+    assert dict(large.speakers) == {name: i + shift for name, i in small.speakers}
+    assert dict(large.languages) == {name: i + shift for name, i in small.languages}
+    assert large.eos_id == small.eos_id + shift
+    assert max(dict(large.speakers).values()) < large.vocab_size
+    assert large.transformer == small.transformer
+
+
+def test_prompts_of_one_codebook_have_no_residual_books():
+    codes = np.arange(6).reshape(6, 1)
+    prompt = build_prompt(
+        tts_25hz("0b6", "base"), (1, 2, 3), (4, 5), voice=Voice(codes=codes, text_ids=(9,))
+    )
+    assert prompt.residual.shape == (len(prompt), 0)
+    np.testing.assert_array_equal(prompt.codec[-6:], codes[:, 0])
