@@ -9,6 +9,7 @@ too and documented where it stands.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qtts_jax.io.reference_voice import ReferenceVoice
     from qtts_jax.speech_tokenizer import SpeechTokenizer
     from qtts_jax.synthesis import Speech
     from qtts_jax.tts import QwenTTS
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "QwenTTS": "qtts_jax.tts",
+    "ReferenceVoice": "qtts_jax.io.reference_voice",
     "Speech": "qtts_jax.synthesis",
     "VoiceClonePromptItem": "qtts_jax.voices",
     "SpeechTokenizer": "qtts_jax.speech_tokenizer",
 }
-__all__ = ["QwenTTS", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]
+__all__ = ["QwenTTS", "ReferenceVoice", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]
 
 
 def __getattr__(name: str) -> Any:

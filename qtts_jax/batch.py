@@ -13,10 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from qtts_jax.errors import QTTSError, RequestError
-from qtts_jax.generation.loops import Request
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.audio import save_audio
 from qtts_jax.io.files import npy_bytes, write_whole
+from qtts_jax.io.reference_voice import ReferenceVoice
+from qtts_jax.io.voice_files import read_array
+from qtts_jax.requests import SpeechRequest
 from qtts_jax.synthesis import Speech
 from qtts_jax.tts import QwenTTS
 from qtts_jax.voices import VoiceClonePromptItem
@@ -34,6 +36,8 @@ _FIELDS: dict[str, type] = {
     "ref_audio": str,
     "ref_text": str,
     "x_vector_only": bool,
+    "xvector": str,
+    "ref_mel": str,
     "stream_text": bool,
     "seed": int,
     "greedy": bool,
@@ -175,9 +179,9 @@ def _check(data: Any, checkpoint_mode: str) -> dict[str, Any]:
 
 def _speak(
     tts: QwenTTS, group: list[Line], voices: Voices, fail: Fail
-) -> Iterator[tuple[Line, Request, Speech]]:
+) -> Iterator[tuple[Line, SpeechRequest, Speech]]:
     """Generate a group together; when it fails as a whole, one by one."""
-    ready: list[tuple[Line, Request]] = []
+    ready: list[tuple[Line, SpeechRequest]] = []
     for line in group:
         try:
             ready.append((line, _prepare(tts, line, voices)))
@@ -202,6 +206,8 @@ def _speak(
 class Voices:
     """Reference voices, each encoded alone (a request never depends on its neighbours), once.
 
+    Besides recordings, a request to a 25 Hz checkpoint may name the files `xvector` and `ref_mel`.
+
     Args:
         folder: where relative paths are looked for first; then the working directory.
     """
@@ -220,14 +226,33 @@ class Voices:
         """
         if not data.get("ref_audio"):
             raise RequestError("ref_audio is missing; name the reference recording.")
-        key = (data["ref_audio"], data.get("ref_text"), data.get("x_vector_only", False))
+        files = (data.get("xvector"), data.get("ref_mel"))
+        key = (data["ref_audio"], data.get("ref_text"), data.get("x_vector_only", False), *files)
         if key not in self._known:
-            audio, words, x_vector_only = key
-            item = self._tts.create_voice_clone_prompt(self._path(audio), words, x_vector_only)[0]
+            audio, words, x_vector_only = key[:3]
+            item = self._tts.create_voice_clone_prompt(
+                self._path(audio), words, x_vector_only, self.decoder(data)
+            )[0]
             if len(self._known) == self.SIZE:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = item
         return self._known[key]
+
+    def decoder(self, data: dict[str, Any]) -> ReferenceVoice | None:
+        """The voice that a request names for its decoder, or None.
+
+        Raises:
+            RequestError: one of two files is missing or cannot be read.
+        """
+        vector, mel = data.get("xvector"), data.get("ref_mel")
+        if (vector is None) != (mel is None):
+            raise RequestError("xvector and ref_mel describe a voice together: give both.")
+        if vector is None or mel is None:
+            return None
+        return ReferenceVoice(
+            read_array(Path(self._path(vector)), "the x-vector"),
+            read_array(Path(self._path(mel)), "the reference mel"),
+        )
 
     def _path(self, name: str) -> str:
         beside = self._folder / name
@@ -237,7 +262,7 @@ class Voices:
             return name
 
 
-def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> Request:
+def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> SpeechRequest:
     d = line.data
     sampling = {name: d[name] for name in _SAMPLING if name in d}
     if d.get("greedy"):
@@ -247,16 +272,27 @@ def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> Request:
     whole_text = not d.get("stream_text", tts.mode == "voice_clone")
     if tts.mode == "custom_voice":
         return tts.prepare_custom_voice(
-            d["text"], d.get("speaker"), d.get("language"), d.get("instruct"), whole_text, **common
+            d["text"],
+            d.get("speaker"),
+            d.get("language"),
+            d.get("instruct"),
+            whole_text,
+            decoder_voice=voices.decoder(d),
+            **common,
         )
     if tts.mode == "voice_design":
         return tts.prepare_voice_design(
-            d["text"], d.get("instruct"), d.get("language"), whole_text, **common
+            d["text"],
+            d.get("instruct"),
+            d.get("language"),
+            whole_text,
+            decoder_voice=voices.decoder(d),
+            **common,
         )
     return tts.prepare_voice_clone(d["text"], voices(d), d.get("language"), whole_text, **common)
 
 
-def _save(out: Path, line: Line, request: Request, speech: Speech, rate: int) -> None:
+def _save(out: Path, line: Line, request: SpeechRequest, speech: Speech, rate: int) -> None:
     save_audio(out / f"{line.id}.wav", speech.wave, rate)
     write_whole(out / f"{line.id}.codes.npy", npy_bytes(speech.codes))
     _append_result(

@@ -1,4 +1,4 @@
-"""The command line: `qtts say|design|clone|encode|decode|embed|info|batch`."""
+"""The command line: `qtts say|design|clone|encode|decode|embed|voice|info|batch`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.generation.sampling_params import SamplingParams
 
 DTYPES = ("float32", "bfloat16")
+WEIGHTS = ("int8", "fp8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
     """
     args = build_parser().parse_args(arguments)
-    _use_compile_cache(args.compile_cache)
+    use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
     try:
         return args.run(args)
@@ -51,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     say.add_argument("--speaker", help="a preset speaker (default: the checkpoint's first)")
     say.add_argument("--instruct", help="how to speak, in words")
     _add_model(say)
+    _add_voice(say)
     _add_generation(say)
     say.set_defaults(run=_say_command)
 
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_text(design)
     design.add_argument("--instruct", required=True, help="the voice, in words")
     _add_model(design)
+    _add_voice(design)
     _add_generation(design)
     design.set_defaults(run=_design_command)
 
@@ -67,19 +68,23 @@ def build_parser() -> argparse.ArgumentParser:
     clone.add_argument("--ref-text", help="what is said in it")
     clone.add_argument("--x-vector-only", action="store_true", help="copy only the timbre")
     _add_model(clone)
+    _add_voice(clone, ref_audio=False)
     _add_generation(clone)
     clone.set_defaults(run=_clone_command)
 
-    encode = commands.add_parser("encode", help="audio to codes [T, Q]")
+    encode = commands.add_parser("encode", help="audio to codes [T, Q], at 25 Hz [T]")
     encode.add_argument("audio")
     encode.add_argument("codes", type=Path, help=".npy to write")
-    _add_model(encode)
+    _add_model(encode, tts=False)
     encode.set_defaults(run=_encode_command)
 
-    decode = commands.add_parser("decode", help="codes [T, Q] to audio")
+    decode = commands.add_parser("decode", help="codes to audio")
     decode.add_argument("codes", type=Path, help=".npy of integers")
     decode.add_argument("audio", type=Path, help=".wav, or .npy for a bare float32 array")
-    _add_model(decode)
+    _add_model(decode, tts=False)
+    voice_of = _add_voice(decode)
+    voice_of.add_argument("--noise", type=Path, help=".npy [frames, bins] to start from")
+    voice_of.add_argument("--seed", type=int, help="of the noise (default: 0)")
     decode.set_defaults(run=_decode_command)
 
     embed = commands.add_parser("embed", help="audio to the x-vector of its speaker")
@@ -87,6 +92,22 @@ def build_parser() -> argparse.ArgumentParser:
     embed.add_argument("vector", type=Path, help=".npy to write")
     _add_model(embed)
     embed.set_defaults(run=_embed_command)
+
+    voice = commands.add_parser("voice", help="audio to the voice of a 25 Hz decoder")
+    voice.add_argument("audio")
+    voice.add_argument("vector", type=Path, help=".npy to write: x-vector [X]")
+    voice.add_argument("mel", type=Path, help=".npy to write: reference mel [T, M]")
+    _add_model(voice, tts=False)
+    voice.set_defaults(run=_voice_command)
+
+    warmup = commands.add_parser("warmup", help="fill the compilation cache for quick starts")
+    warmup.add_argument("checkpoint", type=Path, nargs="?", help="the same as --model")
+    warmup.add_argument("--batch-size", type=_positive, default=8, help="of later `qtts batch`")
+    warmup.add_argument(
+        "--seconds", type=_positive, default=80, help="longest utterance (default: %(default)s)"
+    )
+    _add_model(warmup)
+    warmup.set_defaults(run=_warmup_command)
 
     info = commands.add_parser("info", help="what a checkpoint is and can do")
     _add_model(info)
@@ -97,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument("--out", type=Path, required=True, help="directory for the results")
     batch.add_argument("--batch-size", type=_positive, default=8)
     _add_model(batch)
+    _add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch_command)
     return parser
 
@@ -107,9 +129,13 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", help="a language of the checkpoint (default: auto)")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
     parser.add_argument("--model", type=Path, help="a converted checkpoint (default: embedded)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
+    if tts:
+        parser.add_argument(
+            "--weights", choices=WEIGHTS, help="store the language models in one byte a value"
+        )
     parser.add_argument(
         "--compile-cache",
         type=Path,
@@ -121,6 +147,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="reproduce every quirk of the official code",
     )
+
+
+def _add_voice(parser: argparse.ArgumentParser, ref_audio: bool = True) -> Any:
+    group = parser.add_argument_group("decoder of a 25 Hz tokenizer")
+    if ref_audio:
+        group.add_argument("--ref-audio", help="a recording of the voice to decode with")
+    group.add_argument("--xvector", type=Path, help=".npy [X], the voice without a recording")
+    group.add_argument("--ref-mel", type=Path, help=".npy [T, M], belongs to --xvector")
+    _add_flow(group)
+    return group
+
+
+def _add_flow(group: Any) -> None:
+    group.add_argument("--steps", type=int, help="time points of the flow (default: 10)")
+    group.add_argument("--guidance", type=float, help="of the flow (default: 0.5)")
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +189,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _use_compile_cache(directory: Path) -> None:
+def use_compile_cache(directory: Path) -> None:
     """Keep compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another."""
     # Read by JAX when it is imported, which only the commands themselves do.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
@@ -173,7 +214,10 @@ def _load_tts(args: argparse.Namespace) -> Any:
     from qtts_jax.tts import QwenTTS
 
     return QwenTTS.from_pretrained(
-        _model_directory(args), dtype=args.dtype, exact_reference=args.exact_reference
+        _model_directory(args),
+        dtype=args.dtype,
+        exact_reference=args.exact_reference,
+        weights=args.weights,
     )
 
 
@@ -184,6 +228,40 @@ def _load_tokenizer(args: argparse.Namespace) -> Any:
         _model_directory(args),
         dtype=args.dtype or "float32",
         exact_reference=args.exact_reference,
+    )
+
+
+def _set_flow(args: argparse.Namespace, tokenizer: Any, named: dict[str, Any]) -> None:
+    """Set the flow of a 25 Hz decoder as asked; another takes neither it nor what is `named`."""
+    if tokenizer.needs_voice:
+        tokenizer.set_flow(args.steps, args.guidance)
+        return
+    named = named | {"--steps": args.steps, "--guidance": args.guidance}
+    surplus = ", ".join(name for name, value in named.items() if value is not None)
+    if surplus:
+        raise RequestError(f"only a 25 Hz tokenizer takes {surplus}; leave that out.")
+
+
+def _decoder_voice(args: argparse.Namespace, tokenizer: Any) -> Any:
+    """The voice that the options name for a 25 Hz decoder, or None; sets its flow, too."""
+    from qtts_jax.io.reference_voice import ReferenceVoice
+    from qtts_jax.io.voice_files import read_array
+
+    recording = getattr(args, "ref_audio", None) if args.run is not _clone_command else None
+    named = {"--ref-audio": recording, "--xvector": args.xvector, "--ref-mel": args.ref_mel}
+    if args.run is _decode_command:
+        named |= {"--noise": args.noise, "--seed": args.seed}
+    _set_flow(args, tokenizer, named)
+    if not tokenizer.needs_voice:
+        return None
+    if (args.xvector is None) != (args.ref_mel is None):
+        raise RequestError("--xvector and --ref-mel describe a voice together: give both.")
+    if args.xvector is None:
+        return None if recording is None else tokenizer.reference_voice(recording, "ref_audio")
+    if recording is not None:
+        raise RequestError("give either --ref-audio or --xvector with --ref-mel, not both.")
+    return ReferenceVoice(
+        read_array(args.xvector, "the x-vector"), read_array(args.ref_mel, "the reference mel")
     )
 
 
@@ -231,6 +309,7 @@ def _speak(
         sampling |= {"do_sample": False, "subtalker_dosample": False}
     options = (
         voice
+        | {"decoder_voice": _decoder_voice(args, tts.speech_tokenizer)}
         | sampling
         | {
             "language": args.language,
@@ -279,20 +358,26 @@ def _pieces(stream: Any) -> Iterator[str]:
 def _encode_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.files import npy_bytes, write_whole
 
-    codes = _load_tokenizer(args).encode(args.audio)[0]
+    tokenizer = _load_tokenizer(args)
+    codes = tokenizer.encode(args.audio)[0]
     write_whole(args.codes, npy_bytes(codes))
-    _say(f"wrote {args.codes}: {codes.shape[0]} frames of {codes.shape[1]} codes")
+    books = tokenizer.codebooks
+    _say(f"wrote {args.codes}: {len(codes)} frames of {books} code{'s' * (books > 1)}")
     return 0
 
 
 def _decode_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.audio import save_audio
+    from qtts_jax.io.voice_files import read_array
 
-    try:
-        codes = np.load(args.codes, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError(f"cannot read codes from {args.codes}: {error}.") from error
-    waves, rate = _load_tokenizer(args).decode(codes)
+    codes = read_array(args.codes, "codes")
+    tokenizer = _load_tokenizer(args)
+    voice = _decoder_voice(args, tokenizer)
+    options: dict[str, Any] = {}
+    if tokenizer.needs_voice:
+        noise = None if args.noise is None else read_array(args.noise, "the noise")
+        options = {"voice": voice, "noise": noise, "seed": args.seed or 0}
+    waves, rate = tokenizer.decode(codes, **options)
     save_audio(args.audio, waves[0], rate)
     _say(f"wrote {args.audio}: {len(waves[0]) / rate:.2f} s")
     return 0
@@ -307,6 +392,19 @@ def _embed_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _voice_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.files import npy_bytes, write_whole
+
+    voice = _load_tokenizer(args).reference_voice(args.audio)
+    write_whole(args.vector, npy_bytes(voice.xvector))
+    write_whole(args.mel, npy_bytes(voice.ref_mel))
+    _say(
+        f"wrote {args.vector}: {len(voice.xvector)} numbers, and {args.mel}: "
+        f"{len(voice.ref_mel)} frames"
+    )
+    return 0
+
+
 def _info_command(args: argparse.Namespace) -> int:
     tts = _load_tts(args)
     for name, value in tts.describe().items():
@@ -314,10 +412,23 @@ def _info_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _warmup_command(args: argparse.Namespace) -> int:
+    from qtts_jax.warmup import warm_up
+
+    args.model = args.checkpoint or args.model
+    started = time.perf_counter()
+    count = warm_up(_load_tts(args), args.batch_size, args.seconds)
+    seconds = time.perf_counter() - started
+    _say(f"{count} kinds of request are ready in {args.compile_cache} ({seconds:.0f} s)")
+    return 0
+
+
 def _batch_command(args: argparse.Namespace) -> int:
     from qtts_jax.batch import run_batch
 
-    failed = run_batch(_load_tts(args), args.requests, args.out, args.batch_size, _say)
+    tts = _load_tts(args)
+    _set_flow(args, tts.speech_tokenizer, {})
+    failed = run_batch(tts, args.requests, args.out, args.batch_size, _say)
     if failed:
         _say(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
     return 1 if failed else 0

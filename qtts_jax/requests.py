@@ -23,8 +23,20 @@ from qtts_jax.generation.prompt import (
     text_needed,
 )
 from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.io.text import IncrementalText, TextTokenizer
 from qtts_jax.voices import VoiceClonePromptItem
+
+
+@dataclass(frozen=True)
+class SpeechRequest(Request):
+    """A request for audio.
+
+    Attributes:
+        decoder_voice: who speaks, for decoders that want to know (25 Hz).
+    """
+
+    decoder_voice: ReferenceVoice | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Layout:
     instruct_ids: tuple[int, ...]
     sampling: SamplingParams
     seed: int
+    decoder_voice: ReferenceVoice | None
 
 
 class RequestBuilder:
@@ -81,7 +94,9 @@ class RequestBuilder:
                 "ref_text is missing: in-context cloning needs the recording's words."
             )
         words = self.text_tokenizer.reference_ids(item.ref_text)
-        return Voice(embedding=item.ref_spk_embedding, codes=item.ref_code, text_ids=tuple(words))
+        # One-codebook tokenizers give codes [T].
+        codes = np.asarray(item.ref_code).reshape(len(item.ref_code), -1)
+        return Voice(embedding=item.ref_spk_embedding, codes=codes, text_ids=tuple(words))
 
     def layout(
         self,
@@ -90,6 +105,7 @@ class RequestBuilder:
         instruct: str | None,
         seed: int | None,
         sampling: dict[str, Any],
+        decoder_voice: ReferenceVoice | None = None,
     ) -> Layout:
         """Check all of a request but its text."""
         return Layout(
@@ -98,6 +114,7 @@ class RequestBuilder:
             tuple(self.text_tokenizer.instruct_ids(instruct) if instruct else ()),
             self.defaults.merge(sampling),
             _seed(seed),
+            decoder_voice,
         )
 
     def _lay_out(
@@ -107,7 +124,7 @@ class RequestBuilder:
         ids: Sequence[int],
         stream_text: bool,
         text_complete: bool = True,
-    ) -> Request:
+    ) -> SpeechRequest:
         prompt = build_prompt(
             self.config,
             role,
@@ -118,9 +135,11 @@ class RequestBuilder:
             stream_text=stream_text,
             text_complete=text_complete,
         )
-        return Request(prompt, layout.sampling, layout.seed, layout.voice.codes)
+        return SpeechRequest(
+            prompt, layout.sampling, layout.seed, layout.voice.codes, layout.decoder_voice
+        )
 
-    def whole(self, layout: Layout, text: str, stream_text: bool) -> Request:
+    def whole(self, layout: Layout, text: str, stream_text: bool) -> SpeechRequest:
         """A request whose text is all there.
 
         Raises:
@@ -132,7 +151,7 @@ class RequestBuilder:
 
     def arriving(
         self, layout: Layout, pieces: Iterator[str]
-    ) -> tuple[Request, Iterator[list[int]] | None]:
+    ) -> tuple[SpeechRequest, Iterator[list[int]] | None]:
         """A request whose text arrives in pieces; waits until it can be laid out.
 
         Returns:

@@ -1,47 +1,78 @@
-"""The public speech tokenizer: audio to codes and codes to audio, whole or in a stream."""
+"""The public speech tokenizer: audio to codes and codes to audio, whole or in a stream.
+
+`SpeechTokenizer` is what both families share. Making or loading one gives the class of its
+configuration: `SpeechTokenizer12Hz` or `SpeechTokenizer25Hz`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax.config import TOKENIZER_12HZ
 from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
-from qtts_jax.errors import AudioError, RequestError
+from qtts_jax.config_25hz import TOKENIZER_25HZ, Quirks25Hz, Tokenizer25HzConfig
+from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.audio import AudioSource, load_audio
 from qtts_jax.io.checkpoint import load_params, read_config
-from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.models.tokenizer_12hz.programs import cover, group, programs, split
+from qtts_jax.io.reference_voice import ReferenceVoice
 
 # The tokenizer's folder inside a whole checkpoint.
 FOLDER = "speech_tokenizer"
 
+TokenizerConfig = Tokenizer12HzConfig | Tokenizer25HzConfig
+Quirks = Quirks12Hz | Quirks25Hz
+_CONFIGS: dict[str, Any] = {
+    TOKENIZER_12HZ: Tokenizer12HzConfig,
+    TOKENIZER_25HZ: Tokenizer25HzConfig,
+}
+
 
 class SpeechTokenizer:
-    """The 12 Hz tokenizer with its parameters.
+    """A tokenizer with its parameters.
 
-    Codes are int [T, Q]: T frames of `samples_per_frame` samples, Q codebooks. Waveforms are
-    float32 [N] in [-1, 1]. Items of a list are processed in batches; every item gets what it
-    would get alone (unless `quirks.pad_to_longest`).
+    Waveforms are float32 [N] in [-1, 1]. Items of a list are processed in batches; every item gets
+    what it would get alone (unless `quirks.pad_to_longest`).
 
     Args:
-        config: sizes of the model.
-        params: `{"encoder": ..., "decoder": ...}`, the tree of `Tokenizer12Hz`. Their dtype is
-            that of the computation; products of float32 parameters are full float32 everywhere.
+        config: sizes of the model; its type chooses the family.
+        params: `{"encoder": ..., "decoder": ...}`, the tree of `model`. Their dtype is that of the
+            computation; products of float32 parameters are full float32 everywhere.
         quirks: departures of the official code to reproduce; None for none.
+
+    Attributes:
+        model: the module that `params` belong to.
+        quirks_class: the named quirks of the family.
+        needs_voice: the decoder wants to know who speaks.
     """
 
+    model: ClassVar[Any]
+    quirks_class: ClassVar[Any]
+    needs_voice: ClassVar[bool] = False
+
+    config: Any
+    params: Params
+    quirks: Any
+
+    def __new__(cls, config: TokenizerConfig, *_: Any, **__: Any) -> SpeechTokenizer:
+        return super().__new__(family(config) if cls is SpeechTokenizer else cls)
+
     def __init__(
-        self, config: Tokenizer12HzConfig, params: Params, *, quirks: Quirks12Hz | None = None
+        self, config: TokenizerConfig, params: Params, *, quirks: Quirks | None = None
     ) -> None:
         self.config, self.params = config, params
-        self.quirks = quirks or Quirks12Hz()
-        self.programs = programs(config, self.quirks)
+        self.quirks = self.quirks_class() if quirks is None else quirks
+        if not isinstance(self.quirks, self.quirks_class):
+            raise RequestError(
+                f"quirks of this tokenizer are {self.quirks_class.__name__}, not "
+                f"{type(quirks).__name__}."
+            )
 
     @classmethod
     def from_pretrained(
@@ -50,7 +81,7 @@ class SpeechTokenizer:
         *,
         dtype: Any = jnp.float32,
         exact_reference: bool = False,
-        quirks: Quirks12Hz | None = None,
+        quirks: Quirks | None = None,
         sharding: Any = None,
     ) -> SpeechTokenizer:
         """Load a converted checkpoint.
@@ -58,28 +89,41 @@ class SpeechTokenizer:
         Args:
             directory: folder of a tokenizer, or of a whole checkpoint with `speech_tokenizer/`.
             dtype: of parameters and computation.
-            exact_reference: reproduce the official code in every quirk (`Quirks12Hz.official`).
+            exact_reference: reproduce the official code in every quirk (`quirks.official()`).
             quirks: single quirks to reproduce, instead of `exact_reference`.
             sharding: where to put the parameters; None for the default device.
 
         Raises:
             CheckpointError: no converted checkpoint there, or one that does not fit its config.
-            ConfigError: the config is not that of a 12 Hz tokenizer.
-            RequestError: both `exact_reference` and `quirks` are given.
+            ConfigError: the config is not that of a tokenizer.
+            RequestError: both `exact_reference` and `quirks` are given, or those of another family.
         """
-        if exact_reference:
-            if quirks is not None:
-                raise RequestError("give either exact_reference or quirks, not both.")
-            quirks = Quirks12Hz.official()
+        if exact_reference and quirks is not None:
+            raise RequestError("give either exact_reference or quirks, not both.")
         root = Path(directory)
         if (root / FOLDER).is_dir():
             root = root / FOLDER
-        config = Tokenizer12HzConfig.from_hf(read_config(root))
-        return cls(
-            config,
-            load_params(root, abstract(Tokenizer12Hz, config)[1], dtype, sharding),
-            quirks=quirks,
-        )
+        config = _read_config(root)
+        kind = family(config)
+        params = load_params(root, abstract(kind.model, config)[1], dtype, sharding)
+        if exact_reference:
+            quirks = kind.quirks_class.official()
+        tokenizer = kind(config, params, quirks=quirks)
+        tokenizer.read_side_files(root)
+        return tokenizer
+
+    def read_side_files(self, directory: Path) -> None:
+        """Take what the folder of a checkpoint holds besides configuration and parameters."""
+
+    @property
+    def codebooks(self) -> int:
+        """Codebooks Q of a frame."""
+        raise NotImplementedError
+
+    @property
+    def input_sample_rate(self) -> int:
+        """Rate that audio is encoded at, Hz."""
+        return self.config.input_sample_rate
 
     @property
     def sample_rate(self) -> int:
@@ -91,241 +135,126 @@ class SpeechTokenizer:
         """Samples of decoded audio per frame of codes."""
         return self.config.samples_per_frame
 
+    @property
+    def first_chunks(self) -> tuple[int, ...]:
+        """Frames of the chunks of a stream; the last number is repeated."""
+        raise NotImplementedError
+
+    @property
+    def min_samples(self) -> int:
+        """The least samples at `input_sample_rate` that can be encoded."""
+        raise NotImplementedError
+
     def encode(
         self,
         audio: AudioSource | np.ndarray | Sequence[AudioSource | np.ndarray],
         sample_rate: int | None = None,
     ) -> list[np.ndarray]:
-        """Codes of one recording or of each of a list.
+        """Codes of one recording or of each of a list; see the families for their shape."""
+        raise NotImplementedError
 
-        Args:
-            audio: path, URL, bytes, base64 or `(array, rate)`; a bare array with `sample_rate`.
-                Anything but the model's rate is resampled.
-            sample_rate: rate of bare arrays, Hz.
-
-        Returns:
-            A list of int32 [ceil(samples / samples per frame), Q].
-
-        Raises:
-            AudioError: audio that cannot be read or used, or is shorter than one frame.
-        """
-        items = audio if isinstance(audio, list) else [audio]
-        if not items:
-            raise AudioError("there is no audio to encode: the list is empty.")
-        waves = [self._load(item, sample_rate, i, len(items)) for i, item in enumerate(items)]
-        lengths = [wave.size for wave in waves]
-        seen = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
-        codes: list[Any] = [None] * len(waves)
-        for rows in group(seen):
-            batch = self._encode_batch([waves[i] for i in rows], [seen[i] for i in rows])
-            for i, row in zip(rows, batch, strict=True):
-                codes[i] = row[: -(-lengths[i] // self.config.encoder.samples_per_frame)]
-        return codes
-
-    def decode(self, codes: np.ndarray | Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
-        """Audio of one utterance or of each of a list.
-
-        Args:
-            codes: int [T, Q], a list of such, or [B, T, Q].
-
-        Returns:
-            A list of float32 [T * samples_per_frame], and the sample rate.
-
-        Raises:
-            RequestError: codes of a wrong shape or type, empty, or out of range.
-        """
-        single = not isinstance(codes, list | tuple) and np.ndim(codes) != 3
-        items = [self._check(item) for item in ([codes] if single else codes)]
-        if not items:
-            raise RequestError("there are no codes to decode: the list is empty.")
-        lengths = [len(item) for item in items]
-        waves: list[Any] = [None] * len(items)
-        for rows in group(lengths):
-            batch = np.zeros((len(rows), lengths[rows[0]], items[0].shape[1]), np.int32)
-            for row, i in zip(batch, rows, strict=True):
-                row[: lengths[i]] = items[i]
-            for wave, i in zip(self._decode_batch(batch), rows, strict=True):
-                waves[i] = wave[: lengths[i] * self.samples_per_frame]
-        return waves, self.sample_rate
+    def decode(self, codes: Any) -> tuple[list[np.ndarray], int]:
+        """Audio of one utterance or of each of a list, and its sample rate."""
+        raise NotImplementedError
 
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Codes while audio arrives; their concatenation is what `encode` gives for the whole.
-
-        Args:
-            chunks: float arrays [n], any n, mono at `config.input_sample_rate`.
-
-        Yields:
-            int32 [t, Q] as soon as frames are complete; the last, partial frame after the end.
-
-        Raises:
-            AudioError: NaN or infinite samples, a wrong shape, or less than one frame in all.
-            RequestError: without an attention window (`quirks.encoder_window`), a stream that is
-                longer than the model's positions.
-        """
-        frame = self.config.encoder.samples_per_frame
-        params = self.params["encoder"]
-        transformer = self.config.encoder.transformer
-        limit = None
-        if not self.quirks.encoder_window:
-            limit = transformer.max_positions // self.config.encoder.downsample
-        state = self.programs.encoder_state(params, 1, limit)
-        rest, done = np.zeros(0, np.float32), 0
-
-        def encode(samples: np.ndarray, frames: int) -> np.ndarray:
-            nonlocal state, done
-            done += frames
-            if limit is not None and done > limit:
-                raise RequestError(
-                    f"without an attention window the encoder holds {limit} frames at most; end "
-                    "the stream earlier or turn the quirk encoder_window on."
-                )
-            padded = np.zeros((1, frames * frame), np.float32)
-            padded[0, : samples.size] = samples
-            lengths = np.array([samples.size], np.int32)
-            codes, state = self.programs.encode(params, self._samples(padded), lengths, state)
-            return np.asarray(codes[0])
-
-        for chunk in chunks:
-            rest = np.concatenate([rest, _check_chunk(chunk)])
-            for frames in split(rest.size // frame):
-                yield encode(rest[: frames * frame], frames)
-                rest = rest[frames * frame :]
-        if done == 0 and rest.size < frame:
-            raise AudioError(
-                f"the audio stream is too short: {rest.size} samples, at least {frame} are needed."
-            )
-        if rest.size:
-            yield encode(rest, 1)
+        """Codes while audio arrives."""
+        raise NotImplementedError
 
     def stream_decode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Audio while codes arrive; their concatenation is what `decode` gives for the whole.
+        """Audio while codes arrive."""
+        raise NotImplementedError
 
-        Args:
-            chunks: int arrays [t, Q], any t >= 1.
-
-        Yields:
-            float32 [t * samples_per_frame] for every chunk.
+    def decoder_voice(
+        self, given: ReferenceVoice | None, speaker: str | None = None
+    ) -> ReferenceVoice | None:
+        """The voice to decode with: the one given, or the checkpoint's own for a preset speaker.
 
         Raises:
-            RequestError: codes of a wrong shape or type, empty, or out of range.
+            RequestError: the decoder takes none, or needs one and there is none or a wrong one.
         """
-        params, quirks = self.params["decoder"], self.quirks
-        state = self.programs.decoder_state(params, 1)
-        history = np.zeros((0, self.config.decoder.quantizer.books), np.int32)
-        done = 0
+        if given is not None:
+            raise RequestError(
+                "this tokenizer decodes without a voice: leave decoder_voice (x-vector and "
+                "reference mel) out."
+            )
+        return None
 
-        def decode(codes: np.ndarray) -> np.ndarray:
-            nonlocal state
-            waves = []
-            for frames in split(len(codes)):
-                wave, state = self.programs.decode(params, codes[None, :frames], state)
-                waves.append(np.asarray(wave[0], np.float32))
-                codes = codes[frames:]
-            return np.concatenate(waves)
+    def reference_voice(self, audio: AudioSource, name: str = "audio") -> ReferenceVoice:
+        """What the decoder wants to know of the speaker of a recording.
 
-        for chunk in chunks:
-            codes, waves = self._check(chunk), []
-            while len(codes):
-                frames = len(codes)
-                if quirks.decode_chunk is not None:
-                    # The official windows restart here, warmed up by the frames before.
-                    if done and done % quirks.decode_chunk == 0:
-                        state = self.programs.decoder_state(params, 1)
-                        if len(history):
-                            decode(history)
-                    frames = min(frames, quirks.decode_chunk - done % quirks.decode_chunk)
-                    kept = np.concatenate([history, codes[:frames]])
-                    history = kept[max(0, len(kept) - quirks.decode_context) :]
-                waves.append(decode(codes[:frames]))
-                codes, done = codes[frames:], done + frames
-            yield np.concatenate(waves)
+        Raises:
+            RequestError: the decoder takes no voice.
+        """
+        raise RequestError("this tokenizer decodes without a voice, so none is computed.")
 
-    def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
-        """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
-        frame = self.config.encoder.samples_per_frame
-        sizes = cover(-(-max(lengths) // frame), len(waves))
-        capacity = None
-        if not self.quirks.encoder_window:
-            # A power of two, so that recordings of similar length share a program.
-            capacity = 1 << (sum(sizes) - 1).bit_length()
-        params = self.params["encoder"]
-        state = self.programs.encoder_state(params, len(waves), capacity)
-        codes, start = [], 0
-        for frames in sizes:
-            stop = start + frames * frame
-            block = np.zeros((len(waves), stop - start), np.float32)
-            for row, wave in zip(block, waves, strict=True):
-                piece = wave[start:stop]
-                row[: piece.size] = piece
-            left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
-            out, state = self.programs.encode(params, self._samples(block), left, state)
-            codes.append(np.asarray(out))
-            start = stop
-        return np.concatenate(codes, axis=1)
+    def reference_samples(self, reference: int, total: int, samples: int) -> int:
+        """Where the generated speech begins in audio that was decoded after its reference.
 
-    def _decode_batch(self, codes: np.ndarray) -> np.ndarray:
-        """Samples float32 [B, T * samples_per_frame] of codes [B, T, Q]."""
-        total = codes.shape[1]
-        chunk = self.quirks.decode_chunk or total
+        Args:
+            reference: frames of the reference.
+            total: frames of both.
+            samples: samples of both.
+        """
+        return reference * self.samples_per_frame
+
+    def load(self, items: Sequence[Any], sample_rate: int | None) -> list[np.ndarray]:
+        """Recordings as float32 [n] at `input_sample_rate`.
+
+        Raises:
+            AudioError: the faulty one of several is named.
+        """
+        if not items:
+            raise AudioError("there is no audio to encode: the list is empty.")
         waves = []
-        for start in range(0, total, chunk):
-            context = min(start, self.quirks.decode_context) if self.quirks.decode_chunk else 0
-            wave = self._decode_fresh(codes[:, start - context : start + chunk])
-            waves.append(wave[:, context * self.samples_per_frame :])
-        return np.concatenate(waves, axis=1)
-
-    def _decode_fresh(self, codes: np.ndarray) -> np.ndarray:
-        """As `_decode_batch`, with one state from the first frame to the last."""
-        rows, total, books = codes.shape
-        params = self.params["decoder"]
-        state = self.programs.decoder_state(params, rows)
-        waves, start = [], 0
-        for frames in cover(total, rows):
-            block = np.zeros((rows, frames, books), np.int32)
-            piece = codes[:, start : start + frames]
-            block[:, : piece.shape[1]] = piece
-            wave, state = self.programs.decode(params, block, state)
-            waves.append(np.asarray(wave, np.float32))
-            start += frames
-        return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
-
-    def _samples(self, block: np.ndarray) -> Any:
-        """Samples in the dtype of the parameters."""
-        return jnp.asarray(block, self.params["encoder"]["downsample"]["kernel"].dtype)
-
-    def _load(self, item: Any, sample_rate: int | None, index: int, count: int) -> np.ndarray:
-        name = "audio" if count == 1 else f"audio {index}"
-        if not isinstance(item, str | Path | bytes | tuple):
-            if sample_rate is None:
-                raise AudioError(
-                    f"{name} is a bare array: give its sample_rate, or pass (array, rate)."
-                )
-            item = (item, sample_rate)
-        frame = self.config.encoder.samples_per_frame
-        return load_audio(item, self.config.input_sample_rate, min_samples=frame, name=name)
-
-    def _check(self, codes: Any) -> np.ndarray:
-        """Codes as int32 [T, Q], or one clear error."""
-        quantizer = self.config.decoder.quantizer
-        array = np.asarray(codes)
-        if array.ndim != 2 or array.shape[1] != quantizer.books:
-            raise RequestError(
-                f"codes must have the shape [frames, {quantizer.books}], not {list(array.shape)}."
+        for index, item in enumerate(items):
+            name = "audio" if len(items) == 1 else f"audio {index}"
+            if not isinstance(item, str | Path | bytes | tuple):
+                if sample_rate is None:
+                    raise AudioError(
+                        f"{name} is a bare array: give its sample_rate, or pass (array, rate)."
+                    )
+                item = (item, sample_rate)
+            waves.append(
+                load_audio(item, self.input_sample_rate, min_samples=self.min_samples, name=name)
             )
-        if not np.issubdtype(array.dtype, np.integer):
-            raise RequestError(f"codes must be integers, not {array.dtype}.")
-        if not len(array):
-            raise RequestError("codes are empty: give at least one frame.")
-        if array.min() < 0 or array.max() >= quantizer.entries:
-            wrong = array.min() if array.min() < 0 else array.max()
-            raise RequestError(
-                f"codes must lie in 0 ... {quantizer.entries - 1}, but one is {wrong}."
-            )
-        return array.astype(np.int32)
+        return waves
 
 
-def _check_chunk(chunk: Any) -> np.ndarray:
-    """One piece of streamed audio as float32 [n]."""
+def family(config: TokenizerConfig) -> type[SpeechTokenizer]:
+    """The class for a configuration."""
+    # The families stand on this module, so they are imported when they are asked for.
+    if isinstance(config, Tokenizer25HzConfig):
+        from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
+
+        return SpeechTokenizer25Hz
+    from qtts_jax.speech_tokenizer_12hz import SpeechTokenizer12Hz
+
+    return SpeechTokenizer12Hz
+
+
+def check_codes(array: np.ndarray, entries: int) -> np.ndarray:
+    """Codes of the right shape as int32.
+
+    Raises:
+        RequestError: no integers, none at all, or one that no codebook has.
+    """
+    if not np.issubdtype(array.dtype, np.integer):
+        raise RequestError(f"codes must be integers, not {array.dtype}.")
+    if not len(array):
+        raise RequestError("codes are empty: give at least one frame.")
+    if array.min() < 0 or array.max() >= entries:
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise RequestError(f"codes must lie in 0 ... {entries - 1}, but one is {wrong}.")
+    return array.astype(np.int32)
+
+
+def check_chunk(chunk: Any) -> np.ndarray:
+    """One piece of streamed audio as float32 [n].
+
+    Raises:
+        AudioError: a wrong shape or type, NaN or infinite samples.
+    """
     array = np.asarray(chunk)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.floating):
         raise AudioError(
@@ -335,3 +264,14 @@ def _check_chunk(chunk: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         raise AudioError("streamed audio holds NaN or infinite samples: repair it first.")
     return array.astype(np.float32)
+
+
+def _read_config(root: Path) -> TokenizerConfig:
+    data = read_config(root)
+    kind = data.get("model_type")
+    if kind not in _CONFIGS:
+        raise ConfigError(
+            f"{root / 'config.json'} has model_type {kind!r}; a speech tokenizer has "
+            f"{' or '.join(_CONFIGS)}."
+        )
+    return _CONFIGS[kind].from_hf(data)

@@ -12,31 +12,24 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qtts_jax.config import TTSConfig
-from qtts_jax.config_12hz import Quirks12Hz
 from qtts_jax.errors import CheckpointError, RequestError, TextError
 from qtts_jax.functional import Params, abstract, logical_axes
-from qtts_jax.generation.loops import (
-    FRAMES_PER_CALL,
-    Request,
-)
-from qtts_jax.generation.prompt import (
-    Voice,
-    supported_languages,
-)
+from qtts_jax.generation.loops import FRAMES_PER_CALL
+from qtts_jax.generation.prompt import Voice, supported_languages
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.io.text import TextTokenizer
+from qtts_jax.layers.quantized import Weights, quantizer
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.requests import RequestBuilder, read_sampling_defaults
+from qtts_jax.requests import Layout, RequestBuilder, SpeechRequest, read_sampling_defaults
 from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
-from qtts_jax.speech_tokenizer import SpeechTokenizer
+from qtts_jax.speech_tokenizer import Quirks, SpeechTokenizer
+from qtts_jax.speech_tokenizer_12hz import DEFAULT_CHUNKS as DEFAULT_CHUNKS
 from qtts_jax.synthesis import Speech, stream, synthesize
 from qtts_jax.voices import VoiceClonePromptItem, clone_voices
-
-# A first frame at once, then few enough programs that each is compiled only once.
-DEFAULT_CHUNKS = (1, 4)
 
 MODE_OF_TYPE = {
     "custom_voice": "custom_voice",
@@ -55,6 +48,10 @@ class QwenTTS:
     to the checkpoint's `generation_config.json`. `seed` is one number or one for each text; the
     same request with the same seed gives the same codes alone, in a batch or streamed. Without a
     seed, each request draws its own.
+
+    A 25 Hz checkpoint needs to know the speaker's voice a second time, for its decoder: clones take
+    it from the recording, preset speakers from the checkpoint's `voices.npz`, and every verb takes
+    one as `decoder_voice` (`speech_tokenizer.reference_voice` makes one of a recording).
 
     Args:
         config: what `config.json` says.
@@ -91,28 +88,37 @@ class QwenTTS:
         *,
         dtype: Any = None,
         exact_reference: bool = False,
-        quirks: Quirks12Hz | None = None,
+        quirks: Quirks | None = None,
         mesh: Mesh | None = None,
+        weights: Weights | None = None,
     ) -> QwenTTS:
         """Load a converted checkpoint (`python -m convert SRC DST` makes one).
 
         Args:
             dtype: of parameters and activations; by default bfloat16, the type of the released
                 weights, on an accelerator, and float32 on a CPU, where bfloat16 is slow.
-            exact_reference: set every option to the official form (see `Quirks12Hz`).
+            exact_reference: set every option to the official form (see `Quirks12Hz` and
+                `Quirks25Hz`).
             quirks: the options one by one, instead.
             mesh: devices to split the language models over (`sharding.make_mesh`); the speech
                 tokenizer is small and whole on each.
+            weights: store the matrices of the language models in one byte a value: "int8", or
+                "fp8", which is coarser. Half the memory of bfloat16 and less to read for every
+                frame; the audio is no longer the same (`experiments/weight_quantization.py`).
 
         Raises:
             CheckpointError: absent, truncated, not converted, or not matching its config.
             ConfigError: `config.json` has missing, unknown or impossible fields.
+            RequestError: no such kind of weights, or one together with a mesh.
         """
         directory = Path(directory)
+        if weights is not None and mesh is not None:
+            raise RequestError("weights of one byte are for one device: leave out weights or mesh.")
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         config = TTSConfig.from_hf(read_config(directory))
         _, tree = abstract(TTSModel, config)
+        store = None if weights is None else quantizer(TTSModel, config, weights)
         speech = SpeechTokenizer.from_pretrained(
             directory / "speech_tokenizer",
             dtype=dtype,
@@ -123,15 +129,14 @@ class QwenTTS:
         split = None
         if mesh is not None:
             split = shardings(mesh, logical_axes(TTSModel, config), tree)
-        books = speech.config.decoder.quantizer.books
-        if books != config.talker.codebooks:
+        if speech.codebooks != config.talker.codebooks:
             raise CheckpointError(
                 f"{directory}: the talker makes {config.talker.codebooks} codebooks but the speech "
-                f"tokenizer has {books}; use the tokenizer that belongs to it."
+                f"tokenizer has {speech.codebooks}; use the tokenizer that belongs to it."
             )
         return cls(
             config,
-            load_params(directory, tree, dtype=dtype, sharding=split),
+            load_params(directory, tree, dtype=dtype, sharding=split, store=store),
             speech,
             TextTokenizer.from_dir(directory, exact_reference=exact_reference),
             read_sampling_defaults(directory),
@@ -168,6 +173,7 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | list[int] | None = None,
+        decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with a preset speaker, optionally following an instruction.
@@ -179,6 +185,7 @@ class QwenTTS:
             instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
             non_streaming_mode: give the model the whole text before the first frame; False feeds
                 it along with the frames.
+            decoder_voice: for a 25 Hz decoder, instead of the speaker's own in the checkpoint.
 
         Raises:
             RequestError: wrong checkpoint type, unknown speaker or language, unequal lengths.
@@ -187,13 +194,16 @@ class QwenTTS:
         texts = _texts(text)
         n = len(texts)
         requests = [
-            self.prepare_custom_voice(t, s, la, i, non_streaming_mode, seed=r, **sampling)
-            for t, s, la, i, r in zip(
+            self.prepare_custom_voice(
+                t, s, la, i, non_streaming_mode, seed=r, decoder_voice=v, **sampling
+            )
+            for t, s, la, i, r, v in zip(
                 texts,
                 _spread("speaker", speaker, n),
                 _spread("language", language, n),
                 _spread("instruct", instruct, n),
                 _spread("seed", seed, n),
+                _spread("decoder_voice", decoder_voice, n),
                 strict=True,
             )
         ]
@@ -207,18 +217,22 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | list[int] | None = None,
+        decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with a voice that `instruct` describes; arguments as in `generate_custom_voice`."""
         texts = _texts(text)
         n = len(texts)
         requests = [
-            self.prepare_voice_design(t, i, la, non_streaming_mode, seed=r, **sampling)
-            for t, i, la, r in zip(
+            self.prepare_voice_design(
+                t, i, la, non_streaming_mode, seed=r, decoder_voice=v, **sampling
+            )
+            for t, i, la, r, v in zip(
                 texts,
                 _spread("instruct", instruct, n),
                 _spread("language", language, n),
                 _spread("seed", seed, n),
+                _spread("decoder_voice", decoder_voice, n),
                 strict=True,
             )
         ]
@@ -235,12 +249,14 @@ class QwenTTS:
         non_streaming_mode: bool = False,
         *,
         seed: int | list[int] | None = None,
+        decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with the voice of a reference recording.
 
         Give either `ref_audio` (with `ref_text`, or with `x_vector_only_mode=True`) or the
-        `voice_clone_prompt` made from it once by `create_voice_clone_prompt`.
+        `voice_clone_prompt` made from it once by `create_voice_clone_prompt`. `decoder_voice`
+        belongs to `ref_audio`, as there.
 
         Raises:
             RequestError: wrong checkpoint type, no reference, missing `ref_text`, unequal lengths.
@@ -250,13 +266,14 @@ class QwenTTS:
         texts = _texts(text)
         n = len(texts)
         self._require("voice_clone")
-        if voice_clone_prompt is None:
-            voice_clone_prompt = self._clone_items(ref_audio, ref_text, x_vector_only_mode)
+        items = self._clone_items(
+            voice_clone_prompt, ref_audio, ref_text, x_vector_only_mode, decoder_voice
+        )
         requests = [
             self.prepare_voice_clone(t, v, la, non_streaming_mode, seed=r, **sampling)
             for t, v, la, r in zip(
                 texts,
-                _spread("voice_clone_prompt", voice_clone_prompt, n),
+                _spread("voice_clone_prompt", items, n),
                 _spread("language", language, n),
                 _spread("seed", seed, n),
                 strict=True,
@@ -269,6 +286,7 @@ class QwenTTS:
         ref_audio: AudioSource | list[AudioSource],
         ref_text: str | list[str | None] | None = None,
         x_vector_only_mode: bool | list[bool] = False,
+        decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
     ) -> list[VoiceClonePromptItem]:
         """Encode reference recordings for `generate_voice_clone`.
 
@@ -276,10 +294,13 @@ class QwenTTS:
             ref_audio: a path, bytes, base64, a URL or `(array, rate)`; one or a list.
             ref_text: what is said in it; needed unless `x_vector_only_mode`.
             x_vector_only_mode: copy only the timbre (x-vector), not the recording itself.
+            decoder_voice: what a 25 Hz decoder is to know of the voice; by default it is computed
+                from the recording.
 
         Raises:
             RequestError: wrong checkpoint type, missing `ref_text`, unequal lengths.
             AudioError: a recording is unreadable, empty, too short or holds NaN.
+            CheckpointError: `decoder_voice` is needed and the checkpoint cannot compute it.
         """
         self._require("voice_clone")
         assert self._embedder is not None
@@ -290,6 +311,7 @@ class QwenTTS:
             audios,
             _spread("ref_text", ref_text, len(audios)),
             _spread("x_vector_only_mode", x_vector_only_mode, len(audios)),
+            _spread("decoder_voice", decoder_voice, len(audios)),
         )
 
     def embed_speaker(self, audio: AudioSource, name: str = "audio") -> np.ndarray:
@@ -313,7 +335,7 @@ class QwenTTS:
             "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
             "dtype": str(jax.tree.leaves(self.params)[0].dtype),
             "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
-            "codes": f"{c.codebooks} books of {c.codebook_size}, "
+            "codes": f"{c.codebooks} book{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
             f"{self.sample_rate / self.speech_tokenizer.samples_per_frame:g} frames a second",
             "sample rate": self.sample_rate,
             "speakers": ", ".join(self.supported_speakers) or "none",
@@ -333,14 +355,12 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | None = None,
+        decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
-    ) -> Request:
+    ) -> SpeechRequest:
         """Lay out one request for `synthesize`; arguments as in `generate_custom_voice`."""
-        self._require("custom_voice")
-        voice, instruct = self._requests.preset(speaker, instruct)
-        return self._request(
-            text, voice, language, instruct, not non_streaming_mode, seed, sampling
-        )
+        layout = self._custom_voice(speaker, language, instruct, seed, decoder_voice, sampling)
+        return self._requests.whole(layout, text, not non_streaming_mode)
 
     def prepare_voice_design(
         self,
@@ -350,13 +370,12 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | None = None,
+        decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
-    ) -> Request:
+    ) -> SpeechRequest:
         """Lay out one request for `synthesize`; arguments as in `generate_voice_design`."""
-        self._require("voice_design")
-        return self._request(
-            text, Voice(), language, instruct, not non_streaming_mode, seed, sampling
-        )
+        layout = self._voice_design(language, instruct, seed, decoder_voice, sampling)
+        return self._requests.whole(layout, text, not non_streaming_mode)
 
     def prepare_voice_clone(
         self,
@@ -367,20 +386,12 @@ class QwenTTS:
         *,
         seed: int | None = None,
         **sampling: Any,
-    ) -> Request:
+    ) -> SpeechRequest:
         """Lay out one request for `synthesize`; arguments as in `generate_voice_clone`."""
-        self._require("voice_clone")
-        return self._request(
-            text,
-            self._requests.cloned(voice),
-            language,
-            None,
-            not non_streaming_mode,
-            seed,
-            sampling,
-        )
+        layout = self._voice_clone(voice, language, seed, sampling)
+        return self._requests.whole(layout, text, not non_streaming_mode)
 
-    def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Speech]:
         """Generate a batch of prepared requests of any lengths and settings."""
         return synthesize(self.config, self.params, self.speech_tokenizer, requests)
 
@@ -395,7 +406,8 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | None = None,
-        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        chunk_frames: Sequence[int] | None = None,
+        decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
     ) -> Iterator[np.ndarray]:
         """`generate_custom_voice` for one text, in chunks.
@@ -404,14 +416,11 @@ class QwenTTS:
             text: a text, or an iterator of pieces of it (words, tokens, any cut). Pieces are fed
                 along with the frames, so the voice starts before the text has ended, and the
                 codes are those of the whole text with `non_streaming_mode=False`.
-            chunk_frames: frames of the first chunks; the last number is repeated.
+            chunk_frames: frames of the first chunks; the last number is repeated. By default one
+                frame at once, then 4; at 25 Hz, where the decoder looks ahead, 16, then 8.
         """
-        self._require("custom_voice")
-        voice, instruct = self._requests.preset(speaker, instruct)
-        stream_text = not non_streaming_mode
-        return self._stream(
-            text, voice, language, instruct, stream_text, seed, chunk_frames, sampling
-        )
+        layout = self._custom_voice(speaker, language, instruct, seed, decoder_voice, sampling)
+        return self._stream(text, layout, not non_streaming_mode, chunk_frames)
 
     def stream_voice_design(
         self,
@@ -421,15 +430,13 @@ class QwenTTS:
         non_streaming_mode: bool = True,
         *,
         seed: int | None = None,
-        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        chunk_frames: Sequence[int] | None = None,
+        decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
     ) -> Iterator[np.ndarray]:
         """`generate_voice_design` for one text, in chunks (see `stream_custom_voice`)."""
-        self._require("voice_design")
-        stream_text = not non_streaming_mode
-        return self._stream(
-            text, Voice(), language, instruct, stream_text, seed, chunk_frames, sampling
-        )
+        layout = self._voice_design(language, instruct, seed, decoder_voice, sampling)
+        return self._stream(text, layout, not non_streaming_mode, chunk_frames)
 
     def stream_voice_clone(
         self,
@@ -442,16 +449,18 @@ class QwenTTS:
         non_streaming_mode: bool = False,
         *,
         seed: int | None = None,
-        chunk_frames: Sequence[int] = DEFAULT_CHUNKS,
+        chunk_frames: Sequence[int] | None = None,
+        decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
     ) -> Iterator[np.ndarray]:
         """`generate_voice_clone` for one text, in chunks (see `stream_custom_voice`)."""
         self._require("voice_clone")
-        if voice_clone_prompt is None:
-            voice_clone_prompt = self._clone_items(ref_audio, ref_text, x_vector_only_mode)
-        voice = self._requests.cloned(_spread("voice_clone_prompt", voice_clone_prompt, 1)[0])
-        stream_text = not non_streaming_mode
-        return self._stream(text, voice, language, None, stream_text, seed, chunk_frames, sampling)
+        items = self._clone_items(
+            voice_clone_prompt, ref_audio, ref_text, x_vector_only_mode, decoder_voice
+        )
+        item = _spread("voice_clone_prompt", items, 1)[0]
+        layout = self._voice_clone(item, language, seed, sampling)
+        return self._stream(text, layout, not non_streaming_mode, chunk_frames)
 
     # ------------------------------------------------------------------ inside
 
@@ -463,47 +472,82 @@ class QwenTTS:
             )
 
     def _clone_items(
-        self, ref_audio: Any, ref_text: Any, x_vector_only_mode: Any
-    ) -> list[VoiceClonePromptItem]:
+        self,
+        prompt: Any,
+        ref_audio: Any,
+        ref_text: Any,
+        x_vector_only_mode: Any,
+        decoder_voice: Any,
+    ) -> VoiceClonePromptItem | list[VoiceClonePromptItem]:
+        if prompt is not None:
+            if decoder_voice is not None:
+                raise RequestError(
+                    "decoder_voice belongs to the recording: give it to create_voice_clone_prompt."
+                )
+            return prompt
         if ref_audio is None:
             raise RequestError(
                 "voice cloning needs a reference: give ref_audio or voice_clone_prompt."
             )
-        return self.create_voice_clone_prompt(ref_audio, ref_text, x_vector_only_mode)
+        return self.create_voice_clone_prompt(
+            ref_audio, ref_text, x_vector_only_mode, decoder_voice
+        )
 
-    def _request(
+    def _custom_voice(
         self,
-        text: str,
-        voice: Voice,
+        speaker: str | None,
         language: str | None,
         instruct: str | None,
-        stream_text: bool,
+        seed: int | None,
+        decoder_voice: ReferenceVoice | None,
+        sampling: dict[str, Any],
+    ) -> Layout:
+        self._require("custom_voice")
+        voice, instruct = self._requests.preset(speaker, instruct)
+        decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice, voice.speaker)
+        return self._requests.layout(voice, language, instruct, seed, sampling, decoder_voice)
+
+    def _voice_design(
+        self,
+        language: str | None,
+        instruct: str | None,
+        seed: int | None,
+        decoder_voice: ReferenceVoice | None,
+        sampling: dict[str, Any],
+    ) -> Layout:
+        self._require("voice_design")
+        decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice)
+        return self._requests.layout(Voice(), language, instruct, seed, sampling, decoder_voice)
+
+    def _voice_clone(
+        self,
+        item: VoiceClonePromptItem,
+        language: str | None,
         seed: int | None,
         sampling: dict[str, Any],
-    ) -> Request:
-        layout = self._requests.layout(voice, language, instruct, seed, sampling)
-        return self._requests.whole(layout, text, stream_text)
+    ) -> Layout:
+        self._require("voice_clone")
+        voice = self._requests.cloned(item)
+        decoder_voice = self.speech_tokenizer.decoder_voice(item.decoder_voice)
+        return self._requests.layout(voice, language, None, seed, sampling, decoder_voice)
 
-    def _waves(self, requests: Sequence[Request]) -> tuple[list[np.ndarray], int]:
+    def _waves(self, requests: Sequence[SpeechRequest]) -> tuple[list[np.ndarray], int]:
         return [speech.wave for speech in self.synthesize(requests)], self.sample_rate
 
     def _stream(
         self,
         text: str | Iterable[str],
-        voice: Voice,
-        language: str | None,
-        instruct: str | None,
+        layout: Layout,
         stream_text: bool,
-        seed: int | None,
-        chunk_frames: Sequence[int],
-        sampling: dict[str, Any],
+        chunk_frames: Sequence[int] | None,
     ) -> Iterator[np.ndarray]:
         """Check the request now, generate when the first chunk is asked for."""
+        if chunk_frames is None:
+            chunk_frames = self.speech_tokenizer.first_chunks
         if not chunk_frames or not all(1 <= n <= FRAMES_PER_CALL for n in chunk_frames):
             raise RequestError(
                 f"chunk_frames must be numbers from 1 to {FRAMES_PER_CALL}, not {chunk_frames!r}."
             )
-        layout = self._requests.layout(voice, language, instruct, seed, sampling)
         if isinstance(text, str):
             return self._chunks(self._requests.whole(layout, text, stream_text), chunk_frames)
         if not isinstance(text, Iterable):
@@ -517,7 +561,7 @@ class QwenTTS:
 
     def _chunks(
         self,
-        request: Request,
+        request: SpeechRequest,
         chunk_frames: Sequence[int],
         arriving: Iterator[list[int]] | None = None,
     ) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from qtts_jax import QwenTTS
 from qtts_jax.errors import AudioError, QTTSError, RequestError, TextError
 from qtts_jax.synthesis import Stream
 
@@ -63,7 +64,13 @@ def test_same_seed_gives_the_same_codes_alone_and_in_a_batch(model):
     assert other.shape != together[0].shape or (other != together[0]).any()
 
 
-@pytest.mark.parametrize("chunks", [(1,), (2,), (3,), (7,), (64,), (1, 1, 2, 4), (5, 1, 3)])
+CHUNKS = [(1,), (5, 1, 3), (64,)]
+MORE_CHUNKS = [(2,), (3,), (7,), (1, 1, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    "chunks", [*CHUNKS, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE_CHUNKS)]
+)
 def test_streamed_audio_equals_whole_audio(model, chunks):
     whole = speak(model, TEXTS[0], seed=3)[0]
     stream = model.stream_custom_voice(TEXTS[0], "ryan", seed=3, chunk_frames=chunks, **SAMPLED)
@@ -288,3 +295,25 @@ def test_int8_weights_stay_close_and_the_kernels_agree(model, monkeypatch):
         monkeypatch.setattr(loops, "programs", loops.Programs)
         codes.append(loops.generate_codes(loops.Session(model.config, params, [request]))[0])
     np.testing.assert_array_equal(*codes)
+
+
+def test_a_checkpoint_loads_in_one_byte_a_weight(converted):
+    from qtts_jax.layers.quantized import quantize_params
+    from qtts_jax.models.tts_model import TTSModel
+
+    directory = converted("custom_voice")
+    full = QwenTTS.from_pretrained(directory, dtype="float32")
+    small = QwenTTS.from_pretrained(directory, dtype="float32", weights="int8")
+    want = quantize_params(TTSModel, full.config, full.params, "int8")
+    for a, b in zip(jax.tree.leaves(small.params), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_do_not_exist_or_do_not_go_with_a_mesh_are_refused(converted):
+    from qtts_jax.sharding import make_mesh
+
+    directory = converted("custom_voice")
+    with pytest.raises(RequestError, match="'int8' or 'fp8', not 'int4'"):
+        QwenTTS.from_pretrained(directory, weights="int4")
+    with pytest.raises(RequestError, match="leave out weights or mesh"):
+        QwenTTS.from_pretrained(directory, weights="int8", mesh=make_mesh(1, 1))

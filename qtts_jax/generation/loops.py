@@ -192,7 +192,7 @@ class Session:
         self._params, self._programs = params, programs(config)
         self.rows = len(requests)
         longest = max(len(r.prompt) for r in requests)
-        context = config.talker.transformer.max_positions
+        self._context = context = config.talker.transformer.max_positions
         if longest >= context:
             raise RequestError(
                 f"the prompt takes {longest} positions but the model's context is {context}; "
@@ -268,7 +268,8 @@ class Session:
         needed = self._prompt + self.frames_asked
         if needed > self.capacity:
             # Every size is compiled once. For one row memory is cheap, so there are few sizes.
-            self.capacity = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
+            grown = bucket(needed, self.capacity, 8 if len(self.state.done) == 1 else 2)
+            self.capacity = min(grown, max(needed, self._context))
             self.state = self._programs.grow(self.state, capacity=self.capacity)
 
     def advance(self) -> jax.Array:

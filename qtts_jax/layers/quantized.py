@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.functional import Params
+from qtts_jax.errors import RequestError
+from qtts_jax.functional import Params, shapes_of
 
 Weights = Literal["int8", "fp8"]
 STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
@@ -77,8 +78,13 @@ def quantizer(
 
     Matrices and tables (declared by `param(columns=...)`) are quantised; norms, biases and
     convolutions stay.
+
+    Raises:
+        RequestError: no such kind.
     """
-    state = nnx.state(nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0))))
+    if kind not in STORED:
+        raise RequestError(f"weights are {' or '.join(map(repr, STORED))}, not {kind!r}.")
+    state = nnx.state(shapes_of(module, config))
     columns = {
         tuple(str(k) for k in path): variable.get_metadata().get("columns")
         for path, variable in nnx.to_flat_state(state)

@@ -98,7 +98,16 @@ class Decoder(nnx.Module):
             samples [B, T * samples_per_frame] in [-1, 1], of the dtype of the state, and the
             state.
         """
-        x = self.quantizer.decode(codes, jnp.dtype(jax.tree.leaves(state.pre_conv)[0].dtype))
+        dtype = jnp.dtype(jax.tree.leaves(state.pre_conv)[0].dtype)
+        samples, state = self.synthesize(self.quantizer.decode(codes, dtype), state)
+        return jnp.clip(samples, -1, 1), state
+
+    def synthesize(self, x: jax.Array, state: DecoderState) -> tuple[jax.Array, DecoderState]:
+        """As `step`, but from the decoded vectors [B, T, D] of the quantizer, and not clipped.
+
+        The last convolution computes in the dtype of its own parameters, so that training in
+        bfloat16 can keep it, and with it the samples, in float32.
+        """
         x, pre_conv = self.pre_conv.step(x, state.pre_conv)
         with jax.named_scope("transformer"):
             x, transformer = self.transformer.step(self.input_projection(x), state.transformer)
@@ -106,9 +115,10 @@ class Decoder(nnx.Module):
         x, upsample = _chain(self.upsample, x, state.upsample, "upsample")
         x, input_conv = self.input_conv.step(x, state.input_conv)
         x, stages = _chain(self.stages, x, state.stages, "stage")
-        x, output_conv = self.output_conv.step(self.output_activation(x), state.output_conv)
+        x = self.output_activation(x.astype(self.output_conv.kernel.dtype))
+        x, output_conv = self.output_conv.step(x, state.output_conv)
         state = DecoderState(pre_conv, transformer, upsample, input_conv, stages, output_conv)
-        return jnp.clip(x[..., 0], -1, 1), state
+        return x[..., 0], state
 
     def __call__(self, codes: jax.Array) -> jax.Array:
         """Whole codes [B, T, Q] -> samples [B, T * samples_per_frame] from a fresh state."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
-from qtts_jax.functional import Params, bind, matmul_precision
+from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
 from qtts_jax.models.tokenizer_12hz.decoder import Decoder, DecoderState
 from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
 
@@ -71,14 +71,8 @@ class Programs:
 
     def __init__(self, config: Tokenizer12HzConfig, quirks: Quirks12Hz) -> None:
         self.config, self.quirks = config, quirks
-        self.encoder = nnx.graphdef(
-            nnx.eval_shape(
-                lambda: Encoder(config.encoder, config.codebooks, quirks, rngs=nnx.Rngs(0))
-            )
-        )
-        self.decoder = nnx.graphdef(
-            nnx.eval_shape(lambda: Decoder(config.decoder, rngs=nnx.Rngs(0)))
-        )
+        self.encoder = nnx.graphdef(shapes_of(Encoder, config.encoder, config.codebooks, quirks))
+        self.decoder = nnx.graphdef(shapes_of(Decoder, config.decoder))
         # The state is donated: it is updated in place.
         self.encode = jax.jit(self._encode, donate_argnums=3)
         self.decode = jax.jit(self._decode, donate_argnums=2)

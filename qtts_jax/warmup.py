@@ -1,0 +1,177 @@
+"""Compile what everyday requests need, so that later processes find it in the compilation cache.
+
+Nothing here knows a program or a shape: requests of the usual kinds and lengths are run with very
+few frames through the same doors as real ones, and JAX keeps what they compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from qtts_jax.errors import RequestError
+from qtts_jax.generation.loops import FRAMES_PER_CALL, Request, Session
+from qtts_jax.io.reference_voice import ReferenceVoice
+from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
+from qtts_jax.synthesis import Stream
+from qtts_jax.tts import QwenTTS
+from qtts_jax.voices import VoiceClonePromptItem
+
+# Words of the texts: from a short sentence to a long paragraph, each in a prompt size of its own.
+WORDS = (4, 24, 64, 140)
+# Seconds of reference recordings, and of audio that is encoded or decoded by itself.
+RECORDINGS = (3.0, 6.0, 12.0)
+SEED = 0
+
+Step = tuple[str, Callable[[], object]]
+
+
+def warm_up(tts: QwenTTS, batch_size: int = 8, seconds: float = 80.0) -> int:
+    """Run every usual kind of request once, showing a progress bar.
+
+    Covered are utterances alone and in batches of `batch_size`, streams of a text that is there or
+    still arriving, and (Base checkpoints) references for cloning; sampled with the checkpoint's
+    own settings. Other batch sizes, greedy decoding and longer texts compile when they first occur.
+
+    Args:
+        tts: the checkpoint, in the dtype and with the options that later processes use.
+        batch_size: requests of a batch.
+        seconds: the longest utterance to be ready for.
+
+    Returns:
+        How many kinds were run.
+    """
+    steps = list(_steps(tts, batch_size, seconds))
+    with tqdm(steps, unit="program", desc="compiling") as bar:
+        for name, run in bar:
+            bar.set_postfix_str(name)
+            run()
+    return len(steps)
+
+
+def _steps(tts: QwenTTS, batch_size: int, seconds: float) -> Iterator[Step]:
+    """What to run, the most usual first."""
+    speaker = _Speaker(tts)
+    codec = tts.speech_tokenizer
+    longest = int(np.ceil(seconds * codec.sample_rate / codec.samples_per_frame))
+    for words in WORDS:
+        yield f"stream, {words} words", partial(speaker.stream, _text(words))
+    yield "stream, text arriving", partial(speaker.stream, iter(["word "] * 8))
+    yield f"stream, {seconds:g} s", partial(speaker.long_stream, longest)
+    for rows in sorted({1, batch_size}):
+        for words in WORDS:
+            name = f"{rows} together, {words} words"
+            yield name, partial(speaker.together, rows, words, FRAMES_PER_CALL)
+        yield f"{rows} together, {seconds:g} s", partial(speaker.together, rows, WORDS[0], longest)
+        for frames in _frame_counts(longest):
+            yield f"decode {rows} x {frames} frames", partial(speaker.decode, rows, frames)
+    if tts.mode == "voice_clone":
+        for length in RECORDINGS:
+            yield f"reference of {length:g} s", partial(speaker.clone, length)
+
+
+class _Speaker:
+    """Requests in the one way that the checkpoint speaks."""
+
+    def __init__(self, tts: QwenTTS) -> None:
+        self.tts = tts
+        self.preset = tts.config.talker.speakers[0][0] if tts.config.talker.speakers else None
+        self.chunks = tts.speech_tokenizer.first_chunks
+        # Frames that reach every chunk size of a stream; one token more is asked for than heard.
+        few_frames = sum(self.chunks) + 2
+        self.voice = _decoder_voice(tts)
+        self.options: dict[str, Any] = {"seed": SEED, "decoder_voice": self.voice}
+        self.few: dict[str, Any] = self.options | {"max_new_tokens": few_frames + 1}
+
+    def stream(self, text: str | Iterator[str]) -> None:
+        """A stream through every chunk size."""
+        tts = self.tts
+        if tts.mode == "custom_voice":
+            assert self.preset is not None
+            chunks = tts.stream_custom_voice(text, self.preset, **self.few)
+        elif tts.mode == "voice_design":
+            chunks = tts.stream_voice_design(text, "calm", **self.few)
+        else:
+            chunks = tts.stream_voice_clone(text, voice_clone_prompt=self._timbre(), **self.few)
+        for _ in chunks:
+            pass
+
+    def long_stream(self, frames: int) -> None:
+        """Every chunk size at every cache size that a stream of `frames` goes through."""
+        tts = self.tts
+        stream = Stream(tts.config, tts.params, tts.speech_tokenizer, [self._request(4, frames)])
+        known = stream.session.capacity
+        while stream.session.frames_asked < frames:
+            stream.session.make_room(FRAMES_PER_CALL)
+            if stream.session.capacity != known:
+                known = stream.session.capacity
+                for chunk in self.chunks:
+                    np.asarray(stream.advance(chunk)[1])
+
+    def together(self, rows: int, words: int, frames: int) -> None:
+        """A batch of whole utterances at every cache size up to `frames`, hardly generating."""
+        tts = self.tts
+        session = Session(tts.config, tts.params, [self._request(words, 1)] * rows)
+        while session.frames_asked < frames:
+            np.asarray(session.advance())
+            session.finished()
+
+    def decode(self, rows: int, frames: int) -> None:
+        """Codes without a talker."""
+        codec = self.tts.speech_tokenizer
+        shape = (frames,) if codec.codebooks == 1 else (frames, codec.codebooks)
+        codes = [np.zeros(shape, np.int32)] * rows
+        if isinstance(codec, SpeechTokenizer25Hz):
+            codec.decode(codes, self.voice)
+        else:
+            codec.decode(codes)
+
+    def clone(self, seconds: float) -> None:
+        """A voice from a recording, and a stream that goes on from it."""
+        tts = self.tts
+        rate = tts.speech_tokenizer.sample_rate
+        noise = 0.1 * np.random.default_rng(SEED).standard_normal(int(seconds * rate))
+        words = _text(int(2.5 * seconds))  # a usual pace
+        item = tts.create_voice_clone_prompt((noise.astype(np.float32), rate), words)[0]
+        for _ in tts.stream_voice_clone(_text(16), voice_clone_prompt=item, **self.few):
+            pass
+
+    def _request(self, words: int, frames: int) -> Request:
+        tts, text = self.tts, _text(words)
+        options = self.options | {"max_new_tokens": frames + 1}
+        if tts.mode == "custom_voice":
+            return tts.prepare_custom_voice(text, self.preset, **options)
+        if tts.mode == "voice_design":
+            return tts.prepare_voice_design(text, "calm", **options)
+        return tts.prepare_voice_clone(text, self._timbre(), **options)
+
+    def _timbre(self) -> VoiceClonePromptItem:
+        """A cloned voice without a recording in the prompt."""
+        width = self.tts.config.talker.transformer.width
+        return VoiceClonePromptItem(None, np.zeros(width, np.float32), True, False)
+
+
+def _text(words: int) -> str:
+    return " ".join(["word"] * words) + "."
+
+
+def _frame_counts(longest: int) -> list[int]:
+    """Powers of two up to `longest`: together they use every block size of a decoder."""
+    return [1 << bit for bit in range(longest.bit_length())]
+
+
+def _decoder_voice(tts: QwenTTS) -> ReferenceVoice | None:
+    """The checkpoint's own voice, or one of silence, for a decoder that needs any."""
+    codec = tts.speech_tokenizer
+    if not isinstance(codec, SpeechTokenizer25Hz):
+        return None
+    try:
+        return codec.decoder_voice(None)
+    except RequestError:
+        dit = codec.config.decoder.dit
+        silence = np.zeros((300, dit.n_mels), np.float32)  # a usual length, 3 s
+        return ReferenceVoice(np.ones(dit.xvector_width, np.float32), silence)

@@ -1,0 +1,91 @@
+"""The benchmarks run: each one at its smallest, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def run(script, *arguments):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / script), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_cpu_benchmark(tmp_path):
+    out = tmp_path / "cpu.json"
+    options = ["--size", "tiny", "--measures", "decode_26_frames_s", "--repeats", "2"]
+    run("bench_cpu.py", *options, "--out", out)
+    result = json.loads(out.read_text())
+    row = result["measures"]["decode_26_frames_s"]
+    assert len(row["turns"]) == 2 and row["ours"] > 0
+    assert result["cores"] == 2 and result["device"]
+
+
+@pytest.mark.slow
+def test_codec_benchmark_and_its_table(tmp_path):
+    out, table = tmp_path / "codec.json", tmp_path / "cost.md"
+    small = ["--size", "tiny", "--batches", "1", "--seconds", "0.6", "--repeats", "1"]
+    run("bench_codec.py", "--families", "12 Hz", *small, "--out", out)
+    part = json.loads(out.read_text())["families"]["12 Hz"]["float32"]["batch"]["1"]
+    assert set(part["step"]) == {"1", "4"}
+    assert part["first_packet_codes"] == 1
+    figure = part["decode"]["0.6"]
+    assert figure["ms_per_audio_s"] == pytest.approx(1e3 * figure["s"] / 0.6)
+    run("bench_codec.py", "--table", out, "--into", table)
+    text = table.read_text()
+    assert f"| 12 Hz | float32 | 1 | decode | 0.6 | {figure['s']:.3g} |" in text
+    assert "Table 2" in text
+
+
+def test_table_of_both_rates_beside_the_official_decoder():
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        from codec_table import render
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+
+    def part(ms, wait):
+        return {
+            "step": {"8": {"ms": ms, "ms_per_code": ms / 8, "ms_per_audio_s": ms / 0.32}},
+            "first_packet_ms": 2 * ms,
+            "first_packet_codes": wait,
+            "decode": {"10": {"s": 0.5, "ms_per_audio_s": 50.0}},
+        }
+
+    families = {
+        "12 Hz": {"float32": {"codes_per_s": 12.5, "batch": {"1": part(2.0, 1)}}},
+        "25 Hz": {"float32": {"codes_per_s": 25.0, "batch": {"1": part(40.0, 16)}}},
+    }
+    official = {"25 Hz": {"batch": {"1": {"decode": {"10": {"s": 2.0, "ms_per_audio_s": 200.0}}}}}}
+    result = {"device": "a chip", "versions": {"jax": "1"}, "size": "released"}
+    text = render({"x.json": result | {"families": families, "official": official}})
+    assert "| 12 Hz | float32 | 1 | 8 | 2 | 6.25 | 4 | 1 | 80 |" in text
+    assert "| 25 Hz | float32 | 1 | 8 | 40 | 125 | 80 | 16 | 640 |" in text
+    assert "| 25 Hz | 1 | 10 | 2 | 0.5 | 0.25 |" in text
+    assert "97" in text and "138" in text  # the paper
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    out = tmp_path / "start.json"
+    run("bench_start.py", "--size", "tiny", "--repeats", "2", "--out", out)
+    result = json.loads(out.read_text())
+    assert [run["missed"] for run in result["runs"]] == [[], []]
+    assert result["first_audio_s"] == pytest.approx(
+        sum(result["runs"][0]["split_s"][part] for part in result["split_s"] if "warm" not in part),
+        abs=2.0,
+    )
