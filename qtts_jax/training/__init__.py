@@ -1,0 +1,1 @@
+"""Training: one trainer for the tokenizer and the talker, losses, data and fine-tuning."""

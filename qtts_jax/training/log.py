@@ -1,0 +1,145 @@
+"""The record of a run: `metrics.jsonl`, TensorBoard events, audio and pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+
+from qtts_jax.errors import ConfigError
+from qtts_jax.io.files import write_whole
+from qtts_jax.io.mel import MelConfig, log_mel
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples"
+EVENTS = "tensorboard"
+
+
+class RunLog:
+    """Writes the record below a run's directory, and goes on with it after a restart.
+
+        metrics.jsonl                   one object a line: step, time (Unix seconds), scalars
+        samples/00001000/NAME.wav|png   audio and pictures of a step
+        tensorboard/                    the same for TensorBoard
+
+    Args:
+        directory: of the run; made if absent.
+        step: steps already done; what an interrupted run recorded beyond it is dropped.
+        tensorboard: also write TensorBoard events (package tensorboardX, extra `train`).
+
+    Raises:
+        ConfigError: `tensorboard` without the package.
+    """
+
+    def __init__(self, directory: Path, step: int = 0, *, tensorboard: bool = True) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / METRICS
+        if path.exists():
+            write_whole(path, _until(path, step))
+        self._events = _event_writer(directory / EVENTS, step) if tensorboard else None
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the scalars of a step; on disk when this returns."""
+        row = {"step": step, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def audio(self, step: int, name: str, wave: np.ndarray, sample_rate: int) -> None:
+        """Record a wave, float32 [T] in [-1, 1], with a picture of its log-mel spectrogram."""
+        content = io.BytesIO()
+        soundfile.write(content, wave, sample_rate, format="WAV", subtype="FLOAT")
+        self._sample(step, f"{name}.wav").write_bytes(content.getvalue())
+        if self._events is not None:
+            self._events.add_audio(name, wave[:, None], step, sample_rate)
+        mel = MelConfig(sample_rate=sample_rate, fmax=sample_rate / 2)
+        if len(wave) >= mel.min_samples:
+            self.picture(
+                step, name, mel_picture(np.asarray(log_mel(jnp.asarray(wave), mel)[0]), mel)
+            )
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Record a picture, uint8 [H, W, 3]."""
+        from matplotlib.image import imsave
+
+        imsave(self._sample(step, f"{name}.png"), pixels)
+        if self._events is not None:
+            self._events.add_image(name, pixels, step, dataformats="HWC")
+
+    def _sample(self, step: int, name: str) -> Path:
+        path = self.directory / SAMPLES / f"{step:08d}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def mel_picture(mel: np.ndarray, config: MelConfig) -> np.ndarray:
+    """A log-mel spectrogram [T, M] with its axes as pixels, uint8 [H, W, 3]."""
+    # Imported here: matplotlib is slow to import, and only audio samples need it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="tight")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    seconds = len(mel) * config.hop / config.sample_rate
+    image = axes.imshow(
+        mel.T, origin="lower", aspect="auto", extent=(0, seconds, 0, mel.shape[1]), cmap="magma"
+    )
+    axes.set(xlabel="seconds", ylabel="mel bin")
+    figure.colorbar(image, ax=axes, label="natural log")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The recorded rows of a run, in order."""
+    text = (directory / METRICS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _until(path: Path, step: int) -> bytes:
+    """The lines of steps up to `step`; a kill may have left a part of a line at the end."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step and line.endswith(b"\n"):
+                kept.append(line)
+        except ValueError:
+            continue
+    return b"".join(kept)
+
+
+def _event_writer(directory: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "TensorBoard logs need the package tensorboardX; install 'qtts_jax[train]' or train "
+            "with tensorboard=False."
+        ) from error
+    return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

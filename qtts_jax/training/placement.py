@@ -1,0 +1,89 @@
+"""Where parameters, optimizer state and batches lie on a mesh: data parallel, FSDP, model axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from qtts_jax.errors import ConfigError, TrainingError
+from qtts_jax.functional import Params
+from qtts_jax.sharding import make_mesh, shardings
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices of a run.
+
+    Attributes:
+        data: devices over which the rows of a batch are split.
+        model: devices over which heads, feed-forward width and vocabulary are split
+            (`sharding.RULES`); above 1 it needs a task that declares its axes (`SplitTask`).
+        fsdp: split parameters and optimizer state over `data` too (fully sharded data parallel);
+            the compiler gathers each parameter where it is used.
+        fsdp_min_size: parameters with fewer elements stay whole.
+    """
+
+    data: int = 1
+    model: int = 1
+    fsdp: bool = False
+    fsdp_min_size: int = 1 << 16
+
+
+class Placement:
+    """Shardings on the mesh of a configuration."""
+
+    def __init__(self, config: MeshConfig) -> None:
+        self.config = config
+        self.mesh: Mesh = make_mesh(config.data, config.model)
+        self.whole = NamedSharding(self.mesh, PartitionSpec())
+        self.rows = NamedSharding(self.mesh, PartitionSpec("data"))
+
+    def params(self, shapes: Params, axes: Params | None) -> Params:
+        """A sharding for every parameter; `axes` as in `sharding.shardings`, None for no names.
+
+        Raises:
+            ConfigError: the mesh has a model axis but the task declares no axes.
+        """
+        if axes is None:
+            if self.config.model > 1:
+                raise ConfigError(
+                    "this task declares no logical axes, so its parameters cannot be split over "
+                    "the model axis; use model=1."
+                )
+            return jax.tree.map(self.fsdp, shapes)
+        named = shardings(self.mesh, axes, shapes)
+        return jax.tree.map(
+            lambda x, s: self.fsdp(x, [*s.spec] + [None] * (len(x.shape) - len(s.spec))),
+            shapes,
+            named,
+        )
+
+    def fsdp(self, leaf: Any, spec: list[Any] | None = None) -> NamedSharding:
+        """Split the longest dimension that `spec` leaves whole and that divides over `data`."""
+        c, spec = self.config, spec or [None] * len(leaf.shape)
+        if c.fsdp and c.data > 1 and np.prod(leaf.shape) >= c.fsdp_min_size:
+            free = [
+                i for i, n in enumerate(leaf.shape) if spec[i] is None and n and n % c.data == 0
+            ]
+            if free:
+                spec[max(free, key=lambda i: leaf.shape[i])] = "data"
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+    def put(self, batch: dict[str, np.ndarray], accumulate: int) -> dict[str, jax.Array]:
+        """Copy a batch to the devices, rows split over `data`.
+
+        Raises:
+            TrainingError: the rows do not divide into `accumulate` microbatches on every device.
+        """
+        rows = {name: np.shape(x)[0] if np.ndim(x) else 0 for name, x in batch.items()}
+        count, parts = next(iter(rows.values()), 0), self.config.data * accumulate
+        if len(set(rows.values())) != 1 or not count or count % parts:
+            raise TrainingError(
+                f"a batch must have a multiple of {parts} rows ({self.config.data} devices x "
+                f"{accumulate} microbatches), the same in every array, not {rows}."
+            )
+        return jax.device_put(batch, self.rows)

@@ -1,0 +1,90 @@
+"""Everything that a training step changes, as one tree of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qtts_jax.training.placement import Placement
+from qtts_jax.training.task import Extras, Groups, SplitTask, Task
+
+
+class TrainState(NamedTuple):
+    """The state between two steps.
+
+    Attributes:
+        step: int32, steps done.
+        params: float32 master weights by group.
+        optimizer: optax state by group.
+        extras: the task's arrays without gradients.
+        average: moving average of `params`, or None.
+        key: uint32 data of the run's random key; step and microbatch are folded into it.
+    """
+
+    step: jax.Array
+    params: Groups
+    optimizer: dict[str, Any]
+    extras: Extras
+    average: Groups | None
+    key: jax.Array
+
+
+def first_state(
+    params: Groups,
+    extras: Extras,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    key: jax.Array,
+    with_average: bool,
+) -> TrainState:
+    """The state before step 0.
+
+    Args:
+        key: the run's random key.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer={name: optimizers[name].init(group) for name, group in params.items()},
+        extras=extras,
+        average=jax.tree.map(jnp.copy, params) if with_average else None,
+        key=jax.random.key_data(key),
+    )
+
+
+def state_shardings(
+    placement: Placement,
+    task: Task,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    shapes: TrainState,
+) -> TrainState:
+    """A sharding for every array of the state.
+
+    Moments and averages lie where their parameters lie. Extras follow the size rule of FSDP:
+    frozen weights may be as large as trained ones.
+    """
+    axes = task.axes() if isinstance(task, SplitTask) else {}
+    params = {
+        name: placement.params(group, axes.get(name)) for name, group in shapes.params.items()
+    }
+    whole: Any = placement.whole
+    return TrainState(
+        step=whole,
+        params=params,
+        optimizer={
+            name: optax.tree_utils.tree_map_params(
+                optimizers[name],
+                lambda _, sharding: sharding,
+                state,
+                params[name],
+                transform_non_params=lambda _: whole,
+            )
+            for name, state in shapes.optimizer.items()
+        },
+        extras=jax.tree.map(placement.fsdp, shapes.extras),
+        average=None if shapes.average is None else params,
+        key=whole,
+    )

@@ -1,0 +1,296 @@
+"""Training of the talker with its code predictor and speaker encoder.
+
+Loss: cross entropy of codebook 0 (end of speech included) + 0.3 x mean cross entropy of the
+others. The output at position p - 1 predicts codebook 0 of the frame at p, and is the first input
+of the code predictor for that same frame; its head i predicts codebook i + 1 with no further
+shift.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.config import TTSConfig
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import Params, abstract, bind, cast, logical_axes, matmul_precision
+from qtts_jax.generation.frame_step import embed_prompt
+from qtts_jax.generation.state import PromptBatch
+from qtts_jax.models.code_predictor import CodePredictor
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.training.lora import LoraConfig, adapter_axes, init_adapters, merge
+from qtts_jax.training.sequence import AttentionKernel, Remat, run_stack
+from qtts_jax.training.task import Extras, Groups, Metrics
+
+PARTS = ("talker", "code_predictor", "speaker_encoder")
+
+
+@dataclass(frozen=True)
+class TalkerTaskConfig:
+    """How a talker is trained.
+
+    Attributes:
+        model: sizes and ids.
+        dtype: of the computation; master weights are float32.
+        predictor_weight: of the code predictor's loss.
+        predictor_frames: frames of each row that train the code predictor, drawn at random with
+            replacement; None for all. Its Q positions a frame are most of the cost and memory of
+            a step, and the frames of a row are much alike.
+        predictor_chunk: frames of the code predictor in memory at once, with the results of all
+            its layers. More frames run one chunk after the other, each computed again in the
+            backward pass, instead of `remat`.
+        remat, attention: see `run_stack`.
+        train: parts whose own parameters are trained; the others are frozen.
+        lora: adapters on frozen parts, or None.
+    """
+
+    model: TTSConfig
+    dtype: str = "bfloat16"
+    predictor_weight: float = 0.3
+    predictor_frames: int | None = None
+    predictor_chunk: int = 1024
+    remat: Remat = "none"
+    attention: AttentionKernel = "auto"
+    train: tuple[str, ...] = PARTS
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.train) - set(PARTS))
+        if unknown:
+            raise ConfigError(f"train names unknown parts {unknown}; parts are {list(PARTS)}.")
+        for name in ("predictor_frames", "predictor_chunk"):
+            if (getattr(self, name) or 1) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+
+class TalkerTask:
+    """A `Task` over batches of `talker_batch.collate`.
+
+    The groups are the trained parts by name, and `lora`; frozen parts are extras.
+
+    Args:
+        initial: parameters to begin with (`TTSModel`, any floating dtype), None for random ones.
+    """
+
+    def __init__(self, config: TalkerTaskConfig, initial: Params | None = None) -> None:
+        self.config = config
+        self._initial = initial
+        self._graphdef, shapes = abstract(TTSModel, config.model)
+        self._trained = [part for part in config.train if shapes.get(part)]
+        talker = config.model.talker
+        if talker.code_predictor is not None:
+            module = functools.partial(CodePredictor, talker_width=talker.transformer.width)
+            self._predictor = abstract(module, talker.code_predictor)[0]
+
+    def init(self, key: jax.Array) -> tuple[Groups, Extras]:
+        """Float32 parameters of the trained parts, and the frozen ones as extras."""
+        model, lora = self.config.model, self.config.lora
+        if self._initial is None:
+            params = jax.jit(lambda k: nnx.to_pure_dict(nnx.state(_build(model, k))))(key)
+        else:
+            params = cast(self._initial, jnp.float32)
+        groups = {part: params[part] for part in self._trained}
+        if lora is not None:
+            groups["lora"] = init_adapters(TTSModel, model, lora, jax.random.fold_in(key, 1))
+        frozen = {part: params[part] for part in params if part not in groups}
+        return groups, {"frozen": frozen}
+
+    def axes(self) -> Groups:
+        """Logical axes of the groups."""
+        axes = logical_axes(TTSModel, self.config.model)
+        out = {part: axes[part] for part in self._trained}
+        if self.config.lora is not None:
+            out["lora"] = adapter_axes(TTSModel, self.config.model, self.config.lora)
+        return out
+
+    def model_params(self, params: Groups, extras: Extras) -> Params:
+        """The whole model: trained and frozen parts, adapters merged."""
+        whole = {part: params[part] for part in params if part != "lora"} | extras["frozen"]
+        if self.config.lora is not None:
+            whole = merge(whole, params["lora"], self.config.lora)
+        return whole
+
+    def gradients(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[Groups, Extras, Metrics]:
+        """See `Task.gradients`; the extras stay as they are."""
+        grads, metrics = jax.grad(self.loss, has_aux=True)(params, extras, batch, key)
+        return grads, extras, metrics
+
+    def loss(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss of a batch, with its terms and the share of codes that are most probable."""
+        c = self.config
+        whole = self.model_params(params, extras)
+        computed = cast(whole, jnp.dtype(c.dtype))
+        with matmul_precision(computed):
+            model: TTSModel = bind(self._graphdef, computed)
+            hidden = forced_hidden(model, batch, remat=c.remat, attention=c.attention)
+            with jax.named_scope("codebook_0"):
+                first, right = _first_loss(model, hidden, batch)
+            metrics = {"ce_first": first, "accuracy_first": right}
+            loss = first
+            if model.code_predictor is not None:
+                with jax.named_scope("code_predictor"):
+                    frames = forced_frames(hidden, batch)
+                    codes = model.talker.embed_codec(batch["codes"][..., 0])
+                    rest, right = self._rest_loss(
+                        whole["code_predictor"], frames, codes, batch, key
+                    )
+                metrics |= {"ce_rest": rest, "accuracy_rest": right}
+                loss = loss + c.predictor_weight * rest
+        return loss, metrics | {"loss": loss}
+
+    def _rest_loss(
+        self,
+        params: Params,
+        hidden: jax.Array,
+        first: jax.Array,
+        batch: dict[str, jax.Array],
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean cross entropy and accuracy of codebooks 1..Q-1.
+
+        Args:
+            params: float32, of the code predictor.
+            hidden, first: [B, F, D], outputs that predict the frames, and their embedded code 0.
+        """
+        c, codes, frames = self.config, batch["codes"], batch["frames"]
+        rows, longest, books = codes.shape
+        if c.predictor_frames is None:
+            weight = (jnp.arange(longest) < frames[:, None]).astype(jnp.float32)
+        else:
+            shape = (rows, c.predictor_frames)
+            chosen = jax.random.randint(key, shape, 0, frames[:, None])[..., None]
+            hidden, first, codes = (
+                jnp.take_along_axis(x, chosen, axis=1) for x in (hidden, first, codes)
+            )
+            weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
+        weight = weight / (jnp.sum(batch["mean_frames"]) * (books - 1))
+
+        # A chunk that is computed again as a whole need not do so block by block as well.
+        remat: Remat = c.remat if weight.size <= c.predictor_chunk else "none"
+
+        def chunk(item: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            hidden, first, codes, weight = item
+            # Cast here, so that the gradients of the chunks add up in float32.
+            predictor = bind(self._predictor, cast(params, jnp.dtype(c.dtype)))
+            logits = predictor_logits(predictor, hidden, first, codes[:, 1:], remat)
+            losses, right = _cross_entropy(logits, codes[:, 1:])
+            return jnp.sum(losses * weight[:, None]), jnp.sum(right * weight[:, None])
+
+        flat = [x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes)]
+        return _in_chunks(chunk, (*flat, weight.reshape(-1)), c.predictor_chunk)
+
+
+def _build(config: TTSConfig, key: jax.Array) -> TTSModel:
+    return TTSModel(config, rngs=nnx.Rngs(key))
+
+
+def forced_hidden(
+    model: TTSModel,
+    batch: dict[str, jax.Array],
+    *,
+    remat: Remat = "none",
+    attention: AttentionKernel = "auto",
+) -> jax.Array:
+    """The talker's outputs [B, T, D] after the final norm at every position of a batch."""
+    prompt = PromptBatch(**{name: batch[name] for name in PromptBatch._fields})
+    if "mel" in batch:
+        encoder = model.speaker_encoder
+        if encoder is None:
+            raise ConfigError("the batch has mels, but the model has no speaker encoder.")
+        with jax.named_scope("speaker_encoder"):
+            spoken = encoder(batch["mel"], batch["mel_frames"])
+        given = prompt.embedding.astype(spoken.dtype)
+        prompt = prompt._replace(embedding=jnp.where(batch["has_mel"][:, None], spoken, given))
+    x = embed_prompt(model, prompt)
+    return run_stack(model.talker.transformer, x, remat=remat, attention=attention)
+
+
+def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    """Of hidden [B, T, D], the outputs that predict each frame: [B, F, D]."""
+    at = batch["start"][:, None] + jnp.arange(batch["codes"].shape[1])
+    at = jnp.minimum(at, hidden.shape[1] - 1)
+    return jnp.take_along_axis(hidden, at[..., None], axis=1)
+
+
+def first_targets(batch: dict[str, jax.Array], positions: int, eos: int) -> jax.Array:
+    """Codebook 0 of the next frame, or end of speech, at every position; -1 for none: [B, T]."""
+    frame = jnp.arange(positions) - batch["start"][:, None]
+    frames, codes = batch["frames"][:, None], batch["codes"][..., 0]
+    at = jnp.clip(frame, 0, codes.shape[1] - 1)
+    inside = (frame >= 0) & (frame < frames)
+    end = (frame == frames) & batch["ends"][:, None]
+    code = jnp.take_along_axis(codes, at, axis=1)
+    return jnp.where(inside, code, jnp.where(end, eos, -1))
+
+
+def predictor_logits(
+    predictor: CodePredictor,
+    hidden: jax.Array,
+    first: jax.Array,
+    codes: jax.Array,
+    remat: Remat = "none",
+) -> jax.Array:
+    """`CodePredictor.teacher_forced` for many frames and gradients.
+
+    Args:
+        hidden, first: [B, D talker], outputs that predict the frames, and their embedded code 0.
+        codes: [B, Q-1] int.
+
+    Returns:
+        [B, Q-1, V] float32.
+    """
+    books = jnp.arange(predictor.config.codebooks - 2)
+    rows = predictor.embeddings[...][books, codes[:, :-1]]
+    x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
+    if predictor.input_projection is not None:
+        x = predictor.input_projection(x)
+    y = run_stack(predictor.transformer, x, remat=remat)[:, 1:]
+    return jnp.einsum("bqd,qvd->bqv", y, predictor.heads[...], preferred_element_type=jnp.float32)
+
+
+def _first_loss(
+    model: TTSModel, hidden: jax.Array, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross entropy and accuracy of codebook 0 over the targets of the whole batch."""
+    targets = first_targets(batch, hidden.shape[1], model.config.talker.eos_id)
+    logits = model.talker.codec_head(hidden).astype(jnp.float32)
+    losses, right = _cross_entropy(logits, jnp.maximum(targets, 0))
+    weight = (targets >= 0) / jnp.sum(batch["mean_targets"])
+    return jnp.sum(losses * weight), jnp.sum(right * weight)
+
+
+def _cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Negative log-probability of the targets, and where they are most probable (float32)."""
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    right = jax.lax.stop_gradient(chosen >= jnp.max(logits, axis=-1))
+    return jax.nn.logsumexp(logits, axis=-1) - chosen, right.astype(jnp.float32)
+
+
+def _in_chunks(function: Any, items: Any, size: int) -> Any:
+    """Sum of `function` over chunks of `size` rows; what is missing in the last one is zeros."""
+    rows = jax.tree.leaves(items)[0].shape[0]
+    count = -(-rows // size)
+    if count == 1:
+        return function(items)
+
+    def pad(x: jax.Array) -> jax.Array:
+        filled = jnp.pad(x, ((0, count * size - rows),) + ((0, 0),) * (x.ndim - 1))
+        return filled.reshape(count, size, *x.shape[1:])
+
+    def one(total: Any, item: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.checkpoint(function)(item)), None
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(function, jax.tree.map(lambda x: x[:size], items)),
+    )
+    return jax.lax.scan(one, zeros, jax.tree.map(pad, items))[0]

@@ -1,0 +1,104 @@
+"""The parameter tree of a tokenizer from what is trained: parameters and codebook statistics.
+
+The released layout stores every codebook twice (in the encoder and in the decoder) and four
+projections that no code path reads (out of the encoder's quantizers, into the decoder's). Training
+holds neither; a checkpoint gets the same books in both halves and zeros where nobody reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import Params, abstract
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.training.codebook import Codebooks, empty
+
+PARTS = ("semantic", "acoustic")
+STORED = ("embed_sum", "usage", "initialized")
+UNREAD = {"encoder": "output_projection", "decoder": "input_projection"}
+
+Path = tuple[Any, ...]
+
+
+def check_trainable(config: Tokenizer12HzConfig) -> None:
+    """Both halves must speak of the same codes.
+
+    Raises:
+        ConfigError: they differ in books, entries, width, semantic books, frame rate or sample
+            rate.
+    """
+    e, d = config.encoder, config.decoder
+    rate = config.input_sample_rate
+    pairs = (
+        ("codebooks", config.codebooks, d.quantizer.books),
+        ("entries per codebook", e.quantizer.entries, d.quantizer.entries),
+        ("codebook width", e.quantizer.width, d.quantizer.width),
+        ("semantic codebooks", e.quantizer.semantic, d.quantizer.semantic),
+        ("samples per frame", e.samples_per_frame, d.samples_per_frame),
+        ("sample rate", e.sample_rate, rate),
+        ("sample rate", config.output_sample_rate, rate),
+    )
+    for name, a, b in pairs:
+        if a != b:
+            raise ConfigError(
+                f"to train a tokenizer, encoder and decoder must agree on the {name}, but they "
+                f"have {a} and {b}; change one of them."
+            )
+    if not 0 < e.quantizer.semantic < config.codebooks:
+        raise ConfigError(
+            f"to train a tokenizer it needs semantic and acoustic codebooks, but "
+            f"{e.quantizer.semantic} of {config.codebooks} are semantic; change one of them."
+        )
+
+
+def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[str, Codebooks]]:
+    """Random trained parameters, and books before their first vectors, both float32."""
+    full = nnx.to_pure_dict(nnx.state(Tokenizer12Hz(config, rngs=nnx.Rngs(key))))
+    flat = traverse_util.flatten_dict(full)
+    trained = {path: leaf for path, leaf in flat.items() if _is_trained(path)}
+    q = config.decoder.quantizer
+    books = {"semantic": q.semantic, "acoustic": q.books - q.semantic}
+    stats = {part: empty(n, q.entries, q.width) for part, n in books.items()}
+    return traverse_util.unflatten_dict(trained), stats
+
+
+def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Codebooks]) -> Params:
+    """The whole tree of `Tokenizer12Hz(config)`, ready for `SpeechTokenizer` and `save_params`.
+
+    Books that the encoder stores beyond `config.codebooks` stay unstarted (`initialized` 0).
+
+    Args:
+        trained: parameters, as `initial` gives them.
+        books: statistics of the semantic and the acoustic books.
+    """
+    shapes = traverse_util.flatten_dict(abstract(Tokenizer12Hz, config)[1])
+    flat = traverse_util.flatten_dict(trained)
+    return traverse_util.unflatten_dict(
+        {
+            path: flat[path] if _is_trained(path) else _untrained(path, leaf.shape, books)
+            for path, leaf in shapes.items()
+        }
+    )
+
+
+def _is_trained(path: Path) -> bool:
+    half, room, *_, leaf = path
+    if room != "quantizer":
+        return True
+    return leaf not in STORED and path[3] != UNREAD[half]
+
+
+def _untrained(path: Path, shape: tuple[int, ...], books: dict[str, Codebooks]) -> jax.Array:
+    leaf = path[-1]
+    if leaf not in STORED:
+        return jnp.zeros(shape)
+    statistics: Any = books[path[2]]
+    stored = jnp.asarray(statistics[leaf])
+    rest = [(0, shape[0] - stored.shape[0])] + [(0, 0)] * (len(shape) - 1)
+    return jnp.pad(stored, rest, constant_values=1 if leaf == "usage" else 0)

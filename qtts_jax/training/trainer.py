@@ -1,0 +1,317 @@
+"""The loop of every training run: resume, step, watch, log, save, stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
+from qtts_jax.training import checkpoints
+from qtts_jax.training.log import RunLog
+from qtts_jax.training.optimizer import OptimizerConfig, optimizer
+from qtts_jax.training.placement import MeshConfig, Placement
+from qtts_jax.training.state import TrainState, first_state, state_shardings
+from qtts_jax.training.step import make_step
+from qtts_jax.training.task import Batches, Task
+from qtts_jax.training.watch import Watch
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to train; what to train is the task's.
+
+    Attributes:
+        steps: updates of the whole run, over all its pieces.
+        optimizers: one for each group of the task, by name.
+        seed: of parameters and of every random choice in training.
+        accumulate: microbatches of one step.
+        average_decay: of the moving average of the weights; None for no average.
+        mesh: devices and how parameters are split over them.
+        log_every: steps of one line in the log, which holds the means over them.
+        save_every: steps between checkpoints; a piece of a run also saves at its end.
+        keep: checkpoints kept, the newest ones.
+        divergence_margin: see `Watch`; None to stop at values that are not finite only.
+        tensorboard: also write TensorBoard events.
+        progress: show a bar with steps a second and the time left.
+    """
+
+    steps: int
+    optimizers: Mapping[str, OptimizerConfig]
+    seed: int = 0
+    accumulate: int = 1
+    average_decay: float | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+    divergence_margin: float | None = None
+    tensorboard: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+
+class Hook(NamedTuple):
+    """Something done beside training every `every` steps (audio samples, a validation loss)."""
+
+    every: int
+    run: Callable[[TrainState, RunLog], None]
+
+
+class Outcome(NamedTuple):
+    """How a piece of a run ended.
+
+    Attributes:
+        step: steps done.
+        finished: all steps are done, or the data has ended; False when time was up.
+        checkpoint: the newest one.
+    """
+
+    step: int
+    finished: bool
+    checkpoint: Path
+
+
+class Trainer:
+    """Trains a task in a directory; a second trainer on the same directory goes on.
+
+    One process drives all devices of the mesh.
+
+    Args:
+        task: model and losses.
+        batches: the data; its position is part of every checkpoint.
+        config: how to train.
+        directory: of checkpoints and logs.
+        hooks: run between steps.
+
+    Raises:
+        ConfigError: the optimizers do not fit the task's groups, or there are too few devices.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        batches: Batches,
+        config: TrainerConfig,
+        directory: Path,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.task, self.batches, self.config, self.hooks = task, batches, config, hooks
+        self.directory = Path(directory)
+        self.placement = Placement(config.mesh)
+        self._optimizers = {name: optimizer(c) for name, c in config.optimizers.items()}
+        self._key = jax.random.key(config.seed)
+        groups = set(jax.eval_shape(task.init, self._key)[0])
+        if groups != set(self._optimizers):
+            raise ConfigError(
+                f"the task has the groups {sorted(groups)}, but the optimizers are for "
+                f"{sorted(self._optimizers)}; give one for each group."
+            )
+        self._shapes = jax.eval_shape(self._new)
+        self.shardings = state_shardings(self.placement, task, self._optimizers, self._shapes)
+        step = make_step(
+            task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
+        )
+        # Metrics are whole on every device; the state stays where it lies.
+        self._step = jax.jit(
+            step, donate_argnums=0, out_shardings=(self.shardings, self.placement.whole)
+        )
+        self._finite = jax.jit(_all_finite)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the run lie."""
+        return self.directory / CHECKPOINTS
+
+    def run(self, max_seconds: float | None = None) -> Outcome:
+        """Train from the newest checkpoint, or from the start, to the last step.
+
+        Args:
+            max_seconds: stop cleanly, with a checkpoint, before this time is up; the time that a
+                step and a save have taken so far is left for the next of them.
+
+        Raises:
+            TrainingError: values are not finite, or the loss diverges; the last good checkpoint
+                stays the newest.
+            CheckpointError: the newest checkpoint is damaged or of another model, or the disk is
+                full.
+        """
+        clock = _Clock(max_seconds)
+        checkpoints.sweep(self.checkpoints)
+        watch = Watch(self.config.divergence_margin)
+        state, saved = self._resume(watch)
+        first = int(state.step)
+        try:
+            with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
+                return self._loop(state, saved, watch, log, clock)
+        except TrainingError as error:
+            kept = checkpoints.checkpoints(self.checkpoints)
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
+            raise TrainingError(
+                f"training stopped: {str(error).rstrip('.')}; {last}; lower the learning rate or "
+                "mend the data, then run again."
+            ) from error
+
+    def newest(self) -> TrainState:
+        """The state of the newest checkpoint, to export or to evaluate it.
+
+        Raises:
+            CheckpointError: it is damaged or of another model, or there is none.
+        """
+        found = checkpoints.checkpoints(self.checkpoints)
+        if not found:
+            raise CheckpointError(f"there is no checkpoint in {self.checkpoints}; train first.")
+        return checkpoints.restore(found[-1], self._shapes, self.shardings)[0]
+
+    def _loop(
+        self, state: TrainState, saved: int, watch: Watch, log: RunLog, clock: _Clock
+    ) -> Outcome:
+        c, first = self.config, int(state.step)
+        position = self.batches.state()
+        batch = self._next() if first < c.steps else None
+        meter = _Meter(watch, log, c.log_every)
+        step = first
+        with tqdm(
+            total=c.steps, initial=first, unit="step", disable=not c.progress, smoothing=0.05
+        ) as bar:
+            while batch is not None and step < c.steps and not clock.is_up():
+                state, metrics = self._step(state, batch)
+                step += 1
+                # The device works while the host makes the next batch and looks at the metrics
+                # of the step before.
+                position = self.batches.state()
+                batch = self._next() if step < c.steps else None
+                meter.add(step, metrics)
+                clock.stepped()
+                bar.update()
+                bar.set_postfix(loss=f"{meter.loss:.4g}", refresh=False)
+                due = [hook for hook in self.hooks if step % hook.every == 0]
+                if due:
+                    meter.settle()
+                    for hook in due:
+                        hook.run(state, log)
+                if step % c.save_every == 0:
+                    meter.settle()
+                    self._save(state, position, watch, clock)
+                    saved = step
+        meter.settle()
+        if saved != step:
+            self._save(state, position, watch, clock)
+        done = step >= c.steps or batch is None
+        return Outcome(step, done, checkpoints.checkpoints(self.checkpoints)[-1])
+
+    def _new(self) -> TrainState:
+        params, extras = self.task.init(jax.random.fold_in(self._key, 0))
+        return first_state(
+            params,
+            extras,
+            self._optimizers,
+            jax.random.fold_in(self._key, 1),
+            self.config.average_decay is not None,
+        )
+
+    def _resume(self, watch: Watch) -> tuple[TrainState, int]:
+        """The state to go on from, and the step of its checkpoint, -1 for none."""
+        found = checkpoints.checkpoints(self.checkpoints)
+        if not found:
+            # Copied, since steps donate the state and the task may hold the arrays it began with.
+            return jax.device_put(self._new(), self.shardings, may_alias=False), -1
+        state, run = checkpoints.restore(found[-1], self._shapes, self.shardings)
+        self.batches.restore(run["data"])
+        watch.restore(run["watch"])
+        return state, int(state.step)
+
+    def _next(self) -> dict[str, jax.Array] | None:
+        try:
+            batch = next(self.batches)
+        except StopIteration:
+            return None
+        return self.placement.put(batch, self.config.accumulate)
+
+    def _save(
+        self, state: TrainState, position: dict[str, Any], watch: Watch, clock: _Clock
+    ) -> None:
+        if not bool(self._finite(state)):
+            raise TrainingError(f"the state after step {int(state.step)} is not finite")
+        with clock.saving():
+            run = {"step": int(state.step), "data": position, "watch": watch.state()}
+            checkpoints.save(self.checkpoints, state, run, self.config.keep)
+
+
+def _all_finite(state: TrainState) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+class _Meter:
+    """Looks at the metrics of each step once the next one is under way, and logs their means."""
+
+    def __init__(self, watch: Watch, log: RunLog, every: int) -> None:
+        self._watch, self._log, self._every = watch, log, every
+        self._waiting: tuple[int, Any] | None = None
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._started = time.monotonic()
+        self.loss = float("nan")
+
+    def add(self, step: int, metrics: Any) -> None:
+        self.settle()
+        self._waiting = (step, metrics)
+
+    def settle(self) -> None:
+        """Wait for the step in flight and judge it."""
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._watch.check(step, values)
+        self.loss = values["loss"]
+        self._count += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if step % self._every == 0:
+            now = time.monotonic()
+            means = {name: total / self._count for name, total in self._sums.items()}
+            rate = self._count / max(now - self._started, 1e-9)
+            self._log.scalars(step, means | {"steps_per_second": rate})
+            self._sums, self._count, self._started = {}, 0, now
+
+
+class _Clock:
+    """Whether another step and the save after it still fit into the time of this piece."""
+
+    def __init__(self, max_seconds: float | None) -> None:
+        now = time.monotonic()
+        self._end = None if max_seconds is None else now + max_seconds
+        self._step = self._save = 0.0
+        self._last = now
+
+    def is_up(self) -> bool:
+        left = float("inf") if self._end is None else self._end - time.monotonic()
+        return left < self._step + 1.5 * self._save
+
+    def stepped(self) -> None:
+        now = time.monotonic()
+        self._step, self._last = now - self._last, now
+
+    def saving(self) -> _Clock:
+        return self
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: Any) -> None:
+        self._last = time.monotonic()
+        self._save = self._last - self._began

@@ -1,0 +1,124 @@
+"""Run by test_parallel_training.py in a process with eight virtual devices.
+
+    python on_eight_devices.py gradients|resume DIRECTORY MESH ...
+
+Trains the same steps on one device and on meshes, and prints what differs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from qtts_jax.io.checkpoint import flatten_params
+from qtts_jax.training.optimizer import OptimizerConfig
+from qtts_jax.training.placement import MeshConfig
+from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.trainer import Trainer, TrainerConfig
+from training.small_talker import batch_of, small
+
+MESHES = {
+    "one": MeshConfig(),
+    "data": MeshConfig(data=8),
+    "fsdp": MeshConfig(data=8, fsdp=True, fsdp_min_size=64),
+    "fsdp and model": MeshConfig(data=4, model=2, fsdp=True, fsdp_min_size=64),
+}
+MODEL = small(layers=1)
+RULE = OptimizerConfig(1e-3, clip_norm=1.0)
+
+
+class Same:
+    """The same batch again and again."""
+
+    def __init__(self):
+        self.batch = batch_of(8)
+
+    def __next__(self):
+        return self.batch
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+def make(mesh, directory, steps):
+    task = TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"))
+    config = TrainerConfig(
+        steps=steps,
+        optimizers={"talker": RULE, "code_predictor": RULE},
+        mesh=mesh,
+        log_every=1,
+        tensorboard=False,
+        progress=False,
+    )
+    return Trainer(task, Same(), config, directory)
+
+
+def gradients(trainer):
+    """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
+    state = jax.device_put(trainer._new(), trainer.shardings, may_alias=False)
+    batch = trainer.placement.put(batch_of(8), 1)
+    run = jax.jit(trainer.task.gradients)
+    grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
+    whole = trainer.placement.whole
+    return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
+        n: float(v) for n, v in metrics.items()
+    }
+
+
+def split_share(trainer):
+    """Share of the parameter and moment elements that a device holds."""
+    shapes = jax.tree.leaves((trainer._shapes.params, trainer._shapes.optimizer))
+    splits = jax.tree.leaves((trainer.shardings.params, trainer.shardings.optimizer))
+    held = sum(np.prod(s.shard_shape(x.shape)) for x, s in zip(shapes, splits, strict=True))
+    return float(held / sum(x.size for x in shapes))
+
+
+def compare_gradients(directory, names):
+    """Errors against one device, relative to the largest gradient."""
+    report, wanted = {}, None
+    for name in ("one", *names):
+        trainer = make(MESHES[name], directory / name, 2)
+        grads, metrics = gradients(trainer)
+        wanted = wanted or (grads, metrics)
+        scale = max(float(np.abs(g).max()) for g in wanted[0].values())
+        report[name] = {
+            "gradient_error": max(
+                float(np.abs(grads[n] - g).max()) / scale for n, g in wanted[0].items()
+            ),
+            "loss_error": abs(metrics["loss"] / wanted[1]["loss"] - 1),
+            "share_on_a_device": split_share(trainer),
+        }
+    return report
+
+
+def resume(directory, name):
+    """Two steps on a mesh or on one device, then the third on one device, and how they differ."""
+    last, moved = [], 0.0
+    for way in ("one", name):
+        trainer = make(MESHES[way], directory / way, 2)
+        before = flatten_params(jax.device_get(trainer._new().params))
+        trainer.run()
+        alone = make(MESHES["one"], directory / way, 3)
+        assert alone.run().step == 3
+        last.append(flatten_params(jax.device_get(alone.newest().params)))
+        moved = max(float(np.abs(last[-1][n] - x).max()) for n, x in before.items())
+    errors = np.concatenate([np.abs(last[0][n] - last[1][n]).ravel() for n in last[0]])
+    return {"moved": moved, "mean_error": float(errors.mean()), "max_error": float(errors.max())}
+
+
+def main():
+    assert jax.device_count() == 8
+    what, directory, *names = sys.argv[1:]
+    if what == "gradients":
+        print(json.dumps(compare_gradients(Path(directory), names)))
+    else:
+        print(json.dumps(resume(Path(directory), *names)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""A process killed at any moment leaves checkpoints that a run can go on from."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtts_jax.io.checkpoint import flatten_params
+from qtts_jax.training import checkpoints
+from training.test_trainer import trainer
+
+SCRIPT = Path(__file__).parent / "killed_run.py"
+
+
+@pytest.mark.slow
+def test_killed_runs_equal_an_uninterrupted_one(tmp_path):
+    root = Path(__file__).parents[2]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+    run, steps = tmp_path / "killed", []
+    for wait in (0.0, 0.013, 0.031, 0.05, 0.11):
+        process = subprocess.Popen([sys.executable, str(SCRIPT), str(run)], env=environment)
+        before = len(steps) and steps[-1]
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            found = checkpoints.checkpoints(run / "checkpoints")
+            if found and int(found[-1].name.removeprefix("step_")) > before:
+                break
+            time.sleep(0.005)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        newest = checkpoints.checkpoints(run / "checkpoints")[-1]
+        steps.append(int(newest.name.removeprefix("step_")))
+        # Every checkpoint that bears a name is whole.
+        assert trainer(run, steps=steps[-1]).run().step == steps[-1]
+    assert steps == sorted(set(steps))
+    whole = trainer(tmp_path / "whole", steps=steps[-1], save_every=10**6)
+    whole.run()
+    arrays = flatten_params(trainer(run).newest())
+    for name, wanted in flatten_params(whole.newest()).items():
+        np.testing.assert_array_equal(arrays[name], wanted, err_msg=name)

@@ -1,0 +1,64 @@
+"""The record of a run: lines, samples, TensorBoard, and what a restart drops."""
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from qtts_jax.errors import ConfigError
+from qtts_jax.training.log import RunLog, read_metrics
+
+WAVE = np.sin(np.arange(6000) / 10).astype(np.float32) / 2
+
+
+def test_lines_are_on_disk_at_once_and_a_restart_drops_later_ones(tmp_path):
+    with RunLog(tmp_path, tensorboard=False) as log:
+        for step in range(1, 5):
+            log.scalars(step, {"loss": 1 / step})
+            assert read_metrics(tmp_path)[-1]["step"] == step
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "loss"')
+    with RunLog(tmp_path, 2, tensorboard=False) as log:
+        log.scalars(3, {"loss": 7.0})
+    rows = read_metrics(tmp_path)
+    assert [(r["step"], r["loss"]) for r in rows] == [(1, 1), (2, 0.5), (3, 7)]
+
+
+def test_audio_is_kept_with_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    with RunLog(tmp_path, tensorboard=False) as log:
+        log.audio(12, "ryan", WAVE, 24000)
+    wave, rate = soundfile.read(tmp_path / "samples/00000012/ryan.wav", dtype="float32")
+    assert rate == 24000
+    np.testing.assert_array_equal(wave, WAVE)
+    picture = imread(tmp_path / "samples/00000012/ryan.png")
+    assert picture.shape[0] > 100 and picture[..., :3].std() > 0.05
+
+
+def test_tensorboard_gets_scalars_audio_and_pictures(tmp_path):
+    pytest.importorskip("tensorboardX")
+    pytest.importorskip("matplotlib")
+    with RunLog(tmp_path, 3) as log:
+        log.scalars(4, {"loss": 0.25})
+        log.audio(4, "ryan", WAVE, 24000)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"loss" in content and b"ryan" in content and b"PNG" in content and b"RIFF" in content
+
+
+def test_tensorboard_without_its_package_is_one_clear_error(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name == "tensorboardX":
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"qtts_jax\[train\]"):
+        RunLog(tmp_path)

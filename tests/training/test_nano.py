@@ -1,0 +1,34 @@
+"""The presets that this repository trains."""
+
+import jax
+import pytest
+
+from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.functional import abstract
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.training.nano import (
+    NANO_TOKENIZER_TRAINER,
+    NANO_TOKENIZER_TRAINING,
+    nano_tokenizer,
+)
+from qtts_jax.training.tokenizer_task import TokenizerTask
+
+
+@pytest.mark.parametrize(("codebooks", "entries"), [(16, 2048), (22, 256)])
+def test_tokenizer_is_one_of_the_released_kind_at_2200_bits_a_second(codebooks, entries):
+    config = nano_tokenizer(codebooks, entries)
+    assert Tokenizer12HzConfig.from_hf(config.to_hf()) == config
+    frames = config.output_sample_rate / config.samples_per_frame
+    assert frames == 12.5
+    assert frames * codebooks * (entries - 1).bit_length() == 2200
+
+
+def test_tokenizer_takes_12_megabytes():
+    shapes = jax.tree.leaves(abstract(Tokenizer12Hz, nano_tokenizer())[1])
+    assert 2 * sum(x.size for x in shapes) < 12.2e6
+
+
+def test_trainer_has_an_optimizer_for_every_group():
+    task = TokenizerTask(nano_tokenizer(), NANO_TOKENIZER_TRAINING)
+    groups = jax.eval_shape(task.init, jax.random.key(0))[0]
+    assert set(groups) == set(NANO_TOKENIZER_TRAINER.optimizers)

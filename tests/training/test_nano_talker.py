@@ -1,0 +1,40 @@
+"""The small talker fits its tokenizer and its place in the repository."""
+
+import jax
+import pytest
+
+from qtts_jax.config import TTSConfig
+from qtts_jax.functional import abstract
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.training.nano import nano_tokenizer
+from qtts_jax.training.nano_talker import NANO_TALKER_TRAINER, TextIds, nano_talker
+from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
+
+TEXT = TextIds(1024, 1000, 1001, 1002, 1003, 1004, 1005)
+
+
+def size(config):
+    return sum(x.size for x in jax.tree.leaves(abstract(TTSModel, config)[1]))
+
+
+@pytest.mark.parametrize(("books", "entries", "most"), [(16, 2048, 22e6), (22, 256, 11e6)])
+def test_it_fits_the_codes_and_the_repository(books, entries, most):
+    config = nano_talker(nano_tokenizer(books, entries), TEXT, ("english", "spanish"))
+    talker = config.talker
+    assert (talker.codebooks, talker.codebook_size) == (books, entries)
+    assert 0.5 * most < size(config) < most
+    ids = [talker.pad_id, talker.bos_id, talker.eos_id, talker.think_id, talker.nothink_id]
+    ids += [talker.think_bos_id, talker.think_eos_id, *(i for _, i in talker.languages)]
+    assert len(set(ids)) == len(ids)
+    assert all(talker.codebook_size <= i < talker.vocab_size for i in ids)
+
+
+def test_it_is_a_checkpoint_configuration():
+    config = nano_talker(nano_tokenizer(), TEXT)
+    assert TTSConfig.from_hf(config.to_hf()) == config
+
+
+def test_its_training_covers_every_part():
+    task = TalkerTask(TalkerTaskConfig(nano_talker(nano_tokenizer(), TEXT)))
+    groups, _ = jax.eval_shape(task.init, jax.random.key(0))
+    assert set(groups) == set(NANO_TALKER_TRAINER.optimizers)

@@ -1,0 +1,83 @@
+"""Eight virtual devices train as one does: data parallel, FSDP, FSDP with a model axis."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from qtts_jax.errors import ConfigError
+from qtts_jax.training.placement import MeshConfig, Placement
+from qtts_jax.training.trainer import TrainerConfig
+from training.test_trainer import trainer
+
+SCRIPT = Path(__file__).parent / "on_eight_devices.py"
+
+
+def on_eight_devices(what, directory, *meshes):
+    root = Path(__file__).parents[2]
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+    command = [sys.executable, str(SCRIPT), what, str(directory), *meshes]
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return on_eight_devices("gradients", tmp_path_factory.mktemp("meshes"), "data", "fsdp")
+
+
+def assert_equal_to_one_device(report):
+    assert report["loss_error"] < 1e-6
+    assert report["gradient_error"] < 1e-5
+
+
+@pytest.mark.parametrize("way", ["data", "fsdp"])
+def test_loss_and_gradients_on_eight_devices_equal_those_on_one(report, way):
+    assert_equal_to_one_device(report[way])
+
+
+@pytest.mark.slow
+def test_fsdp_with_a_model_axis_equals_one_device(tmp_path):
+    report = on_eight_devices("gradients", tmp_path, "fsdp and model")["fsdp and model"]
+    assert_equal_to_one_device(report)
+    assert report["share_on_a_device"] < 0.15
+
+
+def test_fsdp_splits_parameters_and_moments(report):
+    assert report["data"]["share_on_a_device"] == 1
+    assert report["fsdp"]["share_on_a_device"] < 0.15
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_a_mesh_goes_on_on_one_device(tmp_path):
+    found = on_eight_devices("resume", tmp_path, "fsdp and model")
+    # Adam turns the rounding of a gradient near zero into a step of up to the learning rate, so
+    # single parameters may differ by a few of these; on the whole they agree.
+    assert found["moved"] > 2e-3
+    assert found["mean_error"] < 1e-3 * found["moved"]
+
+
+def test_a_mesh_larger_than_the_machine_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="devices"):
+        trainer(tmp_path, mesh=MeshConfig(data=1024))
+
+
+def test_a_model_axis_needs_declared_axes(monkeypatch):
+    placement = Placement(MeshConfig())
+    placement.config = MeshConfig(model=2)
+    with pytest.raises(ConfigError, match="no logical axes"):
+        placement.params({"kernel": np.zeros((4, 4))}, None)
+
+
+def test_the_default_is_one_device():
+    config = TrainerConfig(steps=1, optimizers={})
+    assert Placement(config.mesh).mesh.size == 1 <= jax.device_count()
