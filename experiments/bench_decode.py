@@ -2,9 +2,9 @@
 
     python experiments/bench_decode.py --out experiments/results/bench_decode.NAME.json
 
-About ten minutes a size on an H100, most of it compilation. Sizes that the file already has from
-another run are kept, so `--sizes 0.6B` and `--sizes 1.7B` may be two commands.
-`--sizes 0.6B --batches 1 --quick` is the shortest useful run.
+About twelve minutes a size on an H100, most of it compilation. The work may be divided: figures
+that the file already has are kept (`--sizes`, `--parts`), and those of a run that was cut short
+are found again. `--sizes 0.6B --parts full --batches 1 --quick` is the shortest useful run.
 
 Random weights cost what trained ones do; the end of speech is made impossible so that every run
 has its full length. Prompts have 51 positions, sampling is the released default (top-k 50 in both
@@ -12,7 +12,7 @@ heads, repetition penalty 1.05). Steady figures are medians of three. For each s
 
 - ms_per_frame_b1, codec_step_ms: batch 1, chunks of 4 frames, audio on the host; the codec alone.
 - first_audio_ms: text string in, first float32 chunk (one frame) on the host, warm.
-- audio_s_per_s: seconds of audio a second for every batch size, chunks of 16 frames.
+- audio_s_per_s: seconds of audio a second for every batch size, chunks of 16 frames (batch 1: 4).
 - bandwidth_share_b1: weight bytes of a frame over its time, against a large copy on this device.
 - late_over_early: ms a frame at frame 7,400 over frame 100 of one utterance of ten minutes.
 - peak_gb_b1 and, in a process with int8 weights, peak_gb_b1_int8 and ms_per_frame_b1_int8.
@@ -54,6 +54,8 @@ FRAME_SECONDS = 0.08
 CHUNK, BATCH_CHUNK = 4, 16
 LATE = 7400
 INT8 = "int8"
+# Processes of a size: everything with full weights, batch 1 with int8 weights, ten minutes.
+PARTS = ("full", INT8, "late")
 
 
 def prompt_text(tts: QwenTTS) -> str:
@@ -269,38 +271,42 @@ class Report(dict[str, Any]):
         self.path.write_text(json.dumps(self))
 
 
-def measure(size: str, args: argparse.Namespace, weights: str | None, out: Report) -> None:
-    """All figures of one size; with quantised `weights`, those of batch 1 only."""
+def measure(size: str, part: str, args: argparse.Namespace, out: Report) -> None:
+    """The figures of a size that belong to one of `PARTS`."""
     out["device"] = str(jax.devices()[0].device_kind)
     started = time.perf_counter()
-    tts = build(size, jnp.dtype(args.dtype), weights)
+    tts = build(size, jnp.dtype(args.dtype), INT8 if part == INT8 else None)
     out["build_s"] = time.perf_counter() - started
+    if part == "late":
+        for name, value in late_over_early(tts, LATE).items():
+            out[name] = value
+        return
     frames = 64 if args.quick else 256
     out["compile_cold_s"] = timed(lambda: run_stream(start(tts, range(1), 64), 2, CHUNK))
     out["ms_per_frame_b1"] = steady_ms(tts, 1, CHUNK, frames)
     out["peak_gb_b1"] = peak_gb()
-    if weights is not None:
-        return
+    out["bytes_per_frame"] = bytes_per_frame(tts)
+    if part == "full":
+        measure_full(tts, args, out)
+    out["bandwidth_gb_per_s"] = bandwidth() / 1e9
+
+
+def measure_full(tts: QwenTTS, args: argparse.Namespace, out: Report) -> None:
+    """What is measured with full weights alone."""
     out["first_audio_ms"] = first_audio_ms(tts, 5 if args.quick else 20)
     out["codec_step_ms"] = codec_step_ms(tts, 1, CHUNK)
-    out["bytes_per_frame"] = bytes_per_frame(tts)
     throughput: dict[int, float] = {}
     for rows in [int(b) for b in args.batches.split(",")]:
-        ms = steady_ms(tts, rows, BATCH_CHUNK, 64)
+        ms = out["ms_per_frame_b1"] if rows == 1 else steady_ms(tts, rows, BATCH_CHUNK, 64)
         throughput[rows] = rows * FRAME_SECONDS / (ms / 1e3)
         out["audio_s_per_s"] = throughput
         out["peak_gb"] = peak_gb()
-    if not args.quick:
-        out["differing_codes"] = differing_codes(tts, 64)
-        out["parts_ms_b1"] = parts_ms(tts, out["ms_per_frame_b1"], out["codec_step_ms"])
-        jax.clear_caches()
-        out["compile_cached_s"] = timed(lambda: run_stream(start(tts, range(1), 64), 2, CHUNK))
-    if not args.no_late:
-        for name, value in late_over_early(tts, LATE).items():
-            out[name] = value
-    out["bandwidth_gb_per_s"] = bandwidth() / 1e9
-    rate = out["bytes_per_frame"] / (out["ms_per_frame_b1"] / 1e3)
-    out["bandwidth_share_b1"] = rate / 1e9 / out["bandwidth_gb_per_s"]
+    if args.quick:
+        return
+    out["differing_codes"] = differing_codes(tts, 64)
+    out["parts_ms_b1"] = parts_ms(tts, out["ms_per_frame_b1"], out["codec_step_ms"])
+    jax.clear_caches()
+    out["compile_cached_s"] = timed(lambda: run_stream(start(tts, range(1), 64), 2, CHUNK))
 
 
 def profile(size: str, directory: Path, dtype: Any) -> None:
@@ -311,18 +317,29 @@ def profile(size: str, directory: Path, dtype: Any) -> None:
         run_stream(stream, 4, CHUNK)
 
 
-def child(size: str, weights: str, argv: list[str], folder: Path) -> dict[str, Any]:
-    """Figures of a process of its own: peak memory is that of one size and storage alone."""
-    figures = folder / f"{size}.{weights}.json"
-    command = [sys.executable, __file__, *argv, "--one", size, "--weights", weights]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / f"xla.{size}.{weights}")}
-    try:
-        subprocess.run(
-            [*command, "--figures", str(figures)], check=True, env=dict(os.environ) | cache
-        )
-    except subprocess.CalledProcessError as error:
-        print(f"{size} {weights} ended early: {error}", file=sys.stderr)
-    return json.loads(figures.read_text()) if figures.exists() else {}
+def child(size: str, part: str, argv: list[str], figures: Path) -> None:
+    """Measure in a process of its own: peak memory is that of one size and storage alone."""
+    command = [sys.executable, __file__, *argv, "--one", size, part, str(figures)]
+    with tempfile.TemporaryDirectory() as cache:
+        env = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": cache}
+        subprocess.run(command, check=True, env=env)
+
+
+def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, Any]:
+    """Add the figures of a part to those of a size."""
+    new = {k: v for k, v in new.items() if k != "device"}
+    if part == INT8:
+        shared = ("ms_per_frame_b1", "peak_gb_b1", "bytes_per_frame")
+        new = {f"{k}_{INT8}": v for k, v in new.items() if k in shared} | {
+            k: new[k] for k in new if k.startswith("bandwidth")
+        }
+    if part == "late":
+        new.pop("build_s", None)
+    figures = figures | new
+    if {"bandwidth_gb_per_s", "bytes_per_frame", "ms_per_frame_b1"} <= figures.keys():
+        rate = figures["bytes_per_frame"] / figures["ms_per_frame_b1"] / 1e6
+        figures["bandwidth_share_b1"] = rate / figures["bandwidth_gb_per_s"]
+    return figures
 
 
 def main() -> None:
@@ -333,17 +350,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--backend", choices=("plain", "triton"), help="force a decode path")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-late", action="store_true", help="skip the ten-minute utterance")
-    parser.add_argument("--no-int8", action="store_true", help="skip the process with int8 weights")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--profile", type=Path, help="write a profile of batch 1 there and stop")
-    for hidden in ("--one", "--weights", "--figures"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     kernels.override = args.backend
     if args.one:
-        weights = None if args.weights == "full" else args.weights
-        measure(args.one, args, weights, Report(Path(args.figures)))
+        size, part, figures = args.one
+        measure(size, part, args, Report(Path(figures)))
         return
     if args.profile:
         profile(args.sizes.split(",")[0], args.profile, jnp.dtype(args.dtype))
@@ -354,24 +369,30 @@ def main() -> None:
         "dtype": args.dtype,
         "backend": args.backend or "chosen by the package",
     }
-    before = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    out = args.out or Path("bench_decode.json")
+    before = json.loads(out.read_text()) if out.exists() else {}
     kept = all(before.get(name) == value for name, value in result.items())
     sizes = result["sizes"] = before["sizes"] if before and kept else {}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in args.sizes.split(","):
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    def collect(path: Path) -> None:
+        """Take over what a process wrote, also one that was cut short."""
+        size, part = path.name.removeprefix(f"{out.name}.").rsplit(".", 1)
+        new = json.loads(path.read_text())
+        result["device"] = new["device"]
+        sizes[size] = merge(sizes.get(size, {}), part, new)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        path.unlink()
+
+    for path in sorted(out.parent.glob(f"{out.name}.*")):
+        collect(path)
+    for size in args.sizes.split(","):
+        for part in filter(None, args.parts.split(",")):
             # This process never touches the device, most of whose memory it would take.
-            figures = child(size, "full", sys.argv[1:], Path(folder))
-            if not args.no_int8:
-                small = child(size, INT8, sys.argv[1:], Path(folder))
-                for name in ("peak_gb_b1", "ms_per_frame_b1"):
-                    figures[f"{name}_{INT8}"] = small.get(name)
-            result["device"] = figures.pop("device", None)
-            sizes[size] = figures
-            text = json.dumps(result, indent=1)
-            if args.out:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(text + "\n")
-    print(text)
+            path = out.parent / f"{out.name}.{size}.{part}"
+            child(size, part, sys.argv[1:], path)
+            collect(path)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -19,18 +19,24 @@ from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
 
 
-def random_params(module: Any, config: Any, dtype: Any, weights: Weights | None = None) -> Any:
+def random_params(
+    module: Any, config: Any, dtype: Any, weights: Weights | None = None, part: str | None = None
+) -> Any:
     """Random parameters in `dtype`, made on the device, one small program for every shape.
 
     Args:
         weights: how matrices and tables are stored, each as soon as it is made.
+        part: make only this part of the tree.
     """
     draw = jax.jit(
         lambda key, shape, std: (std * jax.random.normal(key, shape)).astype(dtype),
         static_argnums=(1, 2),
     )
     store = (lambda path, x: x) if weights is None else quantizer(module, config, weights)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract(module, config)[1])
+    shapes = abstract(module, config)[1]
+    if part is not None:
+        shapes = {part: shapes[part]}
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     ones = ("scale", "usage", "initialized")
     made = []
     for i, (keys, x) in enumerate(leaves):
