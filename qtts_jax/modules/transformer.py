@@ -74,14 +74,19 @@ class Block(nnx.Module):
             scale = self.attention_norm.scale[...]
             y = norm_matvec(x, scale, matrix(qkv, width), eps, backend=product)
             y = y.reshape(rows, *qkv.shape[:-1])
-            scales = (None if n is None else n.scale[...] for n in (mix.q_norm, mix.k_norm))
-            y, *cache = attention(y, *scales, turn, *state, position, eps, backend=backend)
+            q_scale, k_scale = (
+                None if norm is None else norm.scale[...] for norm in (mix.q_norm, mix.k_norm)
+            )
+            keys, values = state
+            y, keys, values = attention(
+                y, q_scale, k_scale, turn, keys, values, position, eps, backend=backend
+            )
             y = y.reshape(rows, -1)
             x = matvec_add(y, matrix(out, y.shape[1]), x, backend=product)
         with jax.named_scope("ffn"):
             gate_up, down = ffn.gate_up.kernel[...], ffn.down.kernel[...]
             y = norm_gate_up(x, self.ffn_norm.scale[...], gate_up, eps, backend=product)
-            return matvec_add(y, down, x, backend=product), KeyValues(*cache)
+            return matvec_add(y, down, x, backend=product), KeyValues(keys, values)
 
 
 class TransformerState(NamedTuple):
