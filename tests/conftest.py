@@ -1,6 +1,7 @@
 """Shared fixtures: golden checkpoints, converted once a session, and models loaded from them."""
 
 import functools
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(20 << 30)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +23,20 @@ from checkpoint_25hz import shrink_tokenizer, write_released
 from convert.to_orbax import to_orbax
 from helpers import CHECKPOINTS, GOLDEN, load_detweights
 from qtts_jax import QwenTTS
+
+# A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
+# some thousand programs the compiler crashes.
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 12_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped_in_time():
+    """After a module, forget programs if there are many; the compilation cache still has them."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
