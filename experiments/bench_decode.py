@@ -335,7 +335,8 @@ def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, 
         }
     if part == "late":
         new.pop("build_s", None)
-    figures = figures | new
+    speeds = figures.get("audio_s_per_s", {}) | new.get("audio_s_per_s", {})
+    figures = figures | new | ({"audio_s_per_s": speeds} if speeds else {})
     if {"bandwidth_gb_per_s", "bytes_per_frame", "ms_per_frame_b1"} <= figures.keys():
         rate = figures["bytes_per_frame"] / figures["ms_per_frame_b1"] / 1e6
         figures["bandwidth_share_b1"] = rate / figures["bandwidth_gb_per_s"]
