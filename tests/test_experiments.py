@@ -77,15 +77,3 @@ def test_table_of_both_rates_beside_the_official_decoder():
     assert "| 25 Hz | float32 | 1 | 8 | 40 | 125 | 80 | 16 | 640 |" in text
     assert "| 25 Hz | 1 | 10 | 2 | 0.5 | 0.25 |" in text
     assert "97" in text and "138" in text  # the paper
-
-
-@pytest.mark.slow
-def test_a_second_process_compiles_nothing(tmp_path):
-    out = tmp_path / "start.json"
-    run("bench_start.py", "--size", "tiny", "--repeats", "2", "--out", out)
-    result = json.loads(out.read_text())
-    assert [run["missed"] for run in result["runs"]] == [[], []]
-    assert result["first_audio_s"] == pytest.approx(
-        sum(result["runs"][0]["split_s"][part] for part in result["split_s"] if "warm" not in part),
-        abs=2.0,
-    )
