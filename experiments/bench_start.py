@@ -190,7 +190,9 @@ def main() -> None:
         print(json.dumps(first_audio(Path(model), Path(cache), float(spawned))))
         return
     # The cache is the one of this run, whatever the caller uses.
-    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for name in ("COMPILATION_CACHE_DIR", "COMPILATION_CACHE_MAX_SIZE"):
+        os.environ.pop(f"JAX_{name}", None)
+    os.environ.pop("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", None)
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         model, cache = Path(name) / "model", Path(name) / "cache"
         # This process never touches the device, most of whose memory it would take.

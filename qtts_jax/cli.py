@@ -193,7 +193,8 @@ def use_compile_cache(directory: Path) -> None:
     """Keep compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another."""
     # Read by JAX when it is imported, which only the commands themselves do.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    # Small programs too: a process that finds all of them compiles nothing.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _say(message: str) -> None:

@@ -16,9 +16,6 @@ from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tokenizer_12hz.programs import cover, group, programs, split
 from qtts_jax.speech_tokenizer import SpeechTokenizer, check_chunk, check_codes
 
-# A first frame at once, then few enough programs that each is compiled only once.
-DEFAULT_CHUNKS = (1, 4)
-
 
 class SpeechTokenizer12Hz(SpeechTokenizer):
     """Codes int [T, Q]: T frames of `samples_per_frame` samples, Q codebooks.
@@ -47,7 +44,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
     @property
     def first_chunks(self) -> tuple[int, ...]:
         """One frame at once, then four each."""
-        return DEFAULT_CHUNKS
+        return (1, 4)
 
     @property
     def min_samples(self) -> int:

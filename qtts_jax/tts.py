@@ -27,7 +27,6 @@ from qtts_jax.requests import Layout, RequestBuilder, SpeechRequest, read_sampli
 from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
 from qtts_jax.speech_tokenizer import Quirks, SpeechTokenizer
-from qtts_jax.speech_tokenizer_12hz import DEFAULT_CHUNKS as DEFAULT_CHUNKS
 from qtts_jax.synthesis import Speech, stream, synthesize
 from qtts_jax.voices import VoiceClonePromptItem, clone_voices
 
