@@ -10,6 +10,7 @@ from convert.rules import Rule, Shape
 from convert.tokenizer_12hz_rules import tokenizer_12hz_rules
 from convert.tokenizer_25hz_rules import tokenizer_25hz_rules
 from convert.tts_rules import tts_rules
+from convert.unused import unused_tensors
 from qtts_jax.config import TOKENIZER_12HZ, TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.config_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
@@ -33,12 +34,14 @@ _MODELS: dict[str, tuple[Any, Any, Any]] = {
 class Model:
     """The table of a model and the shape of each of its parameters by path.
 
-    `computed` are the torch tensors that fill no parameter.
+    `computed` are the torch tensors that fill no parameter, `unused` the names and shapes of those
+    that may be stored and are left behind.
     """
 
     rules: list[Rule]
     shapes: dict[str, Shape]
     computed: list[Computed]
+    unused: dict[str, Shape]
 
 
 def is_tokenizer(config: Mapping[str, Any]) -> bool:
@@ -72,4 +75,5 @@ def build_model(config: Mapping[str, Any], where: str) -> Model:
         rules=[entry for entry in entries if isinstance(entry, Rule)],
         shapes={k: tuple(v.shape) for k, v in flatten_params(tree).items()},
         computed=[entry for entry in entries if isinstance(entry, Computed)],
+        unused=unused_tensors(config) if kind == TTS else {},
     )

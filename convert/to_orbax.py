@@ -104,7 +104,10 @@ def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
     parts = plan(model.rules, model.shapes, faults)
     known = {part.source for part in parts} | {table.source for table in model.computed}
     for name in sorted(stored.keys() - known):
-        faults.add("keys have no place in the model", name)
+        if name not in model.unused:
+            faults.add("keys have no place in the model", name)
+        elif stored[name].shape != model.unused[name]:
+            _other_shape(name, stored[name], model.unused[name], faults)
     for table in model.computed:
         _check_computed(table, stored.get(table.source), faults)
     parameters = {name: Parameter(shape, []) for name, shape in model.shapes.items()}
@@ -114,7 +117,7 @@ def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
             continue
         tensor = stored[part.source]
         if tensor.shape != part.shape:
-            _other_shape(part, tensor, faults)
+            _other_shape(part.source, tensor, part.shape, faults)
         else:
             parameters[part.target].filling.append((part, tensor))
     for name, parameter in parameters.items():
@@ -128,7 +131,7 @@ def _check_computed(table: Computed, tensor: Tensor | None, faults: Faults) -> N
         faults.add("keys are missing", f"{table.source} (for {table.describe()})")
         return
     if tensor.shape != table.shape:
-        _other_shape(table, tensor, faults)
+        _other_shape(table.source, tensor, table.shape, faults)
         return
     values = np.empty(tensor.shape, tensor.dtype)
     tensor.read_into(values)
@@ -136,6 +139,6 @@ def _check_computed(table: Computed, tensor: Tensor | None, faults: Faults) -> N
         faults.add("computed tables have other values than their formula", table.source)
 
 
-def _other_shape(part: Part | Computed, tensor: Tensor, faults: Faults) -> None:
-    expected = f"(expected {list(part.shape)})"
-    faults.add("keys have another shape", f"{part.source} {list(tensor.shape)} {expected}")
+def _other_shape(source: str, tensor: Tensor, expected: Shape, faults: Faults) -> None:
+    shapes = f"{list(tensor.shape)} (expected {list(expected)})"
+    faults.add("keys have another shape", f"{source} {shapes}")

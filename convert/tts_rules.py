@@ -6,6 +6,9 @@ from convert.speaker_encoder_rules import speaker_encoder_rules
 from convert.transformer_rules import transformer_rules
 from qtts_jax.config import TTSConfig
 
+# Where the torch names of the code predictor begin.
+CODE_PREDICTOR = "talker.code_predictor."
+
 
 def tts_rules(config: TTSConfig) -> list[Rule]:
     """Rules for `TTSModel(config)`."""
@@ -20,7 +23,7 @@ def tts_rules(config: TTSConfig) -> list[Rule]:
         *speaker_encoder_rules(),
     ]
     if talker.code_predictor is not None:
-        torch, ours = "talker.code_predictor.", "code_predictor/"
+        torch, ours = CODE_PREDICTOR, "code_predictor/"
         stack = talker.code_predictor.transformer
         rules += [
             Rule(torch + "model.codec_embedding.{q}.weight", ours + "embeddings[{q}]"),

@@ -317,12 +317,11 @@ def profile(size: str, directory: Path, dtype: Any) -> None:
         run_stream(stream, 4, CHUNK)
 
 
-def child(size: str, part: str, argv: list[str], figures: Path) -> None:
+def child(size: str, part: str, argv: list[str], figures: Path, cache: str) -> None:
     """Measure in a process of its own: peak memory is that of one size and storage alone."""
     command = [sys.executable, __file__, *argv, "--one", size, part, str(figures)]
-    with tempfile.TemporaryDirectory() as cache:
-        env = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": cache}
-        subprocess.run(command, check=True, env=env)
+    env = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": cache}
+    subprocess.run(command, check=True, env=env)
 
 
 def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, Any]:
@@ -387,12 +386,14 @@ def main() -> None:
 
     for path in sorted(out.parent.glob(f"{out.name}.*")):
         collect(path)
-    for size in args.sizes.split(","):
-        for part in filter(None, args.parts.split(",")):
-            # This process never touches the device, most of whose memory it would take.
-            path = out.parent / f"{out.name}.{size}.{part}"
-            child(size, part, sys.argv[1:], path)
-            collect(path)
+    # A fresh cache: cold compile times are those of the part `full`, which comes first.
+    with tempfile.TemporaryDirectory() as cache:
+        for size in args.sizes.split(","):
+            for part in filter(None, args.parts.split(",")):
+                # This process never touches the device, most of whose memory it would take.
+                path = out.parent / f"{out.name}.{size}.{part}"
+                child(size, part, sys.argv[1:], path, cache)
+                collect(path)
     print(json.dumps(result, indent=1))
 
 

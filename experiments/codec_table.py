@@ -34,6 +34,8 @@ def _section(name: str, result: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     size = "" if result["size"] == "released" else f", {result['size']} sizes"
     lines = [f"## {result['device']}", "", f"`{name}`: {versions}{size}.", ""]
+    if note := result.get("note"):
+        lines += [note, ""]
     for title, rows in (
         ("Streams", _streams(result)),
         ("Whole", _whole(result)),
@@ -72,15 +74,22 @@ def _whole(result: dict[str, Any]) -> list[list[str]]:
 
 
 def _official(result: dict[str, Any]) -> list[list[str]]:
-    rows = [["tokenizer", "batch", "decode, s of audio", "official, s", "ours, s", "ours/official"]]
-    for name, other in result.get("official", {}).items():
-        ours = result["families"][name]["float32"]["batch"]
-        for batch, part in other["batch"].items():
-            for seconds, figure in part["decode"].items():
-                mine = ours[batch]["decode"][seconds]["s"]
-                rows.append(
-                    [name, batch, seconds, _n(figure["s"]), _n(mine), _n(mine / figure["s"])]
-                )
+    """Ours in every dtype beside the official package, which computes in float32."""
+    rows = [["tokenizer", "dtype of ours", "batch", "call", "official, ms", "ours, ms", "ratio"]]
+    for name, dtype, batch, _, part in _parts(result):
+        other = result.get("official", {}).get(name, {"batch": {}})["batch"].get(batch)
+        if other is None:
+            continue
+        block = str(other["block"]["codes"])
+        pairs = []
+        if block in part["step"]:
+            pairs = [(f"{block} codes", other["block"]["ms"], part["step"][block]["ms"])]
+        for seconds, figure in other["decode"].items():
+            mine = part.get("decode", {}).get(seconds)
+            if mine is not None:
+                pairs.append((f"decode {seconds} s", 1e3 * figure["s"], 1e3 * mine["s"]))
+        for call, theirs, ours in pairs:
+            rows.append([name, dtype, batch, call, _n(theirs), _n(ours), _n(ours / theirs)])
     return rows
 
 
@@ -106,4 +115,4 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def _n(value: float) -> str:
     """Three significant digits."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

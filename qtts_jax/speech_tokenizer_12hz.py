@@ -127,7 +127,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 longer than the model's positions.
         """
         frame = self.config.encoder.samples_per_frame
-        params = self.params["encoder"]
+        params = self.part("encoder")
         transformer = self.config.encoder.transformer
         limit = None
         if not self.quirks.encoder_window:
@@ -173,7 +173,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         Raises:
             RequestError: codes of a wrong shape or type, empty, or out of range.
         """
-        params, quirks = self.params["decoder"], self.quirks
+        params, quirks = self.part("decoder"), self.quirks
         state = self.programs.decoder_state(params, 1)
         history = np.zeros((0, self.config.decoder.quantizer.books), np.int32)
         done = 0
@@ -212,7 +212,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         if not self.quirks.encoder_window:
             # A power of two, so that recordings of similar length share a program.
             capacity = 1 << (sum(sizes) - 1).bit_length()
-        params = self.params["encoder"]
+        params = self.part("encoder")
         state = self.programs.encoder_state(params, len(waves), capacity)
         codes, start = [], 0
         for frames in sizes:
@@ -241,7 +241,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
     def _decode_fresh(self, codes: np.ndarray) -> np.ndarray:
         """As `_decode_batch`, with one state from the first frame to the last."""
         rows, total, books = codes.shape
-        params = self.params["decoder"]
+        params = self.part("decoder")
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
         for frames in cover(total, rows):

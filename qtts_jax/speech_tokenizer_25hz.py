@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 
 from qtts_jax.block_decoder import BlockDecoder
+from qtts_jax.config import TalkerConfig
 from qtts_jax.config_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params
@@ -65,6 +68,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         self._encode = encode_programs(config.encoder, self.quirks)
         self._decode = decode_programs(config.decoder)
         self._extractor: ReferenceVoiceExtractor | None = None
+        self._misfit = config.inconsistency()
 
     def read_side_files(self, directory: Path) -> None:
         """Read `voices.npz` and remember where `campplus.onnx` is.
@@ -72,7 +76,9 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         Raises:
             CheckpointError: `voices.npz` is damaged, or a voice does not fit the decoder.
         """
-        self._extractor = ReferenceVoiceExtractor(directory, self.config.decoder.dit.n_mels)
+        dit = self.config.decoder.dit
+        shortest = min_frames(dit.reference_encoder)
+        self._extractor = ReferenceVoiceExtractor(directory, dit.n_mels, shortest)
         try:
             self.voices = {k: self.check_voice(v) for k, v in read_voices(directory).items()}
         except RequestError as error:
@@ -107,6 +113,16 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             RequestError: fewer than 2 steps, negative or infinite guidance.
         """
         self.steps, self.guidance = self._flow(steps, guidance)
+
+    def misfit(self, talker: TalkerConfig) -> str | None:
+        """See the base class; a code that the decoder does not know would be another's sound."""
+        entries = self.config.decoder.dit.code_entries
+        if talker.codebook_size > entries:
+            return (
+                f"the talker makes codes 0 ... {talker.codebook_size - 1} but the decoder of the "
+                f"speech tokenizer knows 0 ... {entries - 1}"
+            )
+        return super().misfit(talker)
 
     # ------------------------------------------------------------------ voices
 
@@ -162,10 +178,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
                 f"the reference mel must have the shape [frames, {dit.n_mels}] with at least "
                 f"{shortest} frames, not {list(mel.shape)}."
             )
-        for what, array in (("x-vector", xvector), ("reference mel", mel)):
-            if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-                raise RequestError(f"the {what} must hold finite floating point numbers.")
-        return ReferenceVoice(xvector.astype(np.float32), mel.astype(np.float32))
+        return ReferenceVoice(_finite("the x-vector", xvector), _finite("the reference mel", mel))
 
     # ------------------------------------------------------------------ audio to codes
 
@@ -188,7 +201,9 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             AudioError: audio that cannot be read or used, or is shorter than one code.
         """
         items = audio if isinstance(audio, list) else [audio]
-        return self._encode.encode(self.params["encoder"], self.load(items, sample_rate))
+        waves = self.load(items, sample_rate)
+        self._warn_once()
+        return self._encode.encode(self.part("encoder"), waves)
 
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes while audio arrives, a window (2 s) at a time.
@@ -203,6 +218,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         Raises:
             AudioError: NaN or infinite samples, a wrong shape, or less than one code in all.
         """
+        self._warn_once()
         heard = 0
 
         def checked() -> Iterator[np.ndarray]:
@@ -217,7 +233,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
                     f"{self.min_samples} are needed."
                 )
 
-        yield from self._encode.stream(self.params["encoder"], checked())
+        yield from self._encode.stream(self.part("encoder"), checked())
 
     # ------------------------------------------------------------------ codes to audio
 
@@ -263,10 +279,11 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         drawn = [self._check_noise(n, size) for n, size in zip(noises, seen, strict=True)]
         if any(n is None for n in drawn) != all(n is None for n in drawn):
             raise RequestError("noise is given for some of the codes only; give all of it or none.")
+        self._warn_once()
         waves: list[Any] = [None] * len(items)
         for rows in group(seen):
             batch = self._decode.decode_whole(
-                self.params["decoder"],
+                self.part("decoder"),
                 _stack([items[i] for i in rows], seen[rows[0]]),
                 np.array([seen[i] for i in rows]),
                 np.stack([voices[i].xvector for i in rows]),
@@ -311,16 +328,17 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         """
         found = self.decoder_voice(voice)
         steps, guidance = self._flow(steps, guidance)
-        array = self._check_noise(noise, 0)
+        array, keys = self._check_noise(noise, 0), _keys([seed])
+        self._warn_once()
         state = self._decode.init_stream(
-            self.params["decoder"],
+            self.part("decoder"),
             found.xvector[None],
             found.ref_mel[None],
             steps=steps,
             guidance=guidance,
             look_ahead=look_ahead,
         )
-        keys, done = _keys([seed]), 0
+        done = 0
 
         def take(codes: np.ndarray, final: bool) -> np.ndarray:
             nonlocal state, done
@@ -330,7 +348,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
                 self._check_noise(array, done)
                 piece = array[None, start * self._repeats : done * self._repeats]
             wave, state = self._decode.step(
-                self.params["decoder"], codes[None], state, piece, final=final
+                self.part("decoder"), codes[None], state, piece, final=final
             )
             return wave[0]
 
@@ -349,16 +367,17 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             RequestError: a voice is missing.
         """
         found = [self.decoder_voice(v) for v in voices]
+        self._warn_once()
         lengths = np.array([len(v.ref_mel) for v in found])
         conditioning = self._decode.voice(
-            self.params["decoder"],
+            self.part("decoder"),
             np.stack([v.xvector for v in found]),
             _stack([v.ref_mel for v in found], int(lengths.max())),
             lengths,
         )
         return BlockDecoder(
             self._decode,
-            self.params["decoder"],
+            self.part("decoder"),
             conditioning,
             _keys(seeds),
             schedule(self.steps),
@@ -367,6 +386,17 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         )
 
     # ------------------------------------------------------------------ inside
+
+    def _warn_once(self) -> None:
+        """Say at the first use, after all checks, that the halves of this tokenizer do not fit."""
+        if self._misfit is not None:
+            warnings.warn(
+                f"the halves of this 25 Hz tokenizer do not fit each other ({self._misfit}), so "
+                "decoding what it encoded does not give the same speech back; use a checkpoint "
+                "whose config.json pairs them.",
+                stacklevel=3,
+            )
+        self._misfit = None
 
     @property
     def _repeats(self) -> int:
@@ -384,7 +414,8 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         guidance = self.guidance if guidance is None else guidance
         if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 2:
             raise RequestError(f"steps must be a whole number of at least 2, not {steps!r}.")
-        if not 0 <= guidance < np.inf:
+        number = isinstance(guidance, numbers.Real) and not isinstance(guidance, bool)
+        if not number or not 0 <= guidance < np.inf:
             raise RequestError(f"guidance must be a number from 0 up, not {guidance!r}.")
         return int(steps), float(guidance)
 
@@ -410,9 +441,17 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
                 f"noise must have the shape [frames, {n_mels}] with at least {needed} frames, "
                 f"{self._repeats} for a code, not {list(array.shape)}."
             )
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            raise RequestError("noise must hold finite floating point numbers.")
-        return array.astype(np.float32)
+        return _finite("noise", array)
+
+
+def _finite(what: str, array: np.ndarray) -> np.ndarray:
+    """Floats as float32, or one clear error; what float32 cannot hold is no number either."""
+    with np.errstate(over="ignore"):
+        if np.issubdtype(array.dtype, np.floating):
+            single = array.astype(np.float32)
+            if np.isfinite(single).all():
+                return single
+    raise RequestError(f"{what} must hold finite floating point numbers.")
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:

@@ -156,7 +156,7 @@ class Stream12Hz(Stream):
         open_text: bool = False,
     ) -> None:
         super().__init__(config, params, tokenizer, requests, open_text=open_text)
-        self._decoder = tokenizer.params["decoder"]
+        self._decoder = tokenizer.part("decoder")
         self._samples_per_frame = tokenizer.samples_per_frame
         self._chunk = _chunk_program(config, tokenizer.config)
         rows = self.session.conditions.pad.shape[0]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError, TextError
-from qtts_jax.functional import Params, abstract, logical_axes
+from qtts_jax.functional import Params, abstract, computation_dtype, logical_axes
 from qtts_jax.generation.loops import FRAMES_PER_CALL
 from qtts_jax.generation.prompt import Voice, supported_languages
 from qtts_jax.generation.sampling_params import SamplingParams
@@ -21,7 +21,7 @@ from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.io.text import TextTokenizer
-from qtts_jax.layers.quantized import Weights, quantizer
+from qtts_jax.layers.quantized import Weights, storage
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.requests import Layout, RequestBuilder, SpeechRequest, read_sampling_defaults
 from qtts_jax.sharding import shardings
@@ -117,7 +117,7 @@ class QwenTTS:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         config = TTSConfig.from_hf(read_config(directory))
         _, tree = abstract(TTSModel, config)
-        store = None if weights is None else quantizer(TTSModel, config, weights)
+        store = None if mesh is not None else storage(TTSModel, config, dtype, weights)
         speech = SpeechTokenizer.from_pretrained(
             directory / "speech_tokenizer",
             dtype=dtype,
@@ -125,14 +125,14 @@ class QwenTTS:
             quirks=quirks,
             sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
         )
+        if config.model_type != "base":
+            # Only cloning encodes; without it the encoder would fill the device for nothing.
+            speech.keep_on_host("encoder")
         split = None
         if mesh is not None:
             split = shardings(mesh, logical_axes(TTSModel, config), tree)
-        if speech.codebooks != config.talker.codebooks:
-            raise CheckpointError(
-                f"{directory}: the talker makes {config.talker.codebooks} codebooks but the speech "
-                f"tokenizer has {speech.codebooks}; use the tokenizer that belongs to it."
-            )
+        if misfit := speech.misfit(config.talker):
+            raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
         return cls(
             config,
             load_params(directory, tree, dtype=dtype, sharding=split, store=store),
@@ -332,7 +332,7 @@ class QwenTTS:
         return {
             "type": f"{self.config.model_type} ({self.mode}), size {self.config.size}",
             "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
-            "dtype": str(jax.tree.leaves(self.params)[0].dtype),
+            "dtype": str(computation_dtype(self.params)),
             "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
             "codes": f"{c.codebooks} book{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
             f"{self.sample_rate / self.speech_tokenizer.samples_per_frame:g} frames a second",

@@ -2,17 +2,17 @@
 
 import functools
 import gc
+import importlib.metadata
 import json
 import os
 import shutil
 from pathlib import Path
 
-# Before JAX is imported: every worker shares compiled programs with later runs. A limit of the size
-# makes JAX lock the folder; without, one worker may read what another has half written, and crash.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = Path(__file__).parents[1] / ".jax_cache" / "locked"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(20 << 30)
+# Before JAX is imported: the workers and later runs share compiled programs. No lock is needed: who
+# reads what another worker has half written fails to unpack it, and compiles the program itself.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache" / "tests")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
@@ -28,6 +28,22 @@ from qtts_jax import QwenTTS
 # some thousand programs the compiler crashes.
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
+
+
+def pytest_configure(config):
+    """Compile the default suite without optimizations: there compiling costs most, running little.
+
+    Long tests run long programs, which are to be fast. Programs that tests start inherit this. The
+    flag is for JAX 0.10 alone, where building the kernels of fusions by MLIR is most of what is
+    left; later releases have no other way and do not start with a flag that they do not know.
+    """
+    if config.getoption("markexpr") != "not slow":
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 
 @pytest.fixture(scope="module", autouse=True)

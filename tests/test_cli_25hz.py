@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -13,14 +12,6 @@ from qtts_jax.io.reference_voice import ReferenceVoice
 
 SAMPLES = 10
 FLOW = ["--steps", "3"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast_compilation():
-    """Compiling costs the most here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +30,14 @@ def files(tmp_path_factory, golden, detweights):
         "codes": np.arange(16, dtype=np.int32)[:, None],
         "short": np.zeros((5, 80), np.float32),
         "bad": np.full(4, 96),
+        "nan": np.full((31, 80), np.nan, np.float32),
         "noise": np.random.default_rng(0).standard_normal((32, 80)).astype(np.float32),
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+    np.savez(folder / "several.npz", a=arrays["x"], b=arrays["x"])
+    (folder / "several.npz").rename(folder / "several.npy")
+    (folder / "cut.npy").write_bytes((folder / "several.npy").read_bytes()[:100])
     wave = detweights.wave(7, "cli", 9000, 24000)
     soundfile.write(folder / "in.wav", wave, 24000, subtype="FLOAT")
     return folder
@@ -135,7 +130,10 @@ def test_batch_lines_name_the_decoders_voice(files, custom, tmp_path, capsys):
             ["codes.npy", "--xvector", "none.npy", "--ref-mel", "mel.npy"],
             "cannot read the x-vector",
         ),
+        (["cut.npy"], "cannot read codes from"),
+        (["several.npy"], "holds several arrays; give codes as a .npy file"),
         (["codes.npy", "--xvector", "mel.npy", "--ref-mel", "mel.npy"], "x-vector must have"),
+        (["codes.npy", "--xvector", "x.npy", "--ref-mel", "nan.npy"], "must hold finite"),
         (["codes.npy", "--xvector", "x.npy", "--ref-mel", "x.npy"], "reference mel must have"),
         (["bad.npy", "--xvector", "x.npy", "--ref-mel", "mel.npy"], "0 ... 95, but one is 96"),
         (

@@ -70,10 +70,29 @@ def test_table_of_both_rates_beside_the_official_decoder():
         "12 Hz": {"float32": {"codes_per_s": 12.5, "batch": {"1": part(2.0, 1)}}},
         "25 Hz": {"float32": {"codes_per_s": 25.0, "batch": {"1": part(40.0, 16)}}},
     }
-    official = {"25 Hz": {"batch": {"1": {"decode": {"10": {"s": 2.0, "ms_per_audio_s": 200.0}}}}}}
+    official = {
+        "25 Hz": {
+            "batch": {
+                "1": {
+                    "block": {"codes": 8, "ms": 200.0},
+                    "decode": {"10": {"s": 2.0, "ms_per_audio_s": 200.0}},
+                }
+            }
+        }
+    }
     result = {"device": "a chip", "versions": {"jax": "1"}, "size": "released"}
     text = render({"x.json": result | {"families": families, "official": official}})
     assert "| 12 Hz | float32 | 1 | 8 | 2 | 6.25 | 4 | 1 | 80 |" in text
     assert "| 25 Hz | float32 | 1 | 8 | 40 | 125 | 80 | 16 | 640 |" in text
-    assert "| 25 Hz | 1 | 10 | 2 | 0.5 | 0.25 |" in text
+    assert "| 25 Hz | float32 | 1 | 8 codes | 200 | 40 | 0.2 |" in text
+    assert "| 25 Hz | float32 | 1 | decode 10 s | 2000 | 500 | 0.25 |" in text
     assert "97" in text and "138" in text  # the paper
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    out = tmp_path / "start.json"
+    run("bench_start.py", "--size", "tiny", "--repeats", "3", "--quick", "--out", out)
+    result = json.loads(out.read_text())
+    assert [run["missed"] for run in result["runs"]] == [[], [], []]
+    assert all(run["programs"]["cache_hits"] > 0 for run in result["runs"])

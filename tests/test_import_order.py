@@ -38,6 +38,7 @@ FLOORS = {
     "batch": 6,
     "training": 6,
     "warmup": 6,
+    "evaluation": 6.5,  # it reads the manifests of training
     "cli": 7,
     "__main__": 7.5,
     "__init__": 8,

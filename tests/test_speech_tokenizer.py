@@ -341,3 +341,14 @@ def test_a_torch_checkpoint_is_refused_with_the_way_to_convert_it(released, tmp_
         SpeechTokenizer.from_pretrained(released / "base")
     with pytest.raises(CheckpointError, match="no config"):
         SpeechTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_part_on_the_host_comes_back_when_it_is_used(tokenizer):
+    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each.keep_on_host("encoder")
+    leaves = jax.tree.leaves(each.params["encoder"])
+    assert all(isinstance(x, np.ndarray) for x in leaves)
+    wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    rate = tokenizer.config.input_sample_rate
+    np.testing.assert_array_equal(each.encode(wave, rate)[0], tokenizer.encode(wave, rate)[0])
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(each.params["encoder"]))

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import shutil
+import warnings
 
-import jax
 import numpy as np
 import pytest
 
@@ -22,14 +22,6 @@ from qtts_jax.presets import tiny_tokenizer_25hz, tokenizer_25hz
 from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
 
 SEED, RATE, CODE, SAMPLES = 1234, 16000, 640, 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast_compilation():
-    """Compiling costs the most here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +210,19 @@ def test_the_voice_of_a_recording_decodes(converted_25hz, tokenizer, waves):
     assert tokenizer.decode(random_codes(14), voice)[0][0].shape == (14 * SAMPLES,)
 
 
+def test_a_recording_too_short_for_the_decoder_is_refused(converted_25hz):
+    """433 samples make a mel, but fewer frames than the network over it needs."""
+    pytest.importorskip("onnxruntime")
+    folder = converted_25hz("custom_voice") / "speech_tokenizer"
+    loaded = SpeechTokenizer.from_pretrained(folder)
+    with pytest.raises(AudioError, match=r"ref .*short.*433 samples"):
+        loaded.reference_voice((np.ones(433, np.float32), RATE), "ref")
+    stereo = np.stack([np.ones(800, np.float32), np.zeros(800, np.float32)], axis=1)
+    assert loaded.reference_voice((stereo, RATE)).ref_mel.shape == (5, 80)
+    silent = loaded.reference_voice((np.zeros(800, np.float32), RATE))
+    assert np.isfinite(silent.ref_mel).all()
+
+
 def test_voices_come_from_the_checkpoint(converted_25hz, tmp_path, voices):
     folder = tmp_path / "speech_tokenizer"
     shutil.copytree(converted_25hz("custom_voice") / "speech_tokenizer", folder)
@@ -283,6 +288,7 @@ MEL, VECTOR = np.zeros((31, 80), np.float32), np.zeros(20, np.float32)
         (ReferenceVoice(VECTOR, MEL[:2]), r"at least \d+ frames, not \[2, 80\]"),
         (ReferenceVoice(VECTOR + np.nan, MEL), "x-vector must hold finite"),
         (ReferenceVoice(VECTOR, MEL.astype(int)), "reference mel must hold finite"),
+        (ReferenceVoice(VECTOR, MEL.astype(np.float64) + 1e300), "reference mel must hold finite"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -302,6 +308,7 @@ def test_bad_voices_are_refused(tokenizer, voice, message):
         ({"steps": 2.5}, "whole number"),
         ({"guidance": -1.0}, "guidance must be a number from 0 up"),
         ({"guidance": float("nan")}, "guidance must be a number"),
+        ({"guidance": "strong"}, "guidance must be a number from 0 up, not 'strong'"),
         ({"seed": -1}, "seed must be a whole number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -311,6 +318,31 @@ def test_bad_settings_are_refused(tokenizer, voices, options, message):
         tokenizer.decode(random_codes(4), voices[0], **options)
     with pytest.raises(RequestError, match=message.replace("at least 8", r"at least \d+")):
         list(tokenizer.stream_decode([random_codes(4)], voices[0], **options))
+
+
+@pytest.mark.parametrize("ahead", [-1, 0.5, True])
+def test_a_bad_look_ahead_is_refused(tokenizer, voices, ahead):
+    with pytest.raises(RequestError, match="look_ahead is .*: give 0 or more blocks, or None"):
+        list(tokenizer.stream_decode([random_codes(4)], voices[0], look_ahead=ahead))
+
+
+def test_a_stream_without_codes_is_silent(tokenizer, voices):
+    assert list(tokenizer.stream_decode([], voices[0])) == []
+
+
+def test_halves_that_do_not_fit_are_told_once_at_the_first_use(tokenizer, voices):
+    """These make 25 codes a second and read 2400; 96 codes of the encoder are known."""
+    made = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    made.set_flow(steps=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RequestError, match="one is 96"):
+            made.decode(np.full(14, 96), voices[0])
+    with pytest.warns(UserWarning, match="makes 25 codes a second, the decoder reads 2400"):
+        made.decode(random_codes(14), voices[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.decode(random_codes(14), voices[0])
 
 
 def test_lists_that_do_not_match_are_refused(tokenizer, voices):

@@ -1,9 +1,10 @@
 """25 Hz checkpoints through the public object: whole, streamed, cloned, and what can be wrong."""
 
 import dataclasses
+import json
+import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,14 +14,6 @@ from qtts_jax.io.voice_files import write_voices
 
 SAMPLES = 10
 OPTIONS = {"max_new_tokens": 17, "seed": 5}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast_compilation():
-    """Compiling costs the most here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(folder):
@@ -185,6 +178,18 @@ def test_talker_and_tokenizer_of_different_families_are_refused(
         converted_25hz("custom_voice") / "speech_tokenizer", folder / "speech_tokenizer"
     )
     with pytest.raises(CheckpointError, match="16 codebooks but the speech tokenizer has 1"):
+        QwenTTS.from_pretrained(folder)
+
+
+def test_a_talker_of_more_codes_than_the_decoder_knows_is_refused(converted_25hz, tmp_path):
+    folder = shutil.copytree(converted_25hz("custom_voice"), tmp_path / "mixed")
+    config = json.loads((folder / "config.json").read_text())
+    config["talker_config"]["vocab_size"] += 33  # 64 + 33 codes, one more than the decoder's
+    (folder / "config.json").write_text(json.dumps(config))
+    message = (
+        "the talker makes codes 0 ... 96 but the decoder of the speech tokenizer knows 0 ... 95"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(message)):
         QwenTTS.from_pretrained(folder)
 
 

@@ -268,7 +268,7 @@ class Session:
         needed = self._prompt + self.frames_asked
         if needed > self.capacity:
             # Every size is compiled once. For one row memory is cheap, so there are few sizes.
-            grown = bucket(needed, self.capacity, 8 if len(self.state.done) == 1 else 2)
+            grown = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
             self.capacity = min(grown, max(needed, self._context))
             self.state = self._programs.grow(self.state, capacity=self.capacity)
 

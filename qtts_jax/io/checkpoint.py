@@ -75,7 +75,9 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
     """Writes `LazyArray` and reads numpy arrays with little memory beside the arrays themselves."""
 
     def __init__(self) -> None:
-        super().__init__(deepcopy_host_arrays=False)
+        super().__init__()
+        # The arrays are its own. Orbax before 0.12.5 has no such option and copies them.
+        self._deepcopy_host_arrays = False
         self._failures: list[Exception] = []
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:

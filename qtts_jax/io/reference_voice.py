@@ -86,11 +86,15 @@ class ReferenceVoiceExtractor:
     Args:
         directory: the tokenizer's folder, which holds `campplus.onnx`.
         n_mels: bins of the reference mel.
+        min_frames: frames of the reference mel that its reader needs at least.
     """
 
-    def __init__(self, directory: Path, n_mels: int) -> None:
+    def __init__(self, directory: Path, n_mels: int, min_frames: int = 1) -> None:
         self.path = directory / CAMPPLUS
         self.n_mels = n_mels
+        self.min_samples = max(
+            FbankConfig().win, reference_mel_config(n_mels).min_samples, min_frames * ENCODER_HOP
+        )
 
     @functools.cached_property
     def _session(self) -> Any:
@@ -127,8 +131,7 @@ class ReferenceVoiceExtractor:
             RequestError: onnxruntime is not installed.
         """
         session = self._session
-        shortest = max(FbankConfig().win, reference_mel_config(self.n_mels).min_samples)
-        wave = load_audio(audio, ENCODER_SAMPLE_RATE, min_samples=shortest, name=name)
+        wave = load_audio(audio, ENCODER_SAMPLE_RATE, min_samples=self.min_samples, name=name)
         wave = normalize_peak(wave)
         return ReferenceVoice(self._embed(session, wave), reference_mel(wave, self.n_mels))
 

@@ -28,9 +28,11 @@ def read_array(path: Path, what: str) -> np.ndarray:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError(f"cannot read {what} from {path}: {error}.") from error
+    except Exception as error:  # header, zip and size faults all have types of their own
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise RequestError(f"cannot read {what} from {path}: {reason}.") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise RequestError(f"{path} holds several arrays; give {what} as a .npy file.")
     return array
 

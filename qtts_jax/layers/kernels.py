@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -31,6 +33,30 @@ def decode_backend(rows: int, steps: int) -> Backend:
 def matvec_backend(rows: int) -> Backend:
     """How products with weights run: by our kernels for one row; in a batch XLA's are better."""
     return decode_backend(rows, 1) if rows == 1 else "plain"
+
+
+def split_products() -> bool:
+    """Whether float32 products with bfloat16 weights are made of bfloat16 ones: on CPUs.
+
+    Elsewhere the weights are converted as they are read.
+    """
+    return jax.default_backend() == "cpu"
+
+
+@functools.cache
+def exact_half_weights() -> bool:
+    """Whether a float32 model keeps weights of bfloat16 values as bfloat16.
+
+    It does on CPUs that multiply bfloat16 matrices (Intel AMX): half the memory is read, and the
+    three times as many products cost less than that. Linux says what a CPU can do.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in text.split()
 
 
 def sequence_backend(steps: int, dtype: Any) -> Literal["plain", "cudnn"]:

@@ -13,10 +13,12 @@ from qtts_jax.functional import cast
 from qtts_jax.generation.loops import Request
 from qtts_jax.speech_tokenizer import SpeechTokenizer
 from qtts_jax.synthesis import synthesize
+from qtts_jax.training import losses
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker_task import TalkerTask
 from qtts_jax.training.task import Groups
+from qtts_jax.training.tokenizer_task import TokenizerTask
 
 
 def averaged(state: TrainState) -> Groups:
@@ -45,6 +47,36 @@ def speech_samples(
                 log.audio(step, name, speech.wave, tokenizer.sample_rate)
         frames = {f"frames/{n}": float(len(s.codes)) for n, s in zip(requests, spoken, strict=True)}
         log.scalars(step, frames)
+
+    return run
+
+
+def reconstruction_samples(
+    task: TokenizerTask, audio: np.ndarray
+) -> Callable[[TrainState, RunLog], None]:
+    """For a `Hook`: held-out audio through the tokenizer so far, and how far its mel spectra are.
+
+    The recordings themselves are logged at the first call. The distance is the unweighted mel loss,
+    as `held_out/mel`.
+
+    Args:
+        audio: [B, N] float32 at the model's rate, N whole frames.
+    """
+    rate = task.config.output_sample_rate
+    program = jax.jit(task.reconstruct)
+    distance = jax.jit(lambda a, b: losses.mel_loss(a, b, task.training.mel_scales, rate))
+    recorded = False
+
+    def run(state: TrainState, log: RunLog) -> None:
+        nonlocal recorded
+        step = int(state.step)
+        samples = program(averaged(state), state.extras, audio)[1]
+        log.scalars(step, {"held_out/mel": float(distance(samples, audio))})
+        for i, (wave, real) in enumerate(zip(np.asarray(samples), audio, strict=True)):
+            log.audio(step, f"decoded_{i}", wave, rate)
+            if not recorded:
+                log.audio(step, f"recorded_{i}", real, rate)
+        recorded = True
 
     return run
 

@@ -26,18 +26,20 @@ TEACHER_WIDTH = 512
 
 
 def nano_tokenizer(
-    codebooks: int = 16, entries: int = 2048, code_width: int = 32
+    codebooks: int = 22, entries: int = 256, code_width: int = 64
 ) -> Tokenizer12HzConfig:
     """A 12.5 Hz tokenizer with the released strides at a thirtieth of the released size.
 
-    6.1 M parameters at the defaults, 2.2 M of them books; 2.2 GFLOP for a second of audio, encoded
+    4.7 M parameters at the defaults, 0.7 M of them books; 2.2 GFLOP for a second of audio, encoded
     and decoded.
 
     Args:
-        codebooks: per frame; 16 books of 2048 entries are 2200 bit/s, and so are 22 of 256.
+        codebooks: per frame; 16 books of 2048 entries are 2200 bit/s, and so are 22 of 256. The
+            default has the small books: a short training fills them all, and the talker's tables
+            of 22 x 256 codes are a sixth of those of 16 x 2048, which no voice of 30 MB can hold.
         entries: per codebook.
-        code_width: width of a codebook row. Both halves store every book, so at 16 x 2048 each
-            unit of width costs 65,536 parameters.
+        code_width: width of a codebook row: 2.6 bits for each number of a frame. Both halves store
+            every book.
     """
     width, head_dim = 160, 32
     encoder = TransformerConfig(
@@ -107,8 +109,9 @@ def nano_tokenizer(
     )
 
 
-# A step hears 48 rows of 2.56 s; the discriminators judge 0.96 s of each.
-NANO_TOKENIZER_ROWS, NANO_TOKENIZER_FRAMES = 48, 32
+# A step hears 32 rows of 1.92 s; the discriminators judge 0.64 s of each. In a training of minutes
+# more steps are worth more than larger ones.
+NANO_TOKENIZER_ROWS, NANO_TOKENIZER_FRAMES = 32, 24
 
 NANO_TOKENIZER_TRAINING = TokenizerTraining(
     # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
@@ -117,24 +120,23 @@ NANO_TOKENIZER_TRAINING = TokenizerTraining(
     weights=LossWeights(mel=2.0, feature=2.0, adversarial=1.0, commitment=1.0, teacher=1.0),
     # The talker always gives all books, so fewer rows than DAC's half go without some.
     codebook=CodebookTraining(dropout=0.25),
-    # A quarter of the published parameters and of their cost: 80 GFLOP for a second of audio,
-    # forward and backward, where the tokenizer takes 7.
+    # Half of the published channels per spectrum and a fifth per period: the spectra are most of
+    # the cost of a step, the periods most of the size of a checkpoint.
     discriminator=DiscriminatorConfig(
-        period_channels=(16, 64, 256, 512, 512), spectrum_channels=16
+        period_channels=(16, 32, 128, 192, 192), spectrum_channels=16
     ),
-    discriminator_frames=12,
+    discriminator_frames=8,
     discriminator_start=2000,
     teacher_width=TEACHER_WIDTH,
 )
 
-_STEPS = 20_000
+# A bound only: pieces of the run end by the clock, the last one with a decay of all rates to 0.
+_STEPS = 1_000_000
 # Betas and clipping are those of DAC's published training, whose constant rate of 1e-4 is for
-# 250,000 steps; this run has minutes, so it has a higher rate with a cosine.
+# 250,000 steps; this run has minutes, so it has a higher rate.
 _ADAM = OptimizerConfig(
     5e-4,
-    warmup_steps=500,
-    decay="cosine",
-    total_steps=_STEPS,
+    warmup_steps=200,
     b1=0.8,
     b2=0.99,
     weight_decay=0.01,
@@ -148,4 +150,6 @@ NANO_TOKENIZER_TRAINER = TrainerConfig(
     },
     # The pace of the codebooks: a slower average would no longer fit them.
     average_decay=0.99,
+    log_every=50,
+    save_every=2000,
 )

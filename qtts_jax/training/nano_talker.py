@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qtts_jax.config import (
     RESERVED_CODEC_IDS,
     TOKENIZER_12HZ,
@@ -15,35 +13,29 @@ from qtts_jax.config import (
 )
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.training.optimizer import OptimizerConfig
+from qtts_jax.training.talker_batch import LayoutMix
+from qtts_jax.training.text_files import TextIds
 from qtts_jax.training.trainer import TrainerConfig
 
 WIDTH = 256
 
 
-@dataclass(frozen=True)
-class TextIds:
-    """The special ids of a small text vocabulary of `size` entries (bytes and merges first)."""
-
-    size: int
-    im_start: int
-    im_end: int
-    assistant: int
-    tts_pad: int
-    tts_bos: int
-    tts_eos: int
-
-
 def nano_talker(
-    tokenizer: Tokenizer12HzConfig, text: TextIds, languages: tuple[str, ...] = ("english",)
+    tokenizer: Tokenizer12HzConfig,
+    text: TextIds,
+    languages: tuple[str, ...] = ("english",),
+    speakers: tuple[str, ...] = (),
 ) -> TTSConfig:
     """A cloning talker (type "base") for the codes of a tokenizer, two hundredths of the 0.6B.
 
-    With 16 books of 2048 entries most of its parameters are embeddings and heads of codes; fewer
-    entries in more books (22 of 256 have the same bit rate) make it half as large.
+    9.5 M parameters for 22 books of 256 entries. With 16 books of 2048, the same bit rate, it has
+    20 M, most of them embeddings and heads of codes.
 
     Args:
         tokenizer: number and sizes of the codebooks.
         languages: names of the language tags.
+        speakers: names of preset speakers; a checkpoint of this type clones, and its presets are
+            for a later one of type "custom_voice" with the same weights.
     """
     books = tokenizer.codebooks
     entries = tokenizer.decoder.quantizer.entries
@@ -53,7 +45,7 @@ def nano_talker(
         heads=4,
         kv_heads=2,
         head_dim=64,
-        ffn_width=3 * WIDTH,
+        ffn_width=5 * WIDTH // 2,
         norm_eps=1e-6,
         rope_theta=1e6,
         max_positions=2048,
@@ -91,6 +83,7 @@ def nano_talker(
             think_bos_id=entries + 108,
             think_eos_id=entries + 109,
             languages=tuple((name, entries + 2 + i) for i, name in enumerate(languages)),
+            speakers=tuple((name, entries + 200 + i) for i, name in enumerate(speakers)),
             mrope_section=(12, 10, 10),
         ),
         speaker_encoder=SpeakerEncoderConfig(
@@ -109,12 +102,18 @@ def nano_talker(
     )
 
 
-_STEPS = 20_000
+# Lengths of the batches, each of which is compiled, and the positions of one batch.
+NANO_POSITIONS, NANO_BATCH_POSITIONS = (256, 640), 16384
+# In-context cloning doubles the length of a row, and the voices are mostly clones or presets.
+NANO_MIX = LayoutMix(
+    stream_text=0.5, tag_language=0.5, preset=0.5, voiceless=0.1, in_context=0.2, instruct=0.4
+)
+
+# A bound only, as for the tokenizer.
+_STEPS = 1_000_000
 _ADAM = OptimizerConfig(
     1e-3,
-    warmup_steps=500,
-    decay="cosine",
-    total_steps=_STEPS,
+    warmup_steps=300,
     b2=0.98,
     weight_decay=0.05,
 )
@@ -122,4 +121,6 @@ NANO_TALKER_TRAINER = TrainerConfig(
     steps=_STEPS,
     optimizers={"talker": _ADAM, "code_predictor": _ADAM, "speaker_encoder": _ADAM},
     average_decay=0.999,
+    log_every=50,
+    save_every=2000,
 )

@@ -84,6 +84,24 @@ def optimizer(c: OptimizerConfig) -> optax.GradientTransformation:
     return optax.chain(clip, adam)
 
 
+def final_factor(ending: jax.Array, step: jax.Array) -> jax.Array:
+    """What every rate is multiplied by while a run comes to its end: 1 before, then a line to 0.
+
+    Warmup, a constant rate, and a short decay whenever the time is up (WSD, arXiv:2404.06395,
+    section 4) need no number of steps beforehand, and the weights before the decay can go on.
+
+    Args:
+        ending: int32 [2], first step of the decay and the step after its last; [0, 0] for none.
+        step: of this update, from 0.
+
+    Returns:
+        float32 scalar, above 0 at every step before the end.
+    """
+    first, last = ending.astype(jnp.float32)
+    left = (last - step) / jnp.maximum(last - first, 1)
+    return jnp.where(last > 0, jnp.clip(left, 0, 1), 1.0)
+
+
 def moving_average(average: Params, params: Params, step: Any, decay: float) -> Params:
     """The weights' exponential average after update `step` (from 0).
 

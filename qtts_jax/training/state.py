@@ -23,6 +23,8 @@ class TrainState(NamedTuple):
         extras: the task's arrays without gradients.
         average: moving average of `params`, or None.
         key: uint32 data of the run's random key; step and microbatch are folded into it.
+        ending: int32 [2], the steps at which the last decay of a run begins and ends (see
+            `optimizer.final_factor`); [0, 0] while no end is in sight.
     """
 
     step: jax.Array
@@ -31,6 +33,7 @@ class TrainState(NamedTuple):
     extras: Extras
     average: Groups | None
     key: jax.Array
+    ending: jax.Array
 
 
 def first_state(
@@ -52,6 +55,7 @@ def first_state(
         extras=extras,
         average=jax.tree.map(jnp.copy, params) if with_average else None,
         key=jax.random.key_data(key),
+        ending=jnp.zeros(2, jnp.int32),
     )
 
 
@@ -87,4 +91,5 @@ def state_shardings(
         extras=jax.tree.map(placement.fsdp, shapes.extras),
         average=None if shapes.average is None else params,
         key=whole,
+        ending=whole,
     )

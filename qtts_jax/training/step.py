@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from qtts_jax.functional import Params
-from qtts_jax.training.optimizer import OptimizerConfig, moving_average, schedule
+from qtts_jax.training.optimizer import (
+    OptimizerConfig,
+    final_factor,
+    moving_average,
+    schedule,
+)
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.task import Extras, Groups, Metrics, Task
 
@@ -37,19 +42,25 @@ def make_step(
             task, state.params, state.extras, batch, key, accumulate
         )
         params, moments = {}, {}
+        factor = final_factor(state.ending, state.step)
         for name, group in state.params.items():
             with jax.named_scope(f"update_{name}"):
                 updates, moments[name] = optimizers[name].update(
                     grads[name], state.optimizer[name], group
                 )
+                # Every update is proportional to the rate, that of the weight decay too.
+                updates = jax.tree.map(lambda x: factor * x, updates)
                 params[name] = optax.apply_updates(group, updates)
             metrics[f"grad_norm/{name}"] = _norm(grads[name])
-            rate = schedule(configs[name])(state.step)
+            rate = factor * schedule(configs[name])(state.step)
             metrics[f"learning_rate/{name}"] = jnp.asarray(rate, jnp.float32)
         average = state.average
         if average is not None and average_decay is not None:
             average = moving_average(average, params, state.step, average_decay)
-        return TrainState(state.step + 1, params, moments, extras, average, state.key), metrics
+        after = TrainState(
+            state.step + 1, params, moments, extras, average, state.key, state.ending
+        )
+        return after, metrics
 
     return step
 

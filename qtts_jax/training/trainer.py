@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
@@ -23,6 +24,10 @@ from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.watch import Watch
 
 CHECKPOINTS = "checkpoints"
+# Steps of a piece that are not counted in its speed: they compile.
+_COMPILING = 2
+# Share of the steps that would fit into the rest of a piece: hooks and saves take time too.
+_CAUTION = 0.9
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         step: steps done.
-        finished: all steps are done, or the data has ended; False when time was up.
+        finished: all steps are done, the last decay is over, or the data has ended; False when
+            time was up.
         checkpoint: the newest one.
     """
 
@@ -95,6 +101,8 @@ class Trainer:
         config: how to train.
         directory: of checkpoints and logs.
         hooks: run between steps.
+        start: what another run saved with `save_weights`, to begin with where this run has no
+            checkpoint of its own; moments and steps begin anew.
 
     Raises:
         ConfigError: the optimizers do not fit the task's groups, or there are too few devices.
@@ -107,9 +115,10 @@ class Trainer:
         config: TrainerConfig,
         directory: Path,
         hooks: Sequence[Hook] = (),
+        start: Path | None = None,
     ) -> None:
         self.task, self.batches, self.config, self.hooks = task, batches, config, hooks
-        self.directory = Path(directory)
+        self.directory, self.start = Path(directory), start
         self.placement = Placement(config.mesh)
         self._optimizers = {name: optimizer(c) for name, c in config.optimizers.items()}
         self._key = jax.random.key(config.seed)
@@ -135,12 +144,15 @@ class Trainer:
         """Where the checkpoints of the run lie."""
         return self.directory / CHECKPOINTS
 
-    def run(self, max_seconds: float | None = None) -> Outcome:
+    def run(self, max_seconds: float | None = None, decay_seconds: float | None = None) -> Outcome:
         """Train from the newest checkpoint, or from the start, to the last step.
 
         Args:
             max_seconds: stop cleanly, with a checkpoint, before this time is up; the time that a
                 step and a save have taken so far is left for the next of them.
+            decay_seconds: in the last seconds of this piece bring all learning rates down to 0 and
+                end the run (`optimizer.final_factor`). A run that is continued after its decay
+                goes on at the full rates.
 
         Raises:
             TrainingError: values are not finite, or the loss diverges; the last good checkpoint
@@ -148,11 +160,18 @@ class Trainer:
             CheckpointError: the newest checkpoint is damaged or of another model, or the disk is
                 full.
         """
-        clock = _Clock(max_seconds)
+        if decay_seconds is not None and (max_seconds is None or decay_seconds >= max_seconds):
+            raise ConfigError(
+                f"a decay over the last {decay_seconds:g} s needs a longer time limit than "
+                f"{max_seconds}; give max_seconds too."
+            )
+        clock = _Clock(max_seconds, decay_seconds)
         checkpoints.sweep(self.checkpoints)
         watch = Watch(self.config.divergence_margin)
         state, saved = self._resume(watch)
         first = int(state.step)
+        if 0 < int(state.ending[1]) <= first:
+            state = self._end_at(state, 0, 0)
         try:
             with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
                 return self._loop(state, saved, watch, log, clock)
@@ -175,6 +194,26 @@ class Trainer:
             raise CheckpointError(f"there is no checkpoint in {self.checkpoints}; train first.")
         return checkpoints.restore(found[-1], self._shapes, self.shardings)[0]
 
+    def save_weights(self, directory: Path) -> Path:
+        """Save the newest weights (averaged ones, if there are) and extras, to start other runs.
+
+        Without the moments this is a third or a quarter of a checkpoint.
+
+        Args:
+            directory: a folder for them; earlier weights in it are removed.
+
+        Returns:
+            the checkpoint `directory/step_NUMBER`, which `checkpoints.pack` takes.
+
+        Raises:
+            CheckpointError: there is no checkpoint, or the disk is full.
+        """
+        state = self.newest()
+        params = state.params if state.average is None else state.average
+        weights = state._replace(params=params, optimizer={}, average=None)
+        run = {"step": int(state.step), "data": None, "watch": None}
+        return checkpoints.save(directory, weights, run, keep=1)
+
     def _loop(
         self, state: TrainState, saved: int, watch: Watch, log: RunLog, clock: _Clock
     ) -> Outcome:
@@ -182,17 +221,20 @@ class Trainer:
         position = self.batches.state()
         batch = self._next() if first < c.steps else None
         meter = _Meter(watch, log, c.log_every)
-        step = first
+        step, end = first, int(state.ending[1]) or c.steps
         with tqdm(
             total=c.steps, initial=first, unit="step", disable=not c.progress, smoothing=0.05
         ) as bar:
-            while batch is not None and step < c.steps and not clock.is_up():
+            while batch is not None and step < min(end, c.steps) and not clock.is_up():
+                if end == c.steps and clock.decays():
+                    end = step + clock.steps_left()
+                    state = self._end_at(state, step, end)
                 state, metrics = self._step(state, batch)
                 step += 1
                 # The device works while the host makes the next batch and looks at the metrics
                 # of the step before.
                 position = self.batches.state()
-                batch = self._next() if step < c.steps else None
+                batch = self._next() if step < min(end, c.steps) else None
                 meter.add(step, metrics)
                 clock.stepped()
                 bar.update()
@@ -209,7 +251,7 @@ class Trainer:
         meter.settle()
         if saved != step:
             self._save(state, position, watch, clock)
-        done = step >= c.steps or batch is None
+        done = step >= min(end, c.steps) or batch is None
         return Outcome(step, done, checkpoints.checkpoints(self.checkpoints)[-1])
 
     def _new(self) -> TrainState:
@@ -225,6 +267,8 @@ class Trainer:
     def _resume(self, watch: Watch) -> tuple[TrainState, int]:
         """The state to go on from, and the step of its checkpoint, -1 for none."""
         found = checkpoints.checkpoints(self.checkpoints)
+        if not found and self.start is not None:
+            return self._started(self.start), -1
         if not found:
             # Copied, since steps donate the state and the task may hold the arrays it began with.
             return jax.device_put(self._new(), self.shardings, may_alias=False), -1
@@ -232,6 +276,21 @@ class Trainer:
         self.batches.restore(run["data"])
         watch.restore(run["watch"])
         return state, int(state.step)
+
+    def _started(self, start: Path) -> TrainState:
+        """The first state, with the weights and extras of another run."""
+        new = self._new()
+        shapes, places = (
+            x._replace(optimizer={}, average=None) for x in (self._shapes, self.shardings)
+        )
+        given = checkpoints.restore(start, shapes, places)[0]
+        average = None if new.average is None else jax.tree.map(jnp.copy, given.params)
+        new = new._replace(params=given.params, extras=given.extras, average=average)
+        return jax.device_put(new, self.shardings, may_alias=False)
+
+    def _end_at(self, state: TrainState, first: int, last: int) -> TrainState:
+        ending = jax.device_put(np.asarray([first, last], np.int32), self.placement.whole)
+        return state._replace(ending=ending)
 
     def _next(self) -> dict[str, jax.Array] | None:
         try:
@@ -292,11 +351,13 @@ class _Meter:
 class _Clock:
     """Whether another step and the save after it still fit into the time of this piece."""
 
-    def __init__(self, max_seconds: float | None) -> None:
+    def __init__(self, max_seconds: float | None, decay_seconds: float | None) -> None:
         now = time.monotonic()
         self._end = None if max_seconds is None else now + max_seconds
+        self._decay = decay_seconds
         self._step = self._save = 0.0
         self._last = now
+        self._steps, self._stepping = 0, 0.0
 
     def is_up(self) -> bool:
         left = float("inf") if self._end is None else self._end - time.monotonic()
@@ -304,7 +365,23 @@ class _Clock:
 
     def stepped(self) -> None:
         now = time.monotonic()
-        self._step, self._last = now - self._last, now
+        taken, self._last = now - self._last, now
+        self._steps += 1
+        if self._steps > _COMPILING:
+            self._step = taken
+            self._stepping += taken
+
+    def decays(self) -> bool:
+        """Whether the time of the last decay has come."""
+        if self._decay is None or self._end is None or self._steps <= _COMPILING:
+            return False
+        return self._end - time.monotonic() < self._decay
+
+    def steps_left(self) -> int:
+        """How many steps, at their mean pace so far, fit before the end and its save."""
+        pace = self._stepping / (self._steps - _COMPILING)
+        left = self._end - time.monotonic() - 2 * self._save if self._end is not None else 0.0
+        return max(1, int(_CAUTION * left / max(pace, 1e-9)))
 
     def saving(self) -> _Clock:
         return self

@@ -131,3 +131,14 @@ def test_too_short_wave_names_the_length_needed():
 def test_window_longer_than_the_transform_is_refused():
     with pytest.raises(ConfigError, match="win"):
         MelConfig(win=2048)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "mels", "fmin"),
+    [(24000, 1024, 128, 0), (24000, 64, 10, 0), (16000, 400, 80, 20)],
+)
+def test_filters_are_those_of_librosa(rate, n_fft, mels, fmin):
+    librosa = pytest.importorskip("librosa")
+    config = MelConfig(rate, n_fft, n_fft // 4, n_fft, mels, fmin, rate / 2)
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=mels, fmin=fmin, fmax=rate / 2)
+    np.testing.assert_array_equal(mel_filters(config), expected.T)

@@ -78,12 +78,26 @@ def steps(model, monkeypatch):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks, tiles and splits at tiny sizes; three rows count as many."""
+    forget_kernels()
     monkeypatch.setattr(attention, "SMALL_SLOTS", 20)
     monkeypatch.setattr(matvec, "COLUMNS", 16)
     monkeypatch.setattr(attention, "TILE", 8)
     monkeypatch.setattr(attention, "BATCH_TILE", 8)
     monkeypatch.setattr(attention, "PROGRAMS", 4)
     monkeypatch.setattr(attention, "DOT", 8)
+    yield
+    forget_kernels()
+
+
+def forget_kernels():
+    """Block sizes are read while tracing, and kernels of a shape are traced once."""
+    for kernel in (
+        attention.attention,
+        matvec.norm_matvec,
+        matvec.matvec_add,
+        matvec.norm_gate_up,
+    ):
+        kernel.clear_cache()
 
 
 @pytest.mark.parametrize(
@@ -276,6 +290,23 @@ def test_a_layer_of_real_size_lowers_for_cuda(
         return nnx.merge(graph, params).step_blocks(x, state)
 
     assert lowers(step, params, array(rows, 1, width, dtype=dtype), state) == count
+
+
+def test_kernels_are_lowered_once_for_all_layers(monkeypatch):
+    monkeypatch.setattr(kernels, "override", "triton")
+
+    def kernels_of(layers):
+        c = config(layers=layers)
+        model = nnx.eval_shape(lambda: Transformer(c, rngs=nnx.Rngs(0)))
+        graph, params = nnx.split(model)
+        state = jax.eval_shape(lambda: nnx.merge(graph, params).init_state(1, jnp.float32, 17))
+
+        def step(params, x, state):
+            return nnx.merge(graph, params).step_blocks(x, state)
+
+        return lowers(step, params, array(1, 1, c.width, dtype=jnp.float32), state)
+
+    assert kernels_of(3) == kernels_of(1) == 5
 
 
 @pytest.mark.parametrize("vocab", [2048, 3072])

@@ -5,8 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.functional import initialize
-from qtts_jax.layers.quantized import Quantized, dense, matrix, product, quantize, quantize_params
+from qtts_jax.errors import RequestError
+from qtts_jax.functional import abstract, bind, computation_dtype, initialize, matmul_precision
+from qtts_jax.layers import kernels
+from qtts_jax.layers.quantized import (
+    Quantized,
+    dense,
+    halver,
+    matrix,
+    product,
+    quantize,
+    quantize_params,
+    split_product,
+    storage,
+)
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tts_12hz
 
@@ -63,3 +75,78 @@ def test_only_matrices_and_tables_of_a_model_are_quantised():
     assert not isinstance(layer["attention_norm"]["scale"], Quantized)
     kept = jax.tree.leaves(small["speaker_encoder"])
     assert all(x.dtype == jnp.float32 for x in kept)
+
+
+@pytest.mark.parametrize("rows", [(1,), (2,), (3, 5), (130,)])
+def test_a_float32_product_with_bfloat16_weights_loses_nothing(rows):
+    w = weight(96, 256).astype(jnp.bfloat16)
+    spread = jnp.exp(3 * jax.random.normal(jax.random.key(2), (*rows, 256)))
+    x = spread * jax.random.normal(jax.random.key(1), (*rows, 256))
+    wide, x64 = (np.asarray(t.astype(jnp.float32), np.float64) for t in (w, x))
+    with jax.default_matmul_precision("highest"):
+        got = jax.jit(split_product)(x, w)
+    assert got.dtype == jnp.float32
+    # Against the sum of absolute terms: bfloat16 alone errs by 1e-3, two of the parts by 1e-5.
+    error = np.abs(got - x64 @ wide.T) / (np.abs(x64) @ np.abs(wide).T)
+    assert error.max() < 1e-6
+
+
+def bfloat16_values(params):
+    return jax.tree.map(lambda x: jax.lax.reduce_precision(x, 8, 7), params)
+
+
+def test_only_matrices_that_bfloat16_holds_exactly_are_halved():
+    config = tiny(tts_12hz("0b6", "base"))
+    params = bfloat16_values(initialize(TTSModel, config, 0))
+    store = halver(TTSModel, config)
+    path = ("talker", "codec_embedding", "table")
+    table = params["talker"]["codec_embedding"]["table"]
+    half = store(path, table)
+    assert half.values.dtype == jnp.bfloat16 and half.dtype == jnp.float32
+    np.testing.assert_array_equal(dense(half), table)
+    np.testing.assert_array_equal(dense(half[jnp.array([2, 0])]), table[jnp.array([2, 0])])
+    trained = table.at[0, 0].add(1e-4)
+    assert store(path, trained) is trained
+    norm = params["talker"]["transformer"]["norm"]["scale"]
+    assert store(("talker", "transformer", "norm", "scale"), norm) is norm
+    assert computation_dtype({"a": half}) == jnp.float32
+
+
+def test_a_halved_model_computes_what_the_float32_model_does():
+    config = tiny(tts_12hz("0b6", "base"))
+    params = bfloat16_values(initialize(TTSModel, config, 0))
+    store = halver(TTSModel, config)
+    small = jax.tree_util.tree_map_with_path(
+        lambda path, x: store(tuple(str(key.key) for key in path), x), params
+    )
+    graphdef, _ = abstract(TTSModel, config)
+
+    @jax.jit
+    def run(params):
+        with matmul_precision(params):
+            model = bind(graphdef, params)
+            x = model.talker.embed_text(jnp.arange(5)[None]) + model.talker.embed_codec(
+                jnp.arange(5)[None]
+            )
+            state = model.talker.init_state(1, x.dtype, 8)
+            y, state = model.talker.step(x, state)
+            y, _ = model.talker.step(y[:, -1:], state)
+            codes, total = model.code_predictor.generate(
+                y[:, 0], x[:, 0], lambda logits, _: jnp.argmax(logits, axis=-1)
+            )
+            return model.talker.logits(y), total, codes
+
+    for got, want in zip(run(small), run(params), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * float(jnp.abs(want).max()))
+
+
+def test_float32_models_are_halved_where_the_processor_gains_by_it(monkeypatch):
+    config = tiny(tts_12hz("0b6", "base"))
+    monkeypatch.setattr(kernels, "exact_half_weights", lambda: True)
+    assert storage(TTSModel, config, jnp.bfloat16, None) is None
+    assert storage(TTSModel, config, jnp.float32, None) is not None
+    monkeypatch.setattr(kernels, "exact_half_weights", lambda: False)
+    assert storage(TTSModel, config, jnp.float32, None) is None
+    with pytest.raises(RequestError, match="int8"):
+        storage(TTSModel, config, jnp.float32, "int4")

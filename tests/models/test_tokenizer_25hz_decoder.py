@@ -31,12 +31,9 @@ ROWS, CODES = 2, 17
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _fast_compilation():
-    """Programs of the package take no compiler options, and here compiling costs the most."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def _full_float32():
     with jax.default_matmul_precision("highest"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 # --- the official numbers ------------------------------------------------------------------------

@@ -5,10 +5,12 @@ import pytest
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.functional import abstract
+from qtts_jax.io.text import TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.nano import nano_tokenizer
-from qtts_jax.training.nano_talker import NANO_TALKER_TRAINER, TextIds, nano_talker
+from qtts_jax.training.nano_talker import NANO_TALKER_TRAINER, nano_talker
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.text_files import TextIds, byte_text_ids, save_byte_text
 
 TEXT = TextIds(1024, 1000, 1001, 1002, 1003, 1004, 1005)
 
@@ -17,7 +19,7 @@ def size(config):
     return sum(x.size for x in jax.tree.leaves(abstract(TTSModel, config)[1]))
 
 
-@pytest.mark.parametrize(("books", "entries", "most"), [(16, 2048, 22e6), (22, 256, 11e6)])
+@pytest.mark.parametrize(("books", "entries", "most"), [(16, 2048, 21e6), (22, 256, 9.5e6)])
 def test_it_fits_the_codes_and_the_repository(books, entries, most):
     config = nano_talker(nano_tokenizer(books, entries), TEXT, ("english", "spanish"))
     talker = config.talker
@@ -38,3 +40,22 @@ def test_its_training_covers_every_part():
     task = TalkerTask(TalkerTaskConfig(nano_talker(nano_tokenizer(), TEXT)))
     groups, _ = jax.eval_shape(task.init, jax.random.key(0))
     assert set(groups) == set(NANO_TALKER_TRAINER.optimizers)
+
+
+def test_its_text_files_give_its_ids(tmp_path):
+    save_byte_text(tmp_path)
+    ids, text = byte_text_ids(), TextTokenizer.from_dir(tmp_path)
+    role, spoken = text.assistant_ids("Hé user")
+    assert role[:2] == [ids.im_start, ids.assistant]
+    # A letter beyond ASCII is two bytes; the words of the frame are single ids.
+    assert len(spoken) == 5 and max(spoken) < ids.size
+    assert len(set(vars(ids).values())) == 7
+
+
+def test_presets_and_languages_have_ids_of_their_own():
+    config = nano_talker(nano_tokenizer(), TEXT, ("english", "french"), ("ada", "bob"))
+    talker = config.talker
+    ids = [i for _, i in (*talker.speakers, *talker.languages)]
+    ids += [talker.pad_id, talker.bos_id, talker.eos_id, talker.think_eos_id]
+    assert len(set(ids)) == len(ids) and max(ids) < talker.vocab_size
+    assert TTSConfig.from_hf(config.to_hf()) == config

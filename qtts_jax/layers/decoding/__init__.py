@@ -9,5 +9,7 @@ Beside every kernel stands the plain function `plain_*` that defines it; the two
 order of float32 sums, and attention weights stay float32 in the kernel. Activations are bfloat16
 or float32, sums are always float32, and results are rounded where the plain modules round them.
 Which of the two runs is an argument that `qtts_jax.layers.kernels` decides. Block sizes are module
-constants, read while tracing.
+constants, read while tracing. Every entry is a `jax.jit` of its own inside the program that calls
+it, so that a kernel is traced and lowered once for all layers of a shape and not 540 times for a
+frame of the released models. XLA dissolves the calls.
 """

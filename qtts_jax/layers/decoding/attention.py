@@ -49,6 +49,7 @@ def plain_attention(
     return attend(q, keys, values, mask)[:, 0], keys, values
 
 
+@partial(jax.jit, static_argnames=("eps", "backend"))
 def attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,

@@ -36,6 +36,7 @@ def plain_norm_matvec(
     return product(rms_norm(x, scale, eps), w if book is None else w[book])
 
 
+@partial(jax.jit, static_argnames=("eps", "backend"))
 def norm_matvec(
     x: jax.Array,
     scale: jax.Array | None,
@@ -91,6 +92,7 @@ def plain_matvec_add(x: jax.Array, w: Weight, residual: jax.Array) -> jax.Array:
     return residual + product(x, w)
 
 
+@partial(jax.jit, static_argnames=("backend",))
 def matvec_add(x: jax.Array, w: Weight, residual: jax.Array, *, backend: Backend) -> jax.Array:
     """Residual + W x.
 
@@ -134,6 +136,7 @@ def plain_norm_gate_up(x: jax.Array, scale: jax.Array, w: Weight, eps: float) ->
     return jax.nn.silu(gate) * up
 
 
+@partial(jax.jit, static_argnames=("eps", "backend"))
 def norm_gate_up(
     x: jax.Array, scale: jax.Array, w: Weight, eps: float, *, backend: Backend
 ) -> jax.Array:

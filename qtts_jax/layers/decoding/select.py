@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -10,6 +12,7 @@ from jax.experimental.pallas import triton as plgpu
 WARPS = 8
 
 
+@partial(jax.jit, static_argnames="interpret")
 def select(
     logits: jax.Array,
     noise: jax.Array,

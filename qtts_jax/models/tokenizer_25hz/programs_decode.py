@@ -297,8 +297,9 @@ class DecodePrograms:
         Raises:
             ConfigError, RequestError: see `block_codes` and `schedule`; a negative look_ahead.
         """
-        if look_ahead is not None and look_ahead < 0:
-            raise RequestError(f"look_ahead is {look_ahead}: give 0 or more blocks, or None.")
+        whole = isinstance(look_ahead, int | np.integer) and not isinstance(look_ahead, bool)
+        if look_ahead is not None and not (whole and look_ahead >= 0):
+            raise RequestError(f"look_ahead is {look_ahead!r}: give 0 or more blocks, or None.")
         conditioning = self.voice(params, xvector, reference, reference_lengths)
         plan, rows = schedule(steps, sway), len(xvector)
         assert self.block_codes

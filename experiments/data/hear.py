@@ -1,0 +1,93 @@
+"""Whisper listens to synthetic clips: what it mishears is no good example of its text."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.data.manifest import planned_rows, read_wer
+from experiments.data.worker import resample
+from qtts_jax.evaluation.words import edits, words_of
+
+Row = dict[str, Any]
+Judge = Callable[[np.ndarray, str], str]
+
+_listener: Judge | None = None
+
+
+def word_error_rate(text: str, heard: str, language: str) -> float:
+    """Edits over the words of `text`; spaces within words do not count ("door bell")."""
+    said, found = words_of(text, language), words_of(heard, language)
+    if "".join(said) == "".join(found):
+        return 0.0
+    return edits(said, found) / max(1, len(said))
+
+
+def hear_corpus(
+    corpus: Path, workers: int, engines: Sequence[str], clips: int | None = None
+) -> None:
+    """Append `{"audio", "heard", "wer"}` to `wer.jsonl` for synthetic clips that it lacks.
+
+    Args:
+        workers: processes, each with a Whisper base of one thread.
+        engines: synthesisers to listen to.
+        clips: only the first so many of each synthesiser that have been made; None for all.
+    """
+    file = corpus / "wer.jsonl"
+    _end_cut_line(file)
+    known = read_wer(file)
+    made = [r for r in planned_rows(corpus) if r["synthetic"] and (corpus / r["audio"]).exists()]
+    chosen: list[Row] = []
+    for engine in engines:
+        chosen += [row for row in made if row["audio"].startswith(f"audio/{engine}/")][:clips]
+    missing = [row for row in chosen if row["audio"] not in known]
+    with open(file, "a", encoding="utf-8") as out:
+        for line in tqdm(hear(corpus, missing, workers), "filter", len(missing), unit="clip"):
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.flush()
+
+
+def hear(corpus: Path, rows: Sequence[Row], workers: int) -> Iterator[Row]:
+    """The transcript and word error rate of each clip, as they come from parallel processes."""
+    if not rows:
+        return
+    context = multiprocessing.get_context("spawn")
+    tasks = [(str(corpus), row["audio"], row["text"], row["language"]) for row in rows]
+    with context.Pool(min(workers, len(rows)), _start) as pool:
+        yield from pool.imap_unordered(_hear_one, tasks)
+        pool.close()
+        pool.join()
+
+
+def _start() -> None:
+    global _listener
+    from qtts_jax.evaluation.judges.whisper import WhisperJudge
+
+    _listener = WhisperJudge(threads=1).transcribe
+
+
+def _hear_one(task: tuple[str, str, str, str]) -> Row:
+    import soundfile
+
+    corpus, audio, text, language = task
+    wave, rate = soundfile.read(Path(corpus) / audio, dtype="float32")
+    assert _listener is not None
+    heard = _listener(resample(wave, rate, 16000), language)
+    wer = round(word_error_rate(text, heard, language), 4)
+    return {"audio": audio, "heard": heard, "wer": wer}
+
+
+def _end_cut_line(file: Path) -> None:
+    """Drop what a kill left of a last line."""
+    if not file.exists():
+        return
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        file.write_bytes(whole)

@@ -1,0 +1,146 @@
+"""The manifest of a corpus: one JSON line a clip, written from what lies on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.data.asterisk import plan as asterisk_plan
+from experiments.data.plan import read_jobs
+from experiments.data.split import TEST, TRAIN, UNSEEN_VOICES, VALIDATION, same_text, split_of
+from qtts_jax.errors import DataError
+from qtts_jax.io.files import write_whole
+
+Row = dict[str, Any]
+
+# Whisper base by itself mishears rare words; a clip of worse than this is broken or off its text.
+MAX_WER = 0.25
+REQUIRED = ("audio", "text", "speaker", "language", "source", "licence", "synthetic", "split")
+
+
+def synthetic_row(job: Row) -> Row:
+    """The manifest fields of a synthesised clip."""
+    return {
+        "audio": f"audio/{job['engine']}/{job['id']}.ogg",
+        "text": job["text"],
+        "speaker": job["voice"],
+        # Kokoro names its voices by country and sex (af_, am_, ...); Piper's joe is a man.
+        "sex": "female" if job["voice"][1:3] == "f_" else "male",
+        "language": "english",
+        "source": job["source"],
+        "licence": job["licence"],
+        "text_source": job["text_source"],
+        "text_licence": job["text_licence"],
+        "synthetic": True,
+        "split": split_of(job["text"], job["voice"]),
+        "speed": job["speed"],
+        "unseen_speaker": job["voice"] in UNSEEN_VOICES,
+    }
+
+
+def planned_rows(corpus: Path) -> list[Row]:
+    """Rows of everything that is planned, in a fixed order, whether or not it has been made."""
+    rows = []
+    unpacked = corpus / "packages"
+    if (unpacked / "asterisk-core-sounds-en").exists():
+        rows += [row for _, row in asterisk_plan(unpacked)]
+    for jobs in sorted((corpus / "jobs").glob("*.jsonl")):
+        rows += [synthetic_row(job) for job in read_jobs(jobs)]
+    return rows
+
+
+def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
+    """Write `manifest.jsonl`: planned clips whose audio exists, with seconds and WER (or null).
+
+    Synthetic training clips that Whisper misheard by more than `max_wer` are left out; test
+    clips stay, for a test set is not chosen by its score.
+
+    Raises:
+        DataError: audio cannot be read, or a field is missing.
+    """
+    import soundfile
+
+    heard = read_wer(corpus / "wer.jsonl")
+    lengths = _known_lengths(corpus / "manifest.jsonl")
+    rows = []
+    for row in planned_rows(corpus):
+        path = corpus / row["audio"]
+        if not path.exists():
+            continue
+        if row["audio"] not in lengths:
+            try:
+                info = soundfile.info(path)
+            except soundfile.LibsndfileError as error:
+                raise DataError(f"{path} cannot be read; delete it and run again.") from error
+            lengths[row["audio"]] = round(info.frames / info.samplerate, 3)
+        wer = heard.get(row["audio"])
+        if row["synthetic"] and row["split"] != TEST and wer is not None and wer > max_wer:
+            continue
+        rows.append(row | {"seconds": lengths[row["audio"]], "wer": wer})
+    rows = without_leaks(rows)
+    check(rows)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(corpus / "manifest.jsonl", lines.encode())
+    return rows
+
+
+def without_leaks(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose text is in one split: what is tested anywhere is trained on nowhere.
+
+    It takes out words that two languages share (Italian is all for tests), and texts that differ
+    in spaces only.
+    """
+    strictest: dict[str, str] = {}
+    for split in (TRAIN, VALIDATION, TEST):
+        strictest |= {same_text(row["text"]): split for row in rows if row["split"] == split}
+    return [row for row in rows if strictest[same_text(row["text"])] == row["split"]]
+
+
+def check(rows: Iterable[Row]) -> None:
+    """Raise a `DataError` that names the line of the first bad row."""
+    seen: dict[str, int] = {}
+    splits: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        missing = [field for field in REQUIRED if field not in row or row[field] in ("", None)]
+        if missing:
+            raise DataError(f"line {number} of the manifest lacks {', '.join(missing)}.")
+        if row["split"] not in (TRAIN, VALIDATION, TEST):
+            raise DataError(f"line {number} of the manifest has the split {row['split']!r}.")
+        if row["audio"] in seen:
+            first = seen[row["audio"]]
+            raise DataError(f"lines {first} and {number} of the manifest name {row['audio']}.")
+        seen[row["audio"]] = number
+        if splits.setdefault(same_text(row["text"]), row["split"]) != row["split"]:
+            raise DataError(f"line {number} of the manifest has the text of another split.")
+
+
+def read_wer(path: Path) -> dict[str, float]:
+    """audio -> word error rate; a last line that a kill cut short is passed over."""
+    found: dict[str, float] = {}
+    if not path.exists():
+        return found
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            row = json.loads(line)
+            found[row["audio"]] = row["wer"]
+    return found
+
+
+def _known_lengths(path: Path) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    return {row["audio"]: row["seconds"] for row in rows}
+
+
+def summary(rows: Iterable[Row]) -> list[str]:
+    """Minutes and clips of every source and split, a line each."""
+    totals: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        totals.setdefault((row["source"], row["split"]), []).append(row["seconds"])
+    return [
+        f"{source:28} {split:10} {len(lengths):6} clips {sum(lengths) / 60:8.1f} min"
+        for (source, split), lengths in sorted(totals.items())
+    ]

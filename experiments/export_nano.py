@@ -1,0 +1,193 @@
+"""Make the checkpoints that ship from a trained talker, with a model card made of measured scores.
+
+    python experiments/export_nano.py runs/talker/model --type custom_voice \
+        --results results/nano/nano.json --data DATASET --runs runs/tokenizer runs/talker \
+        --out qtts_jax/embedded_checkpoint --torch build/nano_torch
+
+A checkpoint of the released kind does one thing (type base: clone a voice, custom_voice: preset
+speakers, voice_design: descriptions); the three are the same weights here, trained on all layouts,
+and differ in config.json and the speaker encoder. `--torch` also writes the released layout for the
+official package. Every figure of the card and of the description comes from the files named above;
+what was not measured is said to be so. Expected: folders of less than `--megabytes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convert.to_torch import to_torch
+from qtts_jax.config import MODEL_TYPES, TTSConfig
+from qtts_jax.errors import CheckpointError, QTTSError
+from qtts_jax.functional import abstract
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.new_directory import new_directory
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.speech_tokenizer import FOLDER
+from qtts_jax.training import data
+from qtts_jax.training.export import save_talker
+from qtts_jax.training.log import read_metrics
+
+TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+GENERATION = "generation_config.json"
+CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
+# A longer pause than this between two lines of a log is one between two pieces of a run.
+PAUSE_SECONDS = 120
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the checkpoint; its size in bytes.
+
+    Raises:
+        CheckpointError: the source is damaged, or the result is too large; nothing is written.
+    """
+    config = TTSConfig.from_hf(read_config(args.model))
+    params = load_params(args.model, abstract(TTSModel, config)[1])
+    if args.type != "base":
+        config = replace(config, speaker_encoder=None)
+        params = {name: part for name, part in params.items() if name != "speaker_encoder"}
+    if args.type != "custom_voice":
+        config = replace(config, talker=replace(config.talker, speakers=(), dialects=()))
+    config = replace(config, model_type=args.type)
+    results = json.loads(args.results.read_text()) if args.results else None
+    with new_directory(args.out, overwrite=True) as out:
+        generation = json.loads((args.model / GENERATION).read_text())
+        save_talker(out, config, params, generation)
+        for name in TEXT_FILES:
+            if (args.model / name).is_file():
+                shutil.copy(args.model / name, out)
+        shutil.copytree(args.tokenizer or args.model / FOLDER, out / FOLDER)
+        (out / DESCRIPTION).write_text(description(results) + "\n", encoding="utf-8")
+        (out / CARD).write_text(card(args, config, results), encoding="utf-8")
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        if size > args.megabytes * 1e6:
+            raise CheckpointError(
+                f"the checkpoint takes {size / 1e6:.1f} MB, more than {args.megabytes:g}; train a "
+                "smaller model or raise --megabytes."
+            )
+    if args.torch:
+        to_torch(args.out, args.torch, overwrite=True)
+    return size
+
+
+def description(results: dict[str, Any] | None) -> str:
+    """One line for whoever uses the checkpoint without asking for one."""
+    scores = [line for line in goals(results) if line["value"] is not None]
+    said = ", ".join(f"{s['task']} {s['score']} {s['value']:.3g}" for s in scores)
+    return (
+        "nano, the small voice trained with this package's own commands "
+        f"({said or 'not yet scored'}; see MODEL_CARD.md)"
+    )
+
+
+def goals(results: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The lines of `nano_eval.py`."""
+    return [] if results is None else results["goals"]
+
+
+def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | None) -> str:
+    """The model card."""
+    talker = config.talker
+    speakers = ", ".join(name for name, _ in talker.speakers) or "none"
+    lines = [
+        "# nano",
+        "",
+        f"A text-to-speech checkpoint of type `{config.model_type}`: a 12.5 Hz tokenizer with "
+        f"{talker.codebooks} codebooks of {talker.codebook_size} entries and a talker of "
+        f"{talker.transformer.layers} layers of width {talker.transformer.width}.",
+        "",
+        f"- Languages: {', '.join(name for name, _ in talker.languages)}",
+        f"- Preset speakers: {speakers}",
+        "",
+        "## Data",
+        "",
+        *data_lines(args.data),
+        "",
+        "## Training",
+        "",
+        *[line for run in args.runs for line in training_lines(run)],
+        "",
+        "## Scores",
+        "",
+        *score_lines(results),
+        "",
+        "## Limits",
+        "",
+        "Made to show that everything works on a fresh machine, on minutes of training and hours "
+        "of speech. It mispronounces, and its voices are much less clear than those of the "
+        "released checkpoints. Synthetic voices were taught by other models' speech and keep "
+        "their faults. Do not use it to imitate a person without consent.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def data_lines(directory: Path | None) -> list[str]:
+    """Hours by source, with licence and whether it is synthetic."""
+    if directory is None:
+        return ["No dataset was named when this card was made."]
+    dataset = data.Dataset(directory)
+    seconds: Counter[tuple[str, str, str]] = Counter()
+    for record in dataset.records:
+        extra = record.extra
+        kind = "synthetic" if extra.get("synthetic") else "recorded"
+        key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
+        seconds[key] += dataset.seconds(record.index)
+    rows = [f"| {' | '.join(key)} | {t / 3600:.2f} |" for key, t in sorted(seconds.items())]
+    return ["| source | licence | kind | hours |", "|---|---|---|--:|", *rows]
+
+
+def training_lines(run: Path) -> list[str]:
+    """Steps, time and last losses of a run, from its log."""
+    rows = [row for row in read_metrics(run) if "loss" in row]
+    gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
+    minutes = sum(gap for gap in gaps if gap < PAUSE_SECONDS) / 60
+    last = {k: v for k, v in rows[-1].items() if k in ("loss", "mel", "ce_first", "ce_rest")}
+    ends = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+    return [f"- {run.name}: {rows[-1]['step']} steps in {minutes:.1f} minutes; at the end {ends}"]
+
+
+def score_lines(results: dict[str, Any] | None) -> list[str]:
+    """Goals and what was reached."""
+    if results is None:
+        return ["Not measured."]
+    lines = ["| task | score | goal | value | clips |", "|---|---|--:|--:|--:|"]
+    for line in goals(results):
+        sign = "at least" if line["at_least"] else "at most"
+        bound = "unknown" if line["bound"] is None else f"{sign} {line['bound']:.4g}"
+        value = "not measured" if line["value"] is None else f"{line['value']:.4g}"
+        lines.append(
+            f"| {line['task']} | {line['score']} | {bound} | {value} | {line.get('clips', 0)} |"
+        )
+    return lines
+
+
+def main() -> int:
+    """Export."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
+    parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
+    parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice")
+    parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
+    parser.add_argument("--data", type=Path, help="prepared dataset, for the card")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--torch", type=Path, help="also in the released layout")
+    parser.add_argument("--megabytes", type=float, default=30.0)
+    args = parser.parse_args()
+    try:
+        size = export(args)
+    except QTTSError as error:
+        print(f"export_nano: {error}")
+        return 1
+    print(f"wrote {args.out}: {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,200 @@
+"""Train a talker from a prepared dataset and a tokenizer, in pieces that go on where one ended.
+
+    python experiments/train_talker.py --data DATASET --tokenizer runs/tokenizer/model \
+        --out runs/talker --minutes 6 --decay-minutes 1
+
+Run it again for the next piece. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
+text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/weights what `--start` of another
+run begins with, in files of at most 16 MiB, metrics.jsonl the curves.
+
+The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
+dataset are its preset speakers, and other clips of theirs the voices to clone. The default is the
+nano talker; `--config` takes any `config.json` of a 12 Hz model, then with its text files beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import jax
+
+from qtts_jax.config import TTSConfig
+from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.errors import TrainingError
+from qtts_jax.io.checkpoint import read_config
+from qtts_jax.io.new_directory import new_directory
+from qtts_jax.io.text import TextTokenizer
+from qtts_jax.speech_tokenizer import FOLDER
+from qtts_jax.training import checkpoints, data
+from qtts_jax.training.export import save_talker
+from qtts_jax.training.hooks import averaged, held_out_loss
+from qtts_jax.training.nano_talker import (
+    NANO_BATCH_POSITIONS,
+    NANO_MIX,
+    NANO_POSITIONS,
+    NANO_TALKER_TRAINER,
+    nano_talker,
+)
+from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.text_files import byte_text_ids, save_byte_text
+from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
+
+TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+GENERATION = {"max_new_tokens": 375}
+HELD_OUT_BATCHES = 2
+
+
+def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
+    """The configuration of the run: its own, the given one, or nano for the data at hand.
+
+    It and the text files are kept in the directory of the run, so that later pieces have the same
+    speakers even where the data has grown.
+    """
+    kept = args.out / "text"
+    if (kept / "config.json").is_file():
+        return TTSConfig.from_hf(json.loads((kept / "config.json").read_text()))
+    if args.config is not None:
+        config = TTSConfig.from_hf(json.loads(args.config.read_text()))
+    else:
+        speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
+        train = [dataset.records[i] for i in dataset.select("train")]
+        clips = Counter(r.speaker for r in train)
+        speakers = sorted(s for s, n in clips.items() if n >= args.speaker_clips)
+        languages = sorted({r.language for r in train})
+        config = nano_talker(speech, byte_text_ids(), tuple(languages), tuple(speakers))
+    with new_directory(kept, overwrite=True) as out:
+        (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
+        if args.config is None:
+            save_byte_text(out)
+        for name in TEXT_FILES:
+            if args.config is not None and (args.config.parent / name).is_file():
+                shutil.copy(args.config.parent / name, out)
+    return config
+
+
+def trainer_settings(args: argparse.Namespace, task: TalkerTask) -> TrainerConfig:
+    """The nano trainer with what the command line changes."""
+    rules = NANO_TALKER_TRAINER.optimizers
+    groups = jax.eval_shape(task.init, jax.random.key(0))[0]
+    return dataclasses.replace(
+        NANO_TALKER_TRAINER,
+        steps=args.steps or NANO_TALKER_TRAINER.steps,
+        optimizers={
+            name: dataclasses.replace(
+                rules[name], learning_rate=args.rate * rules[name].learning_rate
+            )
+            for name in groups
+        },
+        seed=args.seed,
+        save_every=args.save_every,
+        log_every=args.log_every,
+        keep=1,
+        tensorboard=not args.no_tensorboard,
+    )
+
+
+def main() -> None:
+    """Train one piece and write what it gave."""
+    began = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--start", type=Path, help="packed weights of another run")
+    parser.add_argument("--config", type=Path, help="config.json of a model, with its text files")
+    parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
+    parser.add_argument("--minutes", type=float, help="length of this piece, loading included")
+    parser.add_argument("--decay-minutes", type=float, help="bring the rates to 0 at its end")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
+    parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
+    parser.add_argument("--predictor-chunk", type=int, default=16384)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="that make batches")
+    parser.add_argument("--save-every", type=int, default=NANO_TALKER_TRAINER.save_every)
+    parser.add_argument("--log-every", type=int, default=NANO_TALKER_TRAINER.log_every)
+    parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
+    parser.add_argument("--no-tensorboard", action="store_true")
+    args = parser.parse_args()
+
+    dataset = data.Dataset(args.data)
+    config = model_config(args, dataset)
+    text = TextTokenizer.from_dir(args.out / "text")
+    codes = data.encode_dataset(dataset, args.tokenizer)
+    print(f"{len(dataset)} clips encoded at {_since(began)}")
+    waves = data.load_waves(dataset)
+    voices = data.describe_voices(dataset, waves)
+    print(f"{waves.seconds / 3600:.2f} h, voices described at {_since(began)}")
+    task = TalkerTask(
+        TalkerTaskConfig(config, dtype=args.dtype, predictor_chunk=args.predictor_chunk)
+    )
+
+    def batches(split: str, stop: int | None, threads: int | None) -> data.TalkerBatches:
+        return data.TalkerBatches(
+            config,
+            dataset,
+            codes,
+            text,
+            split=split,
+            waves=waves,
+            voices=voices,
+            mix=NANO_MIX,
+            positions=args.positions,
+            batch_positions=args.batch_positions,
+            seed=args.seed,
+            threads=threads,
+            stop=stop,
+        )
+
+    hooks = []
+    if args.held_out_every and dataset.select("validation"):
+        held = batches("validation", HELD_OUT_BATCHES, 0)
+        hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, list(held))))
+    start = None
+    if args.start is not None:
+        shutil.rmtree(args.out / "start", ignore_errors=True)
+        start = checkpoints.unpack(args.start, args.out / "start")
+    train = batches("train", None, args.threads)
+    print(f"batches {train.shapes}")
+    trainer = Trainer(task, train, trainer_settings(args, task), args.out, hooks, start)
+    print(f"training begins at {_since(began)}")
+    stopped = None
+    try:
+        outcome = trainer.run(
+            None if args.minutes is None else 60 * args.minutes - (time.monotonic() - began),
+            None if args.decay_minutes is None else 60 * args.decay_minutes,
+        )
+        print(f"{outcome} at {_since(began)}")
+    except TrainingError as error:
+        # What the last good checkpoint holds is written all the same.
+        stopped = error
+    train.close()
+    state = trainer.newest()
+    with new_directory(args.out / "model", overwrite=True) as out:
+        save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
+        for name in TEXT_FILES:
+            if (args.out / "text" / name).is_file():
+                shutil.copy(args.out / "text" / name, out)
+        shutil.copytree(args.tokenizer, out / FOLDER)
+    weights = trainer.save_weights(args.out / "newest")
+    shutil.rmtree(args.out / "weights", ignore_errors=True)
+    checkpoints.pack(weights, args.out / "weights")
+    print(f"written at {_since(began)}")
+    if stopped is not None:
+        raise stopped
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
+
+
+if __name__ == "__main__":
+    main()

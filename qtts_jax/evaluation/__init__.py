@@ -1,0 +1,1 @@
+"""Scores of codecs and voices: judges, signal measures, tasks and reports."""

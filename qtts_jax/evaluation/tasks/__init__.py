@@ -1,0 +1,1 @@
+"""What is scored: a codec, texts spoken, clones, descriptions, speed."""

@@ -1,0 +1,80 @@
+"""Which clips of a manifest a task takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from qtts_jax.errors import EvaluationError
+from qtts_jax.evaluation.sample import evenly
+from qtts_jax.training.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest
+
+KINDS_OF_SPEECH = ("all", "real", "synthetic")
+
+
+def choose(
+    manifest: Path,
+    *,
+    count: int | None = None,
+    split: str | None = "test",
+    speech: str = "all",
+    language: str | None = None,
+    min_seconds: float = 2.0,
+    unseen: bool = False,
+) -> list[Clip]:
+    """Clips of a manifest, the same in every run, all speakers alike.
+
+    Args:
+        manifest: JSONL; see `read_manifest`. `synthetic` (true or false) is a field of it.
+        count: most clips; None for all.
+        split: only clips of this split; None for all. Without any split in the manifest, all.
+        speech: "real" or "synthetic" takes clips that say so; "all" takes all.
+        language: full lower-case name; None for all.
+        min_seconds: least length; judges of speakers and opinions need a second or two.
+        unseen: only speakers of whom the manifest has nothing to train on.
+
+    Raises:
+        DataError: a fault in the manifest.
+        EvaluationError: no clip is left.
+    """
+    import soundfile
+
+    clips = read_manifest(manifest, languages=LANGUAGES)
+    if unseen:
+        heard = {c.speaker for c in clips if c.split == TRAIN}
+        clips = [c for c in clips if c.speaker not in heard]
+    if split is not None and any(c.split for c in clips):
+        clips = [c for c in clips if c.split == split]
+    if speech != "all":
+        clips = [c for c in clips if c.extra.get("synthetic") is (speech == "synthetic")]
+    if language is not None:
+        clips = [c for c in clips if c.language == language]
+    clips = [c for c in clips if soundfile.info(str(c.audio)).duration >= min_seconds]
+    if not clips:
+        kind = "" if speech == "all" else f"{speech} "
+        who = " of unseen speakers" if unseen else ""
+        raise EvaluationError(
+            f"{manifest} has no {kind}clips{who} of at least {min_seconds:g} s, of the split "
+            f"{split!r}, in {language or 'any language'}; choose others."
+        )
+    return by_turns(clips, len(clips) if count is None else count)
+
+
+def by_turns(clips: Sequence[Clip], count: int) -> list[Clip]:
+    """At most `count` clips: one of each speaker, then the next, evenly spaced within a speaker."""
+    speakers: dict[str, list[Clip]] = {}
+    for clip in clips:
+        speakers.setdefault(clip.speaker, []).append(clip)
+    count = min(count, len(clips))
+    each = 1
+    while sum(min(each, len(own)) for own in speakers.values()) < count:
+        each += 1
+    turns = zip_longest(*(evenly(own, each) for own in speakers.values()))
+    picked = [clip for turn in turns for clip in turn if clip is not None]
+    return picked[:count]
+
+
+def name_of(clip: Clip) -> str:
+    """Name of a clip in reports."""
+    return f"{clip.line}:{clip.audio.name}"

@@ -1,0 +1,115 @@
+"""Task codec: recordings through a tokenizer and back, beside Opus."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.evaluation.codebooks import usage
+from qtts_jax.evaluation.opus import round_trip
+from qtts_jax.evaluation.panel import Panel
+from qtts_jax.evaluation.rows import Row, add_rise, judge_row
+from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear, same_length
+from qtts_jax.evaluation.tasks.clips import name_of
+from qtts_jax.io.audio import read_audio
+from qtts_jax.speech_tokenizer import SpeechTokenizer
+from qtts_jax.training.data.manifest import Clip
+
+
+def codec_rows(
+    tokenizer: SpeechTokenizer,
+    clips: Sequence[Clip],
+    panel: Panel,
+    opus: Sequence[int] = (6000, 12000),
+) -> list[Row]:
+    """Rows "original", "Opus N" and "tokenizer".
+
+    Args:
+        opus: bits a second to ask Opus for; the rows say what it took.
+
+    Raises:
+        AudioError: a recording cannot be used.
+        EvaluationError: `av` is not installed and Opus is asked for.
+    """
+    n = len(clips)
+    original = judge_row("original", map(_original, clips), panel, n)
+    rows = [original]
+    for bits in opus:
+        samples = (_opus(clip, bits) for clip in clips)
+        rows.append(judge_row(f"Opus {bits / 1000:g} kbit/s", samples, panel, n))
+    codes: list[np.ndarray] = []
+    row = judge_row("tokenizer", _tokenized(tokenizer, clips, codes), panel, n)
+    row.details = _codebooks(tokenizer, codes)
+    rows.append(row)
+    for other in rows[1:]:
+        add_rise(other, original)
+    return rows
+
+
+def _original(clip: Clip) -> Sample:
+    return Sample(name_of(clip), hear(clip.audio), clip.text, clip.language)
+
+
+def _opus(clip: Clip, bits: int) -> Sample:
+    wave, rate = read_audio(clip.audio)
+    decoded, used = round_trip(wave, rate, bits)
+    return _compared(clip, decoded, rate, {"bit_rate": (used, 1)})
+
+
+def _tokenized(
+    tokenizer: SpeechTokenizer, clips: Sequence[Clip], kept: list[np.ndarray]
+) -> Iterator[Sample]:
+    bits = bit_rate(tokenizer)
+    for clip in clips:
+        codes = tokenizer.encode([clip.audio])[0]
+        kept.append(codes)
+        options: dict[str, Any] = {}
+        if tokenizer.needs_voice:
+            options = {"voice": tokenizer.reference_voice(clip.audio, clip.audio.name), "seed": 0}
+        waves, rate = tokenizer.decode(codes, **options)
+        yield _compared(clip, waves[0], rate, {"bit_rate": (bits, 1)})
+
+
+def _compared(clip: Clip, wave: np.ndarray, rate: int, known: dict[str, Any]) -> Sample:
+    """A decoded wave beside its original, both as long as the original."""
+    original, decoded = hear(clip.audio), hear((wave, rate))
+    return Sample(
+        name_of(clip),
+        same_length(decoded, len(original)),
+        clip.text,
+        clip.language,
+        aligned=original,
+        voice=original,
+        seconds=len(decoded) / SAMPLE_RATE,
+        expected_seconds=len(original) / SAMPLE_RATE,
+        known=known,
+    )
+
+
+def entries(tokenizer: SpeechTokenizer) -> int:
+    """Size of each codebook."""
+    config = tokenizer.config
+    if isinstance(config, Tokenizer12HzConfig):
+        return config.decoder.quantizer.entries
+    return config.encoder.entries
+
+
+def bit_rate(tokenizer: SpeechTokenizer) -> float:
+    """Bits a second of its codes: codebooks * log2(entries) * frames a second."""
+    frames = tokenizer.sample_rate / tokenizer.samples_per_frame
+    return tokenizer.codebooks * math.log2(entries(tokenizer)) * frames
+
+
+def _codebooks(tokenizer: SpeechTokenizer, codes: Sequence[np.ndarray]) -> dict[str, Any]:
+    found = usage(codes, entries(tokenizer))
+    return {
+        "frames": sum(map(len, codes)),
+        "codebooks": tokenizer.codebooks,
+        "entries": entries(tokenizer),
+        "codebook_use": found["use"],
+        "codebook_perplexity": found["perplexity"],
+    }

@@ -1,0 +1,96 @@
+"""Requests in batches, and what came of them as samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear
+from qtts_jax.evaluation.tasks.clips import name_of
+from qtts_jax.requests import SpeechRequest
+from qtts_jax.synthesis import Speech
+from qtts_jax.training.data.manifest import Clip
+from qtts_jax.tts import QwenTTS
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """How a checkpoint is made to speak in an evaluation.
+
+    Attributes:
+        seed: of the first request; each has its own, so a clip is the same in any batch.
+        seconds: longest utterance; what has not ended by then counts as without an end.
+        batch: requests at once.
+        sampling: settings other than the checkpoint's own.
+    """
+
+    seed: int = 0
+    seconds: float = 20.0
+    batch: int = 8
+    sampling: tuple[tuple[str, Any], ...] = ()
+
+    def options(self, tts: QwenTTS, index: int) -> dict[str, Any]:
+        """Keyword arguments of the request of clip `index`."""
+        return {
+            **dict(self.sampling),
+            "seed": self.seed + index,
+            "max_new_tokens": self.limit(tts) + 1,
+        }
+
+    def limit(self, tts: QwenTTS) -> int:
+        """Frames of the longest utterance."""
+        return max(
+            2, round(self.seconds * tts.sample_rate / tts.speech_tokenizer.samples_per_frame)
+        )
+
+    def speak(
+        self, tts: QwenTTS, count: int, request: Callable[[int], SpeechRequest]
+    ) -> Iterator[Speech]:
+        """Speak the requests 0 ... count - 1 in batches."""
+        for start in range(0, count, self.batch):
+            indices = range(start, min(start + self.batch, count))
+            yield from tts.synthesize([request(i) for i in indices])
+
+
+def language_of(tts: QwenTTS, clip: Clip) -> str | None:
+    """The language to ask for: that of the clip if the checkpoint knows it, else automatic."""
+    return clip.language if clip.language in tts.supported_languages else None
+
+
+def spoken_sample(
+    tts: QwenTTS,
+    speaking: Speaking,
+    clip: Clip,
+    speech: Speech,
+    voice: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
+) -> Sample:
+    """What was spoken for the text of a clip.
+
+    Args:
+        voice: recording [T] at 16 kHz of the speaker wanted.
+        expected: recording [T] at 16 kHz of the text by that speaker.
+    """
+    ended = len(speech.codes) < speaking.limit(tts)
+    return Sample(
+        name_of(clip),
+        hear((np.clip(speech.wave, -1, 1), tts.sample_rate)),
+        clip.text,
+        clip.language,
+        voice=voice,
+        seconds=len(speech.wave) / tts.sample_rate,
+        expected_seconds=None if expected is None else len(expected) / SAMPLE_RATE,
+        known={"no_eos": (float(not ended), 1)},
+    )
+
+
+def recorded_samples(
+    clips: Sequence[Clip], voices: Sequence[np.ndarray] | None = None
+) -> Iterator[Sample]:
+    """The recordings of clips themselves, with recordings of their speakers if given."""
+    for i, clip in enumerate(clips):
+        voice = None if voices is None else voices[i]
+        yield Sample(name_of(clip), hear(clip.audio), clip.text, clip.language, voice=voice)

@@ -1,0 +1,94 @@
+"""Checkpoint folders from trained weights: what `SpeechTokenizer` and `QwenTTS` open.
+
+They have the released layout, so `python -m convert` makes torch folders of them, which the
+official package runs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import traverse_util
+
+from qtts_jax.config import TTSConfig
+from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.functional import Params, cast
+from qtts_jax.io.checkpoint import save_params
+from qtts_jax.io.new_directory import new_directory
+from qtts_jax.layers.quantizer import divide
+
+
+def save_tokenizer(
+    directory: Path, config: Tokenizer12HzConfig, params: Params, dtype: Any = jnp.bfloat16
+) -> Path:
+    """Write a tokenizer checkpoint, whole or not at all; an earlier one is replaced.
+
+    Args:
+        params: of `TokenizerTask.tokenizer_params`.
+        dtype: of the stored weights.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    with new_directory(directory, overwrite=True) as out:
+        _write_json(out / "config.json", config.to_hf())
+        _write_json(out / "preprocessor_config.json", preprocessor(config.input_sample_rate))
+        save_params(out, cast(divided_books(params), jnp.dtype(dtype)))
+    return directory
+
+
+def save_talker(
+    directory: Path,
+    config: TTSConfig,
+    params: Params,
+    generation: dict[str, Any],
+    dtype: Any = jnp.bfloat16,
+) -> Path:
+    """Write the files of a talker that are not text or speech tokenizer, into a folder in making.
+
+    Args:
+        directory: exists (a `new_directory`, say).
+        params: of `TalkerTask.model_params`.
+        generation: content of `generation_config.json`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    _write_json(directory / "config.json", config.to_hf())
+    _write_json(directory / "generation_config.json", generation)
+    save_params(directory, cast(params, jnp.dtype(dtype)))
+    return directory
+
+
+def divided_books(params: Params) -> Params:
+    """The tree with every codebook as its entries and counts of 1.
+
+    Entries are the quotients of two averages, each of which a short type would round.
+    """
+    flat = dict(traverse_util.flatten_dict(params))
+    for path in [p for p in flat if p[-1] == "embed_sum"]:
+        count = (*path[:-1], "usage")
+        flat[path] = divide(flat[path], flat[count])
+        flat[count] = jnp.ones_like(flat[count])
+    return traverse_util.unflatten_dict(flat)
+
+
+def preprocessor(sample_rate: int) -> dict[str, Any]:
+    """`preprocessor_config.json`, which the official package wants beside a tokenizer."""
+    return {
+        "chunk_length_s": None,
+        "feature_extractor_type": "EncodecFeatureExtractor",
+        "feature_size": 1,
+        "overlap": None,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": sample_rate,
+    }
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,153 @@
+"""Synthesis of a job file: resumable, in parallel, with clips that are whole or absent."""
+
+import json
+import lzma
+import multiprocessing
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments.data import worker
+
+
+class Inline:
+    """Processes that run at once in this one, so that the fake synthesiser is known there."""
+
+    def __init__(self, target, args, daemon):
+        self.target, self.args, self.exitcode = target, args, None
+
+    def start(self):
+        self.target(*self.args)
+        self.exitcode = 0
+
+    def is_alive(self):
+        return False
+
+    def terminate(self):
+        pass
+
+    def join(self):
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Runs workers in this process; returns the list of job ids that were spoken."""
+    spoken = []
+
+    def engine(models, threads):
+        def speak(job):
+            if 667 in job["tokens"]:
+                raise ValueError("no such phoneme")
+            if 666 in job["tokens"]:
+                raise KeyboardInterrupt
+            spoken.append(job["id"])
+            time = np.arange(worker.RATE // 10 * len(job["tokens"])) / worker.RATE
+            return np.sin(2 * np.pi * 220 * time).astype(np.float32)
+
+        return speak
+
+    monkeypatch.setitem(worker.ENGINES, "fake", engine)
+    context = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(context.__class__, "Process", Inline)
+    return spoken
+
+
+def job(name, *tokens):
+    return {"id": name, "engine": "fake", "voice": "v", "tokens": list(tokens), "speed": 1.0}
+
+
+def test_clips_are_made_once_and_have_their_length(fake, tmp_path):
+    jobs = [job("a", 1, 2, 3, 4, 5), job("b", 1, 2, 3), job("c", 1)]
+    made = dict(worker.run(jobs, [], tmp_path, workers=2))
+    assert made == pytest.approx({"a": 0.5, "b": 0.3, "c": 0.1})
+    assert soundfile.info(tmp_path / "a.ogg").samplerate == 24000
+    assert soundfile.info(tmp_path / "a.ogg").duration == pytest.approx(0.5)
+    assert not list(worker.run(jobs, [], tmp_path, workers=2))
+    assert sorted(fake) == ["a", "b", "c"]
+
+
+def test_killed_run_goes_on_with_what_is_missing(fake, tmp_path):
+    jobs = [job("a", 1), job("killed", 666), job("b", 1)]
+    with pytest.raises(KeyboardInterrupt):
+        list(worker.run(jobs, [], tmp_path, workers=1))
+    (tmp_path / ".killed.ogg.partial").write_bytes(b"half")
+    assert [path.name for path in tmp_path.glob("*.ogg")] == ["a.ogg"]
+    jobs[1] = job("killed", 1)
+    assert dict(worker.run(jobs, [], tmp_path, workers=1)).keys() == {"killed", "b"}
+    assert fake == ["a", "killed", "b"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_failing_clip_is_named(fake, tmp_path):
+    with pytest.raises(RuntimeError, match="clip bad: ValueError: no such phoneme"):
+        list(worker.run([job("bad", 667)], [], tmp_path, workers=1))
+
+
+def test_no_clip_is_started_after_the_time_is_up(fake, tmp_path):
+    assert not list(worker.run([job("a", 1)], [], tmp_path, workers=1, seconds=0))
+    assert not fake
+
+
+def test_packs_hold_every_clip_and_stay_below_the_limit(tmp_path):
+    content = {f"clip{n}.ogg": bytes([n]) * 9000 for n in range(12)}
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    packs = worker.pack(tmp_path, limit=60_000)
+    assert len(packs) > 1 and all(path.stat().st_size <= 60_000 for path in packs)
+    found = {}
+    for path in packs:
+        with tarfile.open(path) as archive:
+            found |= {m.name: archive.extractfile(m).read() for m in archive}
+    assert found == content
+    assert sorted(tmp_path.iterdir()) == packs
+    (tmp_path / "late.ogg").write_bytes(b"late")
+    assert worker.pack(tmp_path)[0] not in packs
+    assert worker.made(tmp_path) == {f"clip{n}" for n in range(12)} | {"late"}
+
+
+def test_packed_clips_are_not_made_again(fake, tmp_path):
+    jobs = [job("a", 1), job("b", 1)]
+    list(worker.run(jobs[:1], [], tmp_path, workers=1))
+    worker.pack(tmp_path)
+    assert dict(worker.run(jobs, [], tmp_path, workers=1)).keys() == {"b"}
+
+
+def test_failure_in_another_process_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match="clip a: KeyError: 'fake'"):
+        list(worker.run([job("a", 1)], [], tmp_path, workers=2))
+
+
+def test_parts_of_a_model_are_joined(tmp_path):
+    content = lzma.compress(b"weights" * 1000)
+    folders = [tmp_path / "b", tmp_path / "a"]
+    for index, folder in enumerate(folders):
+        folder.mkdir()
+        half = content[: len(content) // 2], content[len(content) // 2 :]
+        (folder / f"kokoro.onnx.xz.part{index}").write_bytes(half[index])
+    assert worker.find(folders, "kokoro.onnx").read_bytes() == b"weights" * 1000
+    with pytest.raises(FileNotFoundError, match=r"no piper\.onnx"):
+        worker.find(folders, "piper.onnx")
+
+
+def test_resampling_keeps_a_tone():
+    time = np.arange(22050) / 22050
+    window = np.hanning(22050)
+    wave = (np.sin(2 * np.pi * 440 * time) * window).astype(np.float32)
+    time = np.arange(24000) / 24000
+    wanted = np.sin(2 * np.pi * 440 * time) * np.interp(time, np.arange(22050) / 22050, window)
+    assert worker.resample(wave, 22050) == pytest.approx(wanted, abs=2e-4)
+    assert len(worker.resample(wave[:1001], 22050)) == round(1001 * 24000 / 22050)
+
+
+def test_silence_is_cut_to_a_margin():
+    wave = np.concatenate([np.zeros(24000), np.ones(12000), np.zeros(30000)]).astype(np.float32)
+    assert len(worker.trim(wave)) == 12000 + 2 * 2400
+    assert len(worker.trim(np.zeros(4800, np.float32))) == 0
+
+
+def test_job_files_have_a_job_a_line(tmp_path):
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(job("a", 1)) + "\n")
+    assert worker.read_jobs(tmp_path / "jobs.jsonl") == [job("a", 1)]

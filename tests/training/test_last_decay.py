@@ -1,0 +1,81 @@
+"""The decay that ends a run, and runs that begin with the weights of another."""
+
+import itertools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qtts_jax.errors import ConfigError
+from qtts_jax.training import checkpoints
+from qtts_jax.training.log import read_metrics
+from qtts_jax.training.optimizer import OptimizerConfig, final_factor
+from qtts_jax.training.trainer import Trainer, TrainerConfig
+from training.toy import LineBatches, LineTask
+
+RULES = {"one": OptimizerConfig(0.01), "two": OptimizerConfig(0.02)}
+
+
+def trainer(directory, batches=None, start=None, **changes):
+    config = {"steps": 10**6, "log_every": 1, "tensorboard": False, "progress": False} | changes
+    return Trainer(
+        LineTask(), batches or LineBatches(), TrainerConfig(optimizers=RULES, **config), directory,
+        start=start,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Ten milliseconds pass from one look at the clock to the next."""
+    ticks = itertools.count()
+    fake = SimpleNamespace(monotonic=lambda: 0.01 * next(ticks))
+    monkeypatch.setattr("qtts_jax.training.trainer.time", fake)
+    return fake
+
+
+def test_rates_fall_on_a_line_and_are_never_zero_before_the_end():
+    factors = [float(final_factor(jnp.array([4, 8]), jnp.array(s))) for s in range(9)]
+    np.testing.assert_allclose(factors, [1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+    assert float(final_factor(jnp.array([0, 0]), jnp.array(5))) == 1
+
+
+def test_a_piece_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(tmp_path, clock):
+    outcome = trainer(tmp_path).run(max_seconds=6, decay_seconds=2)
+    assert outcome.finished and clock.monotonic() < 6
+    rows = read_metrics(tmp_path)
+    rates = np.array([row["learning_rate/two"] for row in rows])
+    falling = np.flatnonzero(rates < rates[0])
+    assert 10 < len(falling) < 0.6 * len(rates)
+    steps = np.diff(rates[falling])
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+    assert rates[-1] < 1.5 * -steps[0]
+    again = trainer(tmp_path, steps=outcome.step + 3).run()
+    assert again.step == outcome.step + 3
+    assert read_metrics(tmp_path)[-1]["learning_rate/two"] == pytest.approx(0.02)
+
+
+def test_a_decay_longer_than_the_piece_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="max_seconds"):
+        trainer(tmp_path).run(max_seconds=1, decay_seconds=2)
+
+
+@pytest.mark.parametrize("average_decay", [None, 0.9])
+def test_a_run_begins_with_the_weights_and_extras_of_another(tmp_path, average_decay):
+    first = trainer(tmp_path / "a", steps=5, average_decay=average_decay)
+    first.run()
+    weights = first.save_weights(tmp_path / "weights")
+    pieces = tmp_path / "pieces"
+    checkpoints.pack(weights, pieces)
+    unpacked = checkpoints.unpack(pieces, tmp_path / "other")
+    second = trainer(
+        tmp_path / "b", steps=1, average_decay=average_decay, start=unpacked, batches=LineBatches()
+    )
+    state = second._resume(None)[0]
+    kept = first.newest()
+    expected = kept.params if average_decay is None else kept.average
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+    jax.tree.map(np.testing.assert_array_equal, state.extras, kept.extras)
+    assert int(state.step) == 0
+    assert second.run().finished
