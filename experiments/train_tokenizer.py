@@ -50,6 +50,8 @@ def training_settings(args: argparse.Namespace) -> TokenizerTraining:
         settings = dataclasses.replace(settings, teacher_width=None)
     if args.discriminator_start is not None:
         settings = dataclasses.replace(settings, discriminator_start=args.discriminator_start)
+    if args.generator_start is not None:
+        settings = dataclasses.replace(settings, generator_start=args.generator_start)
     if args.judged_frames is not None:
         settings = dataclasses.replace(settings, discriminator_frames=args.judged_frames)
     if args.no_discriminator:
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=NANO_TOKENIZER_ROWS)
     parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES)
     parser.add_argument("--discriminator-start", type=int)
+    parser.add_argument("--generator-start", type=int)
     parser.add_argument("--judged-frames", type=int)
     parser.add_argument("--no-discriminator", action="store_true")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")

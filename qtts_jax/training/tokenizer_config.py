@@ -99,6 +99,9 @@ class TokenizerTraining:
             long rows to learn its attention.
         discriminator_start: optimizer steps before the discriminators start; what they would cost
             is saved until then.
+        generator_start: optimizer steps before the generator hears them. Discriminators that have
+            not learned anything have gradients of no meaning, which balancing would bring to the
+            size of all others.
         teacher_width: width D' of the features in `batch["teacher"]` that the semantic books learn
             (WavLM in the report of Qwen3-TTS, section on the 12 Hz tokenizer; any frame-level
             feature will do); None for no teacher.
@@ -119,4 +122,5 @@ class TokenizerTraining:
     discriminator: DiscriminatorConfig | None = DiscriminatorConfig()
     discriminator_frames: int | None = None
     discriminator_start: int = 0
+    generator_start: int = 0
     teacher_width: int | None = None

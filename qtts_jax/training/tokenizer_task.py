@@ -172,6 +172,9 @@ class TokenizerTask:
                 judged, judged_pulls, grads[DISCRIMINATOR], hinge = self._judge(
                     params[DISCRIMINATOR], samples, audio, crop, step
                 )
+                # A loss without a gradient takes no part in the balance.
+                heard = step >= self.training.generator_start
+                judged_pulls = {n: jnp.where(heard, pull, 0) for n, pull in judged_pulls.items()}
                 values, pulls = values | judged, pulls | judged_pulls
             values["commitment"] = commitment
             if self.training.teacher_width is not None:

@@ -324,3 +324,31 @@ def test_halves_that_disagree_are_refused():
         make(config=replace(CONFIG, codebooks=3))
     with pytest.raises(ConfigError, match="accumulate"):
         make(accumulate=0)
+
+
+def test_the_generator_hears_the_discriminators_later_than_they_learn(begun):
+    """Before that the generator has the gradients of a training without them."""
+    settings = replace(FULL, generator_start=1, balance=0.9, codebook=CodebookTraining(dead=0.0))
+    weights = replace(settings.weights, adversarial=0.0, feature=0.0)
+    params, extras = begun
+    extras = extras | {"norms": first_norms(("mel", "adversarial", "feature"))}
+    key, batch = jax.random.key(0), toy_batch()
+    gradients = jax.jit(make(settings).gradients)
+    early, after, metrics = gradients(params, extras, batch, key)
+    late = gradients(params, extras | {"calls": after["calls"]}, batch, key)[0]
+    deaf = jax.jit(make(replace(settings, weights=weights)).gradients)(params, extras, batch, key)[
+        0
+    ]
+
+    def distance(a, b):
+        return max(
+            float(jnp.max(jnp.abs(x - y)))
+            for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+        )
+
+    size = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(early["generator"]))
+    assert distance(early["generator"], deaf["generator"]) < 1e-4 * size
+    assert distance(late["generator"], early["generator"]) > 1e-2 * size
+    assert max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(early["discriminator"])) > 0
+    assert float(metrics["adversarial"]) != 0
+    np.testing.assert_array_equal(after["norms"]["adversarial"], 0)
