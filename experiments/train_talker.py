@@ -15,23 +15,20 @@ nano talker; `--config` takes any `config.json` of a 12 Hz model, then with its 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
-import jax
+from training_piece import Clock, add_arguments, train
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.io.new_directory import new_directory
 from qtts_jax.io.text import TextTokenizer
 from qtts_jax.speech_tokenizer import FOLDER
-from qtts_jax.training import checkpoints, data
+from qtts_jax.training import data
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.nano_talker import (
@@ -41,9 +38,10 @@ from qtts_jax.training.nano_talker import (
     NANO_TALKER_TRAINER,
     nano_talker,
 )
+from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.text_files import byte_text_ids, save_byte_text
-from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
+from qtts_jax.training.trainer import Hook
 
 TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 GENERATION = {"max_new_tokens": 375}
@@ -78,61 +76,29 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     return config
 
 
-def trainer_settings(args: argparse.Namespace, task: TalkerTask) -> TrainerConfig:
-    """The nano trainer with what the command line changes."""
-    rules = NANO_TALKER_TRAINER.optimizers
-    groups = jax.eval_shape(task.init, jax.random.key(0))[0]
-    return dataclasses.replace(
-        NANO_TALKER_TRAINER,
-        steps=args.steps or NANO_TALKER_TRAINER.steps,
-        optimizers={
-            name: dataclasses.replace(
-                rules[name], learning_rate=args.rate * rules[name].learning_rate
-            )
-            for name in groups
-        },
-        seed=args.seed,
-        save_every=args.save_every,
-        log_every=args.log_every,
-        keep=1,
-        tensorboard=not args.no_tensorboard,
-    )
-
-
 def main() -> None:
     """Train one piece and write what it gave."""
-    began = time.monotonic()
+    clock = Clock()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--start", type=Path, help="packed weights of another run")
     parser.add_argument("--config", type=Path, help="config.json of a model, with its text files")
     parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
-    parser.add_argument("--minutes", type=float, help="length of this piece, loading included")
-    parser.add_argument("--decay-minutes", type=float, help="bring the rates to 0 at its end")
-    parser.add_argument("--steps", type=int)
     parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
-    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="that make batches")
-    parser.add_argument("--save-every", type=int, default=NANO_TALKER_TRAINER.save_every)
-    parser.add_argument("--log-every", type=int, default=NANO_TALKER_TRAINER.log_every)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
-    parser.add_argument("--no-tensorboard", action="store_true")
+    add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
 
     dataset = data.Dataset(args.data)
     config = model_config(args, dataset)
     text = TextTokenizer.from_dir(args.out / "text")
     codes = data.encode_dataset(dataset, args.tokenizer)
-    print(f"{len(dataset)} clips encoded at {_since(began)}")
+    clock.say(f"{len(dataset)} clips encoded")
     waves = data.load_waves(dataset)
     voices = data.describe_voices(dataset, waves)
-    print(f"{waves.seconds / 3600:.2f} h, voices described at {_since(began)}")
+    clock.say(f"{waves.seconds / 3600:.2f} h, voices described")
     task = TalkerTask(
         TalkerTaskConfig(config, dtype=args.dtype, predictor_chunk=args.predictor_chunk)
     )
@@ -158,42 +124,21 @@ def main() -> None:
     if args.held_out_every and dataset.select("validation"):
         held = batches("validation", HELD_OUT_BATCHES, 0)
         hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, list(held))))
-    start = None
-    if args.start is not None:
-        shutil.rmtree(args.out / "start", ignore_errors=True)
-        start = checkpoints.unpack(args.start, args.out / "start")
-    train = batches("train", None, args.threads)
-    print(f"batches {train.shapes}")
-    trainer = Trainer(task, train, trainer_settings(args, task), args.out, hooks, start)
-    print(f"training begins at {_since(began)}")
-    stopped = None
+    training = batches("train", None, args.threads)
+    print(f"batches {training.shapes}")
+
+    def write(state: TrainState) -> None:
+        with new_directory(args.out / "model", overwrite=True) as out:
+            save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
+            for name in TEXT_FILES:
+                if (args.out / "text" / name).is_file():
+                    shutil.copy(args.out / "text" / name, out)
+            shutil.copytree(args.tokenizer, out / FOLDER)
+
     try:
-        outcome = trainer.run(
-            None if args.minutes is None else 60 * args.minutes - (time.monotonic() - began),
-            None if args.decay_minutes is None else 60 * args.decay_minutes,
-        )
-        print(f"{outcome} at {_since(began)}")
-    except TrainingError as error:
-        # What the last good checkpoint holds is written all the same.
-        stopped = error
-    train.close()
-    state = trainer.newest()
-    with new_directory(args.out / "model", overwrite=True) as out:
-        save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
-        for name in TEXT_FILES:
-            if (args.out / "text" / name).is_file():
-                shutil.copy(args.out / "text" / name, out)
-        shutil.copytree(args.tokenizer, out / FOLDER)
-    weights = trainer.save_weights(args.out / "newest")
-    shutil.rmtree(args.out / "weights", ignore_errors=True)
-    checkpoints.pack(weights, args.out / "weights")
-    print(f"written at {_since(began)}")
-    if stopped is not None:
-        raise stopped
-
-
-def _since(began: float) -> str:
-    return f"{time.monotonic() - began:.1f} s"
+        train(args, NANO_TALKER_TRAINER, task, training, hooks, clock, write)
+    finally:
+        training.close()
 
 
 if __name__ == "__main__":

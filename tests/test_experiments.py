@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from qtts_jax import QwenTTS, embedded
+from qtts_jax.training.data import prepare
+from training.speech_files import corpus
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -96,3 +101,33 @@ def test_a_second_process_compiles_nothing(tmp_path):
     result = json.loads(out.read_text())
     assert [run["missed"] for run in result["runs"]] == [[], [], []]
     assert all(run["programs"]["cache_hits"] > 0 for run in result["runs"])
+
+
+@pytest.mark.slow
+def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
+    (tmp_path / "clips").mkdir()
+    manifest = corpus(tmp_path / "clips", rate=24000, split="train")
+    prepare(manifest, tmp_path / "speech", progress=False)
+    config = embedded.DIRECTORY / "speech_tokenizer" / "config.json"
+    common = ["--data", tmp_path / "speech", "--no-tensorboard"]
+    common += ["--log-every", 1, "--save-every", 2]
+    tokenizer = ["train_tokenizer.py", *common, "--out", tmp_path / "codec", "--config", config]
+    tokenizer += ["--no-discriminator", "--rows", 2, "--frames", 2, "--samples", 0]
+    run(*tokenizer, "--steps", 2)
+    run(*tokenizer, "--steps", 3)  # goes on where the first piece ended
+    lines = (tmp_path / "codec" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+    model = tmp_path / "codec" / "model"
+    talker = ["train_talker.py", *common, "--out", tmp_path / "talker", "--tokenizer", model]
+    talker += ["--positions", 128, "--batch-positions", 256, "--held-out-every", 0]
+    run(*talker, "--steps", 1, "--speaker-clips", 1)
+    talker[talker.index(tmp_path / "talker")] = tmp_path / "again"
+    run(*talker, "--steps", 1, "--speaker-clips", 1, "--start", tmp_path / "talker" / "weights")
+    tts = QwenTTS.from_pretrained(tmp_path / "again" / "model")
+    assert tts.supported_languages == ["auto", "english"]
+    voice = tts.create_voice_clone_prompt(
+        (np.sin(np.arange(24000) / 20).astype(np.float32), 24000), x_vector_only_mode=True
+    )
+    (wave,), rate = tts.generate_voice_clone("one", voice_clone_prompt=voice, max_new_tokens=3)
+    assert rate == 24000 and np.isfinite(wave).all()
