@@ -12,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.data.manifest import planned_rows, read_wer
-from experiments.data.worker import resample
+from qtts_jax.evaluation.sample import SAMPLE_RATE
 from qtts_jax.evaluation.words import edits, words_of
+from qtts_jax.io.audio import load_audio
 
 Row = dict[str, Any]
 Judge = Callable[[np.ndarray, str], str]
@@ -73,12 +74,9 @@ def _start() -> None:
 
 
 def _hear_one(task: tuple[str, str, str, str]) -> Row:
-    import soundfile
-
     corpus, audio, text, language = task
-    wave, rate = soundfile.read(Path(corpus) / audio, dtype="float32")
     assert _listener is not None
-    heard = _listener(resample(wave, rate, 16000), language)
+    heard = _listener(load_audio(Path(corpus) / audio, SAMPLE_RATE), language)
     wer = round(word_error_rate(text, heard, language), 4)
     return {"audio": audio, "heard": heard, "wer": wer}
 

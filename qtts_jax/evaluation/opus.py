@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from qtts_jax.evaluation.judges.package import load
+from qtts_jax.io.audio import resample
 
 SAMPLE_RATE = 48_000  # of the codec; other rates are converted to it
 _PURPOSE = "the Opus baseline"
@@ -29,13 +30,11 @@ def round_trip(wave: np.ndarray, sample_rate: int, bits: int) -> tuple[np.ndarra
     Raises:
         EvaluationError: `av` is not installed.
     """
-    import librosa
-
     av = load("av", "av", _PURPOSE)
-    full = librosa.resample(wave, orig_sr=sample_rate, target_sr=SAMPLE_RATE)
+    full = resample(wave, sample_rate, SAMPLE_RATE)
     packets, header = _encode(av, full, bits)
     decoded = _decode(av, packets, header)
-    back = librosa.resample(decoded, orig_sr=SAMPLE_RATE, target_sr=sample_rate)
+    back = resample(decoded, SAMPLE_RATE, sample_rate)
     back = np.pad(back[: len(wave)], (0, max(0, len(wave) - len(back))))
     return back, 8 * sum(map(len, packets)) / (len(wave) / sample_rate)
 
