@@ -11,12 +11,13 @@ from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.functional import abstract
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.text import TextTokenizer
-from qtts_jax.layers.quantized import Weights, quantizer, storage
+from qtts_jax.layers.quantized import Weights, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 
 SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
+ROWS_AT_ONCE = 4096
 
 
 def random_params(
@@ -31,19 +32,22 @@ def random_params(
     """Random parameters in `dtype`, made on the device, one small program for every shape.
 
     Args:
-        weights: how matrices and tables are stored, each as soon as it is made.
+        weights: how matrices and tables are stored, each as soon as it is made; None for what a
+            loader does.
         part: make only this part of the tree.
-        released: values that bfloat16 has, as in released checkpoints, stored as a loader would.
+        released: values that bfloat16 has, as in released checkpoints.
     """
 
     def normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
-        x = std * jax.random.normal(key, shape)
-        return (jax.lax.reduce_precision(x, 8, 7) if released else x).astype(dtype)
+        def row(key: jax.Array) -> jax.Array:
+            x = std * jax.random.normal(key, shape[1:])
+            return (jax.lax.reduce_precision(x, 8, 7) if released else x).astype(dtype)
+
+        # In pieces: the random bits of the largest table at once would be the peak of memory.
+        return jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=ROWS_AT_ONCE)
 
     draw = jax.jit(normal, static_argnums=(1, 2))
-    store = None if weights is None else quantizer(module, config, weights)
-    if released:
-        store = storage(module, config, dtype, weights)
+    store = storage(module, config, dtype, weights)
     shapes = abstract(module, config)[1]
     if part is not None:
         shapes = {part: shapes[part]}
