@@ -78,8 +78,9 @@ class SpeechTokenizer:
 
     def part(self, name: str) -> Params:
         """The parameters of the "encoder" or of the "decoder", on the device."""
-        if name in self._homes:
-            arrays = jax.device_put(self.params[name], self._homes[name])
+        home = self._homes.get(name)
+        if home is not None:  # several threads may come here; each makes the same arrays
+            arrays = jax.device_put(self.params[name], home)
             self.params = self.params | {name: arrays}
             self._homes = {k: v for k, v in self._homes.items() if k != name}
         return self.params[name]
