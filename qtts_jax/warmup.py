@@ -14,15 +14,15 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import RequestError
-from qtts_jax.generation.loops import FRAMES_PER_CALL, Request, Session
+from qtts_jax.generation.loops import FRAMES_PER_CALL, MIN_PROMPT, Request, Session
 from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
 from qtts_jax.synthesis import Stream
 from qtts_jax.tts import QwenTTS
 from qtts_jax.voices import VoiceClonePromptItem
 
-# Words of the texts: from a short sentence to a long paragraph, each in a prompt size of its own.
-WORDS = (4, 24, 64, 140)
+# Prompt sizes from that of a short sentence to that of a long paragraph.
+PROMPTS = tuple(MIN_PROMPT << bit for bit in range(4))
 # Seconds of reference recordings, and of audio that is encoded or decoded by itself.
 RECORDINGS = (3.0, 6.0, 12.0)
 SEED = 0
@@ -58,15 +58,16 @@ def _steps(tts: QwenTTS, batch_size: int, seconds: float) -> Iterator[Step]:
     speaker = _Speaker(tts)
     codec = tts.speech_tokenizer
     longest = int(np.ceil(seconds * codec.sample_rate / codec.samples_per_frame))
-    for words in WORDS:
-        yield f"stream, {words} words", partial(speaker.stream, _text(words))
+    texts = {size: speaker.text(size) for size in PROMPTS}
+    for size, text in texts.items():
+        yield f"stream, prompt of {size}", partial(speaker.stream, text)
     yield "stream, text arriving", partial(speaker.stream, iter(["word "] * 8))
     yield f"stream, {seconds:g} s", partial(speaker.long_stream, longest)
     for rows in sorted({1, batch_size}):
-        for words in WORDS:
-            name = f"{rows} together, {words} words"
-            yield name, partial(speaker.together, rows, words, FRAMES_PER_CALL)
-        yield f"{rows} together, {seconds:g} s", partial(speaker.together, rows, WORDS[0], longest)
+        for size, text in texts.items():
+            name = f"{rows} together, prompts of {size}"
+            yield name, partial(speaker.together, rows, text, FRAMES_PER_CALL)
+        yield f"{rows} together, {seconds:g} s", partial(speaker.together, rows, "Long.", longest)
         for frames in _frame_counts(longest):
             yield f"decode {rows} x {frames} frames", partial(speaker.decode, rows, frames)
     if tts.mode == "voice_clone":
@@ -87,6 +88,18 @@ class _Speaker:
         self.options: dict[str, Any] = {"seed": SEED, "decoder_voice": self.voice}
         self.few: dict[str, Any] = self.options | {"max_new_tokens": few_frames + 1}
 
+    def text(self, positions: int) -> str:
+        """The longest text that fits in `positions` with all that surrounds it; at least a word."""
+        words = 1
+        while self._positions(_text(words + 1)) <= positions:
+            words += 1
+        return _text(words)
+
+    def _positions(self, text: str) -> int:
+        """Of a prompt and of the text that comes after it, where a layout has such."""
+        prompt = self._request(text, 1).prompt
+        return len(prompt) + len(prompt.trailing)
+
     def stream(self, text: str | Iterator[str]) -> None:
         """A stream through every chunk size."""
         tts = self.tts
@@ -103,7 +116,7 @@ class _Speaker:
     def long_stream(self, frames: int) -> None:
         """Every chunk size at every cache size that a stream of `frames` goes through."""
         tts = self.tts
-        stream = Stream(tts.config, tts.params, tts.speech_tokenizer, [self._request(4, frames)])
+        stream = Stream(tts.config, tts.params, tts.speech_tokenizer, [self._request("Long.", frames)])
         known = stream.session.capacity
         while stream.session.frames_asked < frames:
             stream.session.make_room(FRAMES_PER_CALL)
@@ -112,10 +125,10 @@ class _Speaker:
                 for chunk in self.chunks:
                     np.asarray(stream.advance(chunk)[1])
 
-    def together(self, rows: int, words: int, frames: int) -> None:
+    def together(self, rows: int, text: str, frames: int) -> None:
         """A batch of whole utterances at every cache size up to `frames`, hardly generating."""
         tts = self.tts
-        session = Session(tts.config, tts.params, [self._request(words, 1)] * rows)
+        session = Session(tts.config, tts.params, [self._request(text, 1)] * rows)
         while session.frames_asked < frames:
             np.asarray(session.advance())
             session.finished()
@@ -140,8 +153,8 @@ class _Speaker:
         for _ in tts.stream_voice_clone(_text(16), voice_clone_prompt=item, **self.few):
             pass
 
-    def _request(self, words: int, frames: int) -> Request:
-        tts, text = self.tts, _text(words)
+    def _request(self, text: str, frames: int) -> Request:
+        tts = self.tts
         options = self.options | {"max_new_tokens": frames + 1}
         if tts.mode == "custom_voice":
             return tts.prepare_custom_voice(text, self.preset, **options)

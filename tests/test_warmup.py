@@ -24,7 +24,7 @@ def compiled():
 
 
 def test_warmed_up_requests_compile_nothing(tts, compiled, monkeypatch, capsys):
-    monkeypatch.setattr(warmup, "WORDS", (4,))
+    monkeypatch.setattr(warmup, "PROMPTS", (32,))
     speaker = tts("custom_voice")
     warm_up(speaker, batch_size=2, seconds=1.5)
     assert "compiling" in capsys.readouterr().err
@@ -42,6 +42,13 @@ def test_warmed_up_requests_compile_nothing(tts, compiled, monkeypatch, capsys):
     # The listener does notice a program.
     jax.jit(lambda x: x * 3.125)(1.0)
     assert compiled
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+def test_texts_reach_every_prompt_size(tts, kind):
+    speaker = warmup._Speaker(tts(kind))
+    for size in warmup.PROMPTS[1:]:
+        assert size // 2 < speaker._positions(speaker.text(size)) <= size
 
 
 @pytest.mark.slow

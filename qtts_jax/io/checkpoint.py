@@ -41,8 +41,10 @@ _DATA_FILE_BYTES = 64 << 20
 _SLICE_BYTES = 64 << 20
 # Small arrays are written and read together, because every call has its price.
 _BATCH_BYTES = 32 << 20
-# What is on its way from the disk to the devices at a time; a larger array goes alone.
-_IN_FLIGHT_BYTES = 256 << 20
+# What is on its way from the disk to the devices at a time; a larger array goes alone. Every batch
+# has its price, so they are large, but where arrays shrink on arrival none should wait for others.
+_IN_FLIGHT_BYTES = 1 << 30
+_IN_FLIGHT_BYTES_STORED = 256 << 20
 _NAMES_SHOWN = 20
 
 
@@ -271,7 +273,8 @@ def load_params(
     names = list(wanted)
     restored: dict[str, Any] = {}
     sizes = [stored[name].size * types[name].itemsize for name in names]
-    for batch in _batches(sizes, _IN_FLIGHT_BYTES):
+    limit = _IN_FLIGHT_BYTES if store is None else _IN_FLIGHT_BYTES_STORED
+    for batch in _batches(sizes, limit):
         arrived = _restore(
             path,
             {
