@@ -40,11 +40,11 @@ class WeightNormConv(nnx.Module):
         self.padding = [(p, p) for p in half]
         shape, names = (*kernel, in_channels, out_channels), (None,) * axes
         fan = math.prod(kernel) * in_channels
-        init = fan_in(fan)
-        self.direction = param(rngs, shape, (*names, "conv_in", "conv_out"), init)
-        # The start of the gain is the norm of the direction, so that the layer starts as if plain.
-        norms = jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=range(axes + 1)))
-        self.gain = param(rngs, (out_channels,), ("conv_out",), lambda key, shape: norms)
+        self.direction = param(rngs, shape, (*names, "conv_in", "conv_out"), fan_in(fan))
+        # He's start (arXiv:1502.01852) keeps the level from layer to layer. With the usual one of
+        # convolutions a stack of six starts a hundred times quieter than its input, and a training
+        # of minutes is over before it tells anything apart.
+        self.gain = param(rngs, (out_channels,), ("conv_out",), constant(math.sqrt(2)))
         self.bias = param(rngs, (out_channels,), ("conv_out",), constant(0.0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
