@@ -116,7 +116,9 @@ class _Speaker:
     def long_stream(self, frames: int) -> None:
         """Every chunk size at every cache size that a stream of `frames` goes through."""
         tts = self.tts
-        stream = Stream(tts.config, tts.params, tts.speech_tokenizer, [self._request("Long.", frames)])
+        stream = Stream(
+            tts.config, tts.params, tts.speech_tokenizer, [self._request("Long.", frames)]
+        )
         known = stream.session.capacity
         while stream.session.frames_asked < frames:
             stream.session.make_room(FRAMES_PER_CALL)
