@@ -24,7 +24,7 @@ from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.training.export import preprocessor
-from qtts_jax.training.text_files import byte_vocabulary, save_byte_text
+from qtts_jax.training.text_files import save_text, text_vocabulary
 
 SEED = 0
 DESCRIPTION = (
@@ -81,14 +81,14 @@ def speech_config() -> Tokenizer12HzConfig:
 
 def main() -> None:
     """Write the checkpoint."""
-    vocab, _, special = byte_vocabulary()
+    vocab, _, special = text_vocabulary()
     config, speech = tts_config(vocab, special), speech_config()
     with new_directory(DIRECTORY, overwrite=True) as out:
         tokenizer = out / "speech_tokenizer"
         tokenizer.mkdir()
         write_json(out / "config.json", config.to_hf())
         write_json(tokenizer / "config.json", speech.to_hf())
-        save_byte_text(out)
+        save_text(out)
         write_json(tokenizer / "preprocessor_config.json", preprocessor(speech.input_sample_rate))
         # Random weights hardly ever end by themselves.
         write_json(out / "generation_config.json", {"max_new_tokens": 38})

@@ -4,7 +4,8 @@
         --out runs/talker --minutes 6 --decay-minutes 1
 
 Run it again for the next piece. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
-text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/weights what `--start` of another
+text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this piece with
+the lowest loss on held-out clips, RUN/weights what `--start` of another
 run begins with, in files of at most 16 MiB, metrics.jsonl the curves.
 
 The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
@@ -33,19 +34,23 @@ from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.nano_talker import (
     NANO_BATCH_POSITIONS,
+    NANO_HEARD_NOISE,
+    NANO_MERGES,
     NANO_MIX,
     NANO_POSITIONS,
     NANO_TALKER_TRAINER,
+    NANO_TOKEN_LETTERS,
     nano_talker,
 )
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.text_files import byte_text_ids, save_byte_text
+from qtts_jax.training.text_files import learn_merges, save_text, text_ids
 from qtts_jax.training.trainer import Hook
 
 TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 GENERATION = {"max_new_tokens": 375}
 HELD_OUT_BATCHES = 2
+MODEL, BEST = "model", "best"
 
 
 def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
@@ -55,6 +60,7 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     speakers even where the data has grown.
     """
     kept = args.out / "text"
+    merges: list[tuple[str, str]] = []
     if (kept / "config.json").is_file():
         return TTSConfig.from_hf(json.loads((kept / "config.json").read_text()))
     if args.config is not None:
@@ -65,15 +71,27 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         clips = Counter(r.speaker for r in train)
         speakers = sorted(s for s, n in clips.items() if n >= args.speaker_clips)
         languages = sorted({r.language for r in train})
-        config = nano_talker(speech, byte_text_ids(), tuple(languages), tuple(speakers))
+        merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
+        config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
     with new_directory(kept, overwrite=True) as out:
         (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
         if args.config is None:
-            save_byte_text(out)
+            save_text(out, merges)
         for name in TEXT_FILES:
             if args.config is not None and (args.config.parent / name).is_file():
                 shutil.copy(args.config.parent / name, out)
     return config
+
+
+def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
+    """The clips that may be the voice of another: the first ones of every speaker."""
+    heard: Counter[str] = Counter()
+    chosen = []
+    for record in dataset.records:
+        if most is None or heard[record.speaker] < most:
+            heard[record.speaker] += 1
+            chosen.append(record.index)
+    return chosen
 
 
 def main() -> None:
@@ -84,9 +102,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
     parser.add_argument("--config", type=Path, help="config.json of a model, with its text files")
     parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
+    parser.add_argument("--voice-clips", type=int, help="most clips of a speaker heard as a voice")
     parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
+    parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
@@ -96,11 +116,16 @@ def main() -> None:
     text = TextTokenizer.from_dir(args.out / "text")
     codes = data.encode_dataset(dataset, args.tokenizer)
     clock.say(f"{len(dataset)} clips encoded")
-    waves = data.load_waves(dataset)
+    waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
     voices = data.describe_voices(dataset, waves)
     clock.say(f"{waves.seconds / 3600:.2f} h, voices described")
     task = TalkerTask(
-        TalkerTaskConfig(config, dtype=args.dtype, predictor_chunk=args.predictor_chunk)
+        TalkerTaskConfig(
+            config,
+            dtype=args.dtype,
+            predictor_chunk=args.predictor_chunk,
+            heard_noise=args.heard_noise,
+        )
     )
 
     def batches(split: str, stop: int | None, threads: int | None) -> data.TalkerBatches:
@@ -120,20 +145,21 @@ def main() -> None:
             stop=stop,
         )
 
-    hooks = []
-    if args.held_out_every and dataset.select("validation"):
-        held = batches("validation", HELD_OUT_BATCHES, 0)
-        hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, list(held))))
-    training = batches("train", None, args.threads)
-    print(f"batches {training.shapes}")
-
-    def write(state: TrainState) -> None:
-        with new_directory(args.out / "model", overwrite=True) as out:
+    def write(state: TrainState, name: str = MODEL) -> None:
+        with new_directory(args.out / name, overwrite=True) as out:
             save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
             for name in TEXT_FILES:
                 if (args.out / "text" / name).is_file():
                     shutil.copy(args.out / "text" / name, out)
             shutil.copytree(args.tokenizer, out / FOLDER)
+
+    hooks = []
+    if args.held_out_every and dataset.select("validation"):
+        held = batches("validation", HELD_OUT_BATCHES, 0)
+        run = held_out_loss(task.loss, list(held), lambda state: write(state, BEST))
+        hooks.append(Hook(args.held_out_every, run))
+    training = batches("train", None, args.threads)
+    print(f"batches {training.shapes}")
 
     try:
         train(args, NANO_TALKER_TRAINER, task, training, hooks, clock, write)

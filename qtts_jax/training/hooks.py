@@ -84,20 +84,27 @@ def reconstruction_samples(
 def held_out_loss(
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
     batches: Iterable[dict[str, Any]],
+    better: Callable[[TrainState], None] | None = None,
 ) -> Callable[[TrainState, RunLog], None]:
     """For a `Hook`: the mean metrics over held-out batches, logged as `held_out/NAME`.
 
     Args:
         loss: (params, extras, batch, key) -> (loss, metrics), as `TalkerTask.loss`.
         batches: read anew each time; every batch has the same key each time.
+        better: called with the state whenever the loss is the lowest so far.
     """
     program = jax.jit(loss)
+    lowest = float("inf")
 
     def run(state: TrainState, log: RunLog) -> None:
+        nonlocal lowest
         params, found = averaged(state), []
         for i, batch in enumerate(batches):
             found.append(program(params, state.extras, batch, jax.random.key(i))[1])
         values = {n: float(np.mean([float(m[n]) for m in found])) for n in found[0]}
         log.scalars(int(state.step), {f"held_out/{n}": v for n, v in values.items()})
+        if better is not None and values["loss"] < lowest:
+            lowest = values["loss"]
+            better(state)
 
     return run

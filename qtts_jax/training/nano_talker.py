@@ -104,9 +104,14 @@ def nano_talker(
 
 # Lengths of the batches, each of which is compiled, and the positions of one batch.
 NANO_POSITIONS, NANO_BATCH_POSITIONS = (256, 640), 16384
+# Merges of the text, and letters of the longest token.
+NANO_MERGES, NANO_TOKEN_LETTERS = 768, 4
+# Without noise in what it hears, the talker learned its 4.5 h by heart: codes in, codes out, the
+# text unread, and worse than chance on texts it did not know.
+NANO_HEARD_NOISE = 0.5
 # In-context cloning doubles the length of a row, and the voices are mostly clones or presets.
 NANO_MIX = LayoutMix(
-    stream_text=0.5, tag_language=0.5, preset=0.5, voiceless=0.1, in_context=0.2, instruct=0.4
+    stream_text=0.4, tag_language=0.5, preset=0.5, voiceless=0.1, in_context=0.2, instruct=0.4
 )
 
 # A bound only, as for the tokenizer.

@@ -44,6 +44,9 @@ class TalkerTaskConfig:
         predictor_chunk: frames of the code predictor in memory at once, with the results of all
             its layers. More frames run one chunk after the other, each computed again in the
             backward pass, instead of `remat`.
+        heard_noise: of the frames that the talker hears of its own speech, the largest part that
+            is random codes; the part is drawn anew for every row. What is left to predict the next
+            frame from is the text.
         remat, attention: see `run_stack`.
         train: parts whose own parameters are trained; the others are frozen.
         lora: adapters on frozen parts, or None.
@@ -54,6 +57,7 @@ class TalkerTaskConfig:
     predictor_weight: float = 0.3
     predictor_frames: int | None = None
     predictor_chunk: int = 1024
+    heard_noise: float = 0.0
     remat: Remat = "none"
     attention: AttentionKernel = "auto"
     train: tuple[str, ...] = PARTS
@@ -66,6 +70,8 @@ class TalkerTaskConfig:
         for name in ("predictor_frames", "predictor_chunk"):
             if (getattr(self, name) or 1) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.heard_noise <= 1:
+            raise ConfigError(f"heard_noise is a part of 1, and {self.heard_noise} is not.")
 
 
 class TalkerTask:
@@ -127,6 +133,8 @@ class TalkerTask:
     ) -> tuple[jax.Array, Metrics]:
         """The loss of a batch, with its terms and the share of codes that are most probable."""
         c = self.config
+        if c.heard_noise:
+            batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.heard_noise)
         whole = self.model_params(params, extras)
         computed = cast(whole, jnp.dtype(c.dtype))
         with matmul_precision(computed):
@@ -212,6 +220,29 @@ def forced_hidden(
         prompt = prompt._replace(embedding=jnp.where(batch["has_mel"][:, None], spoken, given))
     x = embed_prompt(model, prompt)
     return run_stack(model.talker.transformer, x, remat=remat, attention=attention)
+
+
+def noisy_frames(
+    config: TTSConfig, batch: dict[str, jax.Array], key: jax.Array, part: float
+) -> dict[str, jax.Array]:
+    """A batch whose inputs have random codes in place of some frames; its targets are unchanged.
+
+    Args:
+        part: most of the frames of a row; a row's own part is uniform below it.
+    """
+    rows, positions = batch["codec"].shape
+    of_row, of_frame, first, rest = jax.random.split(key, 4)
+    frame = jnp.arange(positions) - batch["start"][:, None] - 1
+    inside = (frame >= 0) & (frame < batch["frames"][:, None])
+    share = part * jax.random.uniform(of_row, (rows, 1))
+    chosen = inside & (jax.random.uniform(of_frame, (rows, positions)) < share)
+    shape, talker = batch["residual"].shape, config.talker
+    codes = jax.random.randint(first, chosen.shape, 0, talker.codebook_size)
+    noisy = batch | {"codec": jnp.where(chosen, codes, batch["codec"])}
+    if talker.code_predictor is not None:
+        codes = jax.random.randint(rest, shape, 0, talker.code_predictor.vocab_size)
+        noisy["residual"] = jnp.where(chosen[..., None], codes, batch["residual"])
+    return noisy
 
 
 def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:

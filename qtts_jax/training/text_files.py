@@ -1,17 +1,22 @@
-"""Text files of a small model: bytes, the words of the chat frame, and the special tokens.
+"""Text files of a small model: bytes, the words of the chat frame, merges, and special tokens.
 
-A model of a few million parameters cannot hold tables for a vocabulary of 150,000; English is
-spelled, and letters are what a small model learns pronunciation from.
+A model of a few million parameters cannot hold tables for a vocabulary of 150,000, and letters are
+what it learns pronunciation from. But English has 15 letters a second, more than a 12.5 Hz talker
+has frames: where the text comes one token beside each frame, bytes alone would be late. Merges of
+up to three letters halve their number.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+from qtts_jax.io.text import QWEN2_SPLIT
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>",
            "<tts_text_eod>")  # fmt: skip
@@ -32,27 +37,58 @@ class TextIds:
     tts_eos: int
 
 
-def byte_vocabulary() -> tuple[dict[str, int], list[str], dict[str, int]]:
-    """Vocabulary, merges and special tokens: a byte is a token, and so are `FRAME_WORDS`."""
+Merge = tuple[str, str]
+
+
+def learn_merges(texts: Iterable[str], count: int, letters: int = 3) -> list[Merge]:
+    """The merges that byte-pair encoding finds in texts, the most frequent first.
+
+    Args:
+        count: at most so many.
+        letters: of the longest token, a space before a word included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + count,
+        initial_alphabet=alphabet,
+        max_token_length=letters,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    found = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [(first, second) for first, second in found]
+
+
+def text_vocabulary(
+    merges: Sequence[Merge] = (),
+) -> tuple[dict[str, int], list[str], dict[str, int]]:
+    """Vocabulary, merges and special tokens: bytes, `FRAME_WORDS`, and what `merges` join."""
     vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = []
+    pairs: dict[Merge, None] = {}
     for word in FRAME_WORDS:
-        for i in range(2, len(word) + 1):
-            merges.append(f"{word[: i - 1]} {word[i - 1]}")
-            vocab.setdefault(word[:i], len(vocab))
-    return vocab, merges, {token: len(vocab) + i for i, token in enumerate(SPECIAL)}
+        pairs |= {(word[: i - 1], word[i - 1]): None for i in range(2, len(word) + 1)}
+    for pair in (*pairs, *merges):
+        pairs[pair] = None
+        vocab.setdefault("".join(pair), len(vocab))
+    special = {token: len(vocab) + i for i, token in enumerate(SPECIAL)}
+    return vocab, [" ".join(pair) for pair in pairs], special
 
 
-def byte_text_ids() -> TextIds:
-    """The ids of `byte_vocabulary`."""
-    vocab, _, special = byte_vocabulary()
+def text_ids(merges: Sequence[Merge] = ()) -> TextIds:
+    """The ids of `text_vocabulary`."""
+    vocab, _, special = text_vocabulary(merges)
     _, start, end, pad, bos, eos = (special[token] for token in SPECIAL)
     return TextIds(len(vocab) + len(special), start, end, vocab["assistant"], pad, bos, eos)
 
 
-def save_byte_text(directory: Path) -> None:
-    """Write `vocab.json`, `merges.txt` and `tokenizer_config.json` of `byte_vocabulary`."""
-    vocab, merges, special = byte_vocabulary()
+def save_text(directory: Path, merges: Sequence[Merge] = ()) -> None:
+    """Write `vocab.json`, `merges.txt` and `tokenizer_config.json` of `text_vocabulary`."""
+    vocab, joined, special = text_vocabulary(merges)
     added: dict[str, Any] = {
         str(i): {"content": token, "special": True, "lstrip": False, "rstrip": False,
                  "normalized": False, "single_word": False}
@@ -64,4 +100,6 @@ def save_byte_text(directory: Path) -> None:
     ):
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         (directory / name).write_text(text, encoding="utf-8")
-    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    (directory / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *joined]) + "\n", encoding="utf-8"
+    )

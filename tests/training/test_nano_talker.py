@@ -10,7 +10,7 @@ from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.nano import nano_tokenizer
 from qtts_jax.training.nano_talker import NANO_TALKER_TRAINER, nano_talker
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.text_files import TextIds, byte_text_ids, save_byte_text
+from qtts_jax.training.text_files import TextIds, learn_merges, save_text, text_ids
 
 TEXT = TextIds(1024, 1000, 1001, 1002, 1003, 1004, 1005)
 
@@ -43,8 +43,8 @@ def test_its_training_covers_every_part():
 
 
 def test_its_text_files_give_its_ids(tmp_path):
-    save_byte_text(tmp_path)
-    ids, text = byte_text_ids(), TextTokenizer.from_dir(tmp_path)
+    save_text(tmp_path)
+    ids, text = text_ids(), TextTokenizer.from_dir(tmp_path)
     role, spoken = text.assistant_ids("Hé user")
     assert role[:2] == [ids.im_start, ids.assistant]
     # A letter beyond ASCII is two bytes; the words of the frame are single ids.
@@ -59,3 +59,14 @@ def test_presets_and_languages_have_ids_of_their_own():
     ids += [talker.pad_id, talker.bos_id, talker.eos_id, talker.think_eos_id]
     assert len(set(ids)) == len(ids) and max(ids) < talker.vocab_size
     assert TTSConfig.from_hf(config.to_hf()) == config
+
+
+def test_merges_shorten_its_text_and_leave_the_frame_alone(tmp_path):
+    spoken = "the other things that they thought of together, and the rest of them"
+    merges = learn_merges([spoken] * 3, 40)
+    assert merges and max(len("".join(pair)) for pair in merges) <= 3
+    save_text(tmp_path, merges)
+    ids, text = text_ids(merges), TextTokenizer.from_dir(tmp_path)
+    role, found = text.assistant_ids(spoken)
+    assert role[:2] == [ids.im_start, ids.assistant]
+    assert len(found) < 0.7 * len(spoken) and max(found) < ids.size

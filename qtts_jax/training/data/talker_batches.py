@@ -64,7 +64,8 @@ class TalkerBatches(Loader):
         codes: of the dataset.
         text: tokenizer of the talker.
         split: of the clips; or `indices`, their numbers.
-        waves: the same clips in memory, for a speaker encoder; None for no clones.
+        waves: clips in memory that are the voices of others of their speakers, for a speaker
+            encoder; None for no clones.
         voices: descriptions; None for those of the manifest alone.
         mix: probabilities of the layouts.
         positions: lengths of the batches, ascending; each is compiled once.
@@ -78,8 +79,8 @@ class TalkerBatches(Loader):
         shapes: rows and bucket of the batches.
 
     Raises:
-        DataError: there are no clips, a clip is longer than the last length, or codes or waves of
-            a clip are missing.
+        DataError: there are no clips, a clip is longer than the last length, or codes of a clip
+            are missing.
         TextError: a text is empty.
     """
 
@@ -104,10 +105,10 @@ class TalkerBatches(Loader):
         stop: int | None = None,
     ) -> None:
         chosen = dataset.select(split) if indices is None else list(indices)
-        missing = [i for i in chosen if i not in codes or (waves and i not in waves.positions)]
+        missing = [i for i in chosen if i not in codes]
         if missing or not chosen:
             raise DataError(
-                f"clip {missing[0]} has no codes or is not in the waves; load all clips."
+                f"clip {missing[0]} has no codes; encode the whole dataset."
                 if missing
                 else "there are no clips to train with; choose another split."
             )
@@ -124,6 +125,10 @@ class TalkerBatches(Loader):
             self._reference_text.append(tuple(text.reference_ids(record.text)))
         self._instructions = self._all_instructions(text, voices)
         usable = self._usable(dataset.sample_rate, reference_seconds)
+        if waves is not None:
+            usable = [
+                u and r.index in waves.positions for u, r in zip(usable, self._records, strict=True)
+            ]
         self._mels: dict[int, np.ndarray] = {}
         if waves is not None:
             self._mels = self._make_mels(waves, usable)
