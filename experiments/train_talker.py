@@ -38,6 +38,7 @@ from qtts_jax.training.nano_talker import (
     NANO_MERGES,
     NANO_MIX,
     NANO_POSITIONS,
+    NANO_READING_WEIGHT,
     NANO_TALKER_TRAINER,
     NANO_TOKEN_LETTERS,
     nano_talker,
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
     parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
+    parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
@@ -125,6 +127,7 @@ def main() -> None:
             dtype=args.dtype,
             predictor_chunk=args.predictor_chunk,
             heard_noise=args.heard_noise,
+            reading_weight=args.reading_weight,
         )
     )
 

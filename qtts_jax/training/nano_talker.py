@@ -108,7 +108,8 @@ NANO_POSITIONS, NANO_BATCH_POSITIONS = (256, 640), 16384
 NANO_MERGES, NANO_TOKEN_LETTERS = 768, 4
 # Without noise in what it hears, the talker learned its 4.5 h by heart: codes in, codes out, the
 # text unread, and worse than chance on texts it did not know.
-NANO_HEARD_NOISE = 0.5
+NANO_HEARD_NOISE = 0.8
+NANO_READING_WEIGHT = 0.3
 # In-context cloning doubles the length of a row, and the voices are mostly clones or presets.
 NANO_MIX = LayoutMix(
     stream_text=0.4, tag_language=0.5, preset=0.5, voiceless=0.1, in_context=0.2, instruct=0.4

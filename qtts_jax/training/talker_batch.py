@@ -7,7 +7,7 @@ layout that generation knows is therefore a layout that training knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,8 @@ class Example:
         ends: the utterance ends with the last frame; False for a cut, which has no such target.
         mel: [M, mels] float32 log-mel of a recording of the voice, for training the speaker
             encoder jointly, or None; its x-vector takes the place of `rows.embedding`.
+        spoken: [F] int32, the text token that a reader at constant pace is at in each frame; -1
+            where none is known.
     """
 
     rows: Prompt
@@ -40,6 +42,7 @@ class Example:
     codes: np.ndarray
     ends: bool = True
     mel: np.ndarray | None = None
+    spoken: np.ndarray | None = None
 
 
 def layout_example(
@@ -189,7 +192,14 @@ def draw_layout(
         instruct_ids=u.instruct_ids if instruct else (),
         stream_text=bool(stream),
     )
-    return layout_example(config, prompt, u.codes, mel=mel)
+    example = layout_example(config, prompt, u.codes, mel=mel)
+    return replace(example, spoken=even_pace(u.text_ids, len(u.codes)))
+
+
+def even_pace(text_ids: Sequence[int], frames: int) -> np.ndarray:
+    """The token of a text [L] that a reader at constant pace is at in each frame: [F] int32."""
+    at = (np.arange(frames) + 0.5) * len(text_ids) / frames
+    return np.asarray(text_ids, np.int32)[at.astype(int)]
 
 
 class Bucket(NamedTuple):
@@ -205,7 +215,7 @@ def collate(config: TTSConfig, examples: Sequence[Example], bucket: Bucket) -> d
 
     Returns:
         The fields of `PromptBatch` for all inputs, and `start`, `frames` [B] int32, `codes`
-        [B, F, Q] int32, `ends` [B] bool as in `Example`; `mean_frames` and `mean_targets` [B]
+        [B, F, Q] int32, `ends` [B] bool and `spoken` [B, F] as in `Example`; `mean_frames` and `mean_targets` [B]
         float32, the averages over the whole batch in every row, by which losses are divided; with
         mels also `mel` [B, M, mels] float32, `mel_frames` [B] int32 and `has_mel` [B] bool.
 
@@ -227,6 +237,10 @@ def collate(config: TTSConfig, examples: Sequence[Example], bucket: Bucket) -> d
     for row, e in zip(codes, examples, strict=True):
         row[: len(e.codes)] = e.codes
     batch["codes"] = codes
+    batch["spoken"] = np.full(codes.shape[:2], -1, np.int32)
+    for row, e in zip(batch["spoken"], examples, strict=True):
+        if e.spoken is not None:
+            row[: len(e.spoken)] = e.spoken
     mean = np.float32(batch["frames"].mean())
     batch["mean_frames"] = np.full(rows, mean, np.float32)
     batch["mean_targets"] = np.full(rows, mean + np.float32(batch["ends"].mean()), np.float32)
