@@ -214,10 +214,11 @@ def collate(config: TTSConfig, examples: Sequence[Example], bucket: Bucket) -> d
     """Examples as one batch of padded arrays.
 
     Returns:
-        The fields of `PromptBatch` for all inputs, and `start`, `frames` [B] int32, `codes`
-        [B, F, Q] int32, `ends` [B] bool and `spoken` [B, F] as in `Example`; `mean_frames` and `mean_targets` [B]
-        float32, the averages over the whole batch in every row, by which losses are divided; with
-        mels also `mel` [B, M, mels] float32, `mel_frames` [B] int32 and `has_mel` [B] bool.
+        The fields of `PromptBatch` for all inputs; `start`, `frames` [B] int32, `codes` [B, F, Q]
+        int32, `ends` [B] bool and `spoken` [B, F] int32 as in `Example`; `mean_frames` and
+        `mean_targets` [B] float32, the averages over the whole batch in every row, by which losses
+        are divided; with mels also `mel` [B, M, mels] float32, `mel_frames` [B] int32 and `has_mel`
+        [B] bool.
 
     Raises:
         TrainingError: an example does not fit into the bucket.

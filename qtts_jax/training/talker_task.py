@@ -1,9 +1,9 @@
 """Training of the talker with its code predictor and speaker encoder.
 
 Loss: cross entropy of codebook 0 (end of speech included) + 0.3 x mean cross entropy of the
-others. The output at position p - 1 predicts codebook 0 of the frame at p, and is the first input
-of the code predictor for that same frame; its head i predicts codebook i + 1 with no further
-shift.
+others, and if wanted a hint where in the text each frame is. The output at position p - 1 predicts
+codebook 0 of the frame at p, and is the first input of the code predictor for that same frame; its
+head i predicts codebook i + 1 with no further shift.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class TalkerTaskConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.heard_noise <= 1:
             raise ConfigError(f"heard_noise is a part of 1, and {self.heard_noise} is not.")
+        if self.reading_weight < 0:
+            raise ConfigError(f"reading_weight must be 0 or more, not {self.reading_weight}.")
 
 
 class TalkerTask:

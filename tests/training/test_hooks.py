@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from qtts_jax.training.hooks import averaged, held_out_loss, speech_samples
-from qtts_jax.training.log import read_metrics
+from qtts_jax.training.log import RunLog, read_metrics
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 from training.test_trainer import trainer
@@ -33,6 +33,22 @@ def test_held_out_losses_are_means_of_the_averaged_weights(tmp_path):
         for i, b in enumerate(batches)
     ]
     assert rows[0]["held_out/loss"] == pytest.approx(np.mean(wanted), rel=1e-5)
+
+
+def test_only_a_lower_held_out_loss_than_all_before_is_better(tmp_path):
+    training = trainer(tmp_path, steps=1)
+    training.run()
+    state, log = training.newest(), RunLog(tmp_path / "log", tensorboard=False)
+    batch, better = {}, []
+    run = held_out_loss(
+        lambda params, extras, batch, key: (batch["v"], {"loss": batch["v"]}),
+        [batch],
+        lambda _: better.append(float(batch["v"])),
+    )
+    for value in (3.0, 2.0, 4.0, 2.0, 1.0):
+        batch["v"] = np.float32(value)
+        run(state, log)
+    assert better == [3, 2, 1]
 
 
 @pytest.mark.slow

@@ -25,7 +25,12 @@ from qtts_jax.training.talker_batch import (
     draw_layout,
     layout_example,
 )
-from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig, forced_hidden
+from qtts_jax.training.talker_task import (
+    TalkerTask,
+    TalkerTaskConfig,
+    forced_hidden,
+    noisy_frames,
+)
 from training.small_talker import BOOKS, CLONING, MODEL, ROLE, batch_of, small, utterances
 
 TASK = TalkerTaskConfig(MODEL, dtype="float32")
@@ -150,6 +155,44 @@ def test_sampled_frames_estimate_the_loss_of_all(params, batch, reference):
     error = np.std(found) / np.sqrt(len(found))
     assert 0 < error < 0.1
     assert abs(np.mean(found) - reference[0]["ce_rest"]) < 4 * error
+
+
+def test_reading_loss_asks_every_frame_for_the_token_of_an_even_pace(params, batch, reference):
+    config = dataclasses.replace(TASK, reading_weight=0.5)
+    graphdef = abstract(TTSModel, MODEL)[0]
+
+    def parts(p, b):
+        model = bind(graphdef, p)
+        words = jnp.arange(MODEL.talker.text_vocab_size)
+        return forced_hidden(model, b), model.talker.embed_text(words)
+
+    hidden, classes = (np.asarray(x) for x in jax.jit(parts)(params, batch))
+    texts, wanted = [u.text_ids for u in utterances(4)], []
+    for row, text in enumerate(texts):
+        frames = int(batch["frames"][row])
+        for s in range(frames):
+            p = softmax(classes @ hidden[row, batch["start"][row] + s])
+            wanted.append(-np.log(p[text[(2 * s + 1) * len(text) // (2 * frames)]]))
+    with jax.default_matmul_precision("highest"):
+        loss, metrics = jax.jit(TalkerTask(config).loss)(
+            params, {"frozen": {}}, batch, jax.random.key(0)
+        )
+    np.testing.assert_allclose(metrics["reading"], np.mean(wanted), rtol=1e-4)
+    np.testing.assert_allclose(loss, reference[0]["loss"] + 0.5 * np.mean(wanted), rtol=1e-4)
+
+
+def test_noise_replaces_part_of_the_frames_that_are_heard_and_nothing_else(batch):
+    batch = {name: np.repeat(x, 200, axis=0) for name, x in batch.items()}
+    noisy = noisy_frames(MODEL, batch, jax.random.key(0), 0.6)
+    at = np.arange(batch["codec"].shape[1]) - batch["start"][:, None] - 1
+    heard = (at >= 0) & (at < batch["frames"][:, None])
+    changed = (np.asarray(noisy["residual"]) != batch["residual"]).any(-1)
+    changed |= np.asarray(noisy["codec"]) != batch["codec"]
+    assert not changed[~heard].any()
+    shares = (changed & heard).sum(1) / heard.sum(1)
+    assert abs(shares.mean() - 0.3) < 0.03 and shares.min() == 0
+    assert all(noisy[n] is x for n, x in batch.items() if n not in ("codec", "residual"))
+    assert noisy["codec"].max() < MODEL.talker.vocab_size
 
 
 def test_bfloat16_is_near_float32(params, batch, reference):
