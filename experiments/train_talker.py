@@ -5,8 +5,8 @@
 
 Run it again for the next piece. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
 text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this piece with
-the lowest loss on held-out clips, RUN/weights what `--start` of another
-run begins with, in files of at most 16 MiB, metrics.jsonl the curves.
+the lowest loss on held-out clips, RUN/weights what `--start` of another run begins with, in files
+of at most 16 MiB, metrics.jsonl the curves.
 
 The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
 dataset are its preset speakers, and other clips of theirs the voices to clone. The default is the
@@ -16,6 +16,7 @@ nano talker; `--config` takes any `config.json` of a 12 Hz model, then with its 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -45,7 +46,7 @@ from qtts_jax.training.nano_talker import (
 )
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.text_files import learn_merges, save_text, text_ids
+from qtts_jax.training.text_files import Merge, learn_merges, save_text, text_ids
 from qtts_jax.training.trainer import Hook
 
 TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
@@ -61,9 +62,9 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     speakers even where the data has grown.
     """
     kept = args.out / "text"
-    merges: list[tuple[str, str]] = []
     if (kept / "config.json").is_file():
         return TTSConfig.from_hf(json.loads((kept / "config.json").read_text()))
+    merges: list[Merge] = []
     if args.config is not None:
         config = TTSConfig.from_hf(json.loads(args.config.read_text()))
     else:
@@ -151,15 +152,17 @@ def main() -> None:
     def write(state: TrainState, name: str = MODEL) -> None:
         with new_directory(args.out / name, overwrite=True) as out:
             save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
-            for name in TEXT_FILES:
-                if (args.out / "text" / name).is_file():
-                    shutil.copy(args.out / "text" / name, out)
+            for file in TEXT_FILES:
+                if (args.out / "text" / file).is_file():
+                    shutil.copy(args.out / "text" / file, out)
             shutil.copytree(args.tokenizer, out / FOLDER)
 
     hooks = []
     if args.held_out_every and dataset.select("validation"):
         held = batches("validation", HELD_OUT_BATCHES, 0)
-        run = held_out_loss(task.loss, list(held), lambda state: write(state, BEST))
+        # As generation hears itself, so without noise.
+        heard = TalkerTask(dataclasses.replace(task.config, heard_noise=0.0))
+        run = held_out_loss(heard.loss, list(held), lambda state: write(state, BEST))
         hooks.append(Hook(args.held_out_every, run))
     training = batches("train", None, args.threads)
     print(f"batches {training.shapes}")

@@ -40,6 +40,16 @@ _ASSISTANT_END = 5
 _REFERENCE_END = 2
 
 
+def byte_words(split: str = QWEN2_SPLIT) -> pre_tokenizers.PreTokenizer:
+    """Cuts text into words by a pattern, each as the byte alphabet of the vocabulary."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
 class TextTokenizer:
     """Byte-level BPE of a Qwen checkpoint, with the chat strings the talker was trained on."""
 
@@ -73,12 +83,7 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise TextError(f"merges.txt does not fit vocab.json: {error}.") from error
         self._normalizer = normalizers.NFC()
-        self._pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(split), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        self._pre_tokenizer = byte_words(split)
         self._tokenizer = Tokenizer(self._model)
         self._tokenizer.normalizer = self._normalizer
         self._tokenizer.pre_tokenizer = self._pre_tokenizer

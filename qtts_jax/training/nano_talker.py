@@ -105,9 +105,9 @@ def nano_talker(
 # Lengths of the batches, each of which is compiled, and the positions of one batch.
 NANO_POSITIONS, NANO_BATCH_POSITIONS = (256, 640), 16384
 # Merges of the text, and letters of the longest token.
-NANO_MERGES, NANO_TOKEN_LETTERS = 768, 4
-# Without noise in what it hears, the talker learned its 4.5 h by heart: codes in, codes out, the
-# text unread, and worse than chance on texts it did not know.
+NANO_MERGES, NANO_TOKEN_LETTERS = 768, 3
+# Without the noise and the reading loss the talker learned its sentences by heart, codes in, codes
+# out, and left the text unread; with the noise alone it did so later.
 NANO_HEARD_NOISE = 0.8
 NANO_READING_WEIGHT = 0.3
 # In-context cloning doubles the length of a row, and the voices are mostly clones or presets.

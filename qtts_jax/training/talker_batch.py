@@ -33,8 +33,8 @@ class Example:
         ends: the utterance ends with the last frame; False for a cut, which has no such target.
         mel: [M, mels] float32 log-mel of a recording of the voice, for training the speaker
             encoder jointly, or None; its x-vector takes the place of `rows.embedding`.
-        spoken: [F] int32, the text token that a reader at constant pace is at in each frame; -1
-            where none is known.
+        spoken: [F] int32, the text token that a reader at constant pace is at in each frame
+            (`even_pace`); None where the text is not known.
     """
 
     rows: Prompt
@@ -193,11 +193,11 @@ def draw_layout(
         stream_text=bool(stream),
     )
     example = layout_example(config, prompt, u.codes, mel=mel)
-    return replace(example, spoken=even_pace(u.text_ids, len(u.codes)))
+    return replace(example, spoken=even_pace(u.text_ids, len(u.codes)) if u.text_ids else None)
 
 
 def even_pace(text_ids: Sequence[int], frames: int) -> np.ndarray:
-    """The token of a text [L] that a reader at constant pace is at in each frame: [F] int32."""
+    """The token of a text that a reader at constant pace is at in each frame: [F] int32."""
     at = (np.arange(frames) + 0.5) * len(text_ids) / frames
     return np.asarray(text_ids, np.int32)[at.astype(int)]
 
@@ -215,10 +215,10 @@ def collate(config: TTSConfig, examples: Sequence[Example], bucket: Bucket) -> d
 
     Returns:
         The fields of `PromptBatch` for all inputs; `start`, `frames` [B] int32, `codes` [B, F, Q]
-        int32, `ends` [B] bool and `spoken` [B, F] int32 as in `Example`; `mean_frames` and
-        `mean_targets` [B] float32, the averages over the whole batch in every row, by which losses
-        are divided; with mels also `mel` [B, M, mels] float32, `mel_frames` [B] int32 and `has_mel`
-        [B] bool.
+        int32, `ends` [B] bool and `spoken` [B, F] int32 (-1 for none) as in `Example`;
+        `mean_frames` and `mean_targets` [B] float32, the averages over the whole batch in every
+        row, by which losses are divided; with mels also `mel` [B, M, mels] float32, `mel_frames`
+        [B] int32 and `has_mel` [B] bool.
 
     Raises:
         TrainingError: an example does not fit into the bucket.

@@ -50,7 +50,8 @@ class TalkerTaskConfig:
         reading_weight: of a loss that asks every frame which text token it is at, as if the reader
             had a constant pace. It is roughly true, and leads attention to the place in the text
             long before the codes alone would (guided attention, arXiv:1710.08969, is the same hint
-            given to the weights of attention). The rows of the text embedding are its classes.
+            given to the weights of attention). The rows of the text embedding are its classes, so
+            it is meant for small vocabularies.
         remat, attention: see `run_stack`.
         train: parts whose own parameters are trained; the others are frozen.
         lora: adapters on frozen parts, or None.
@@ -151,14 +152,14 @@ class TalkerTask:
                 first, right = _first_loss(model, hidden, batch)
             metrics = {"ce_first": first, "accuracy_first": right}
             loss = first
+            frames = forced_frames(hidden, batch)
             if c.reading_weight:
                 with jax.named_scope("reading"):
-                    reading, right = _reading_loss(model, forced_frames(hidden, batch), batch)
+                    reading, right = _reading_loss(model, frames, batch)
                 metrics |= {"reading": reading, "accuracy_reading": right}
                 loss = loss + c.reading_weight * reading
             if model.code_predictor is not None:
                 with jax.named_scope("code_predictor"):
-                    frames = forced_frames(hidden, batch)
                     codes = model.talker.embed_codec(batch["codes"][..., 0])
                     rest, right = self._rest_loss(
                         whole["code_predictor"], frames, codes, batch, key
@@ -314,7 +315,10 @@ def _first_loss(
 def _reading_loss(
     model: TTSModel, frames: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean cross entropy and accuracy of the text token that each frame [B, F, D] is at."""
+    """Cross entropy and accuracy of the text token that each frame [B, F, D] is at.
+
+    Sums over the frames whose text is known, divided by all frames.
+    """
     targets = batch["spoken"]
     classes = model.talker.embed_text(jnp.arange(model.config.talker.text_vocab_size))
     logits = jnp.einsum("bfd,vd->bfv", frames, classes, preferred_element_type=jnp.float32)

@@ -1,9 +1,9 @@
 """Text files of a small model: bytes, the words of the chat frame, merges, and special tokens.
 
 A model of a few million parameters cannot hold tables for a vocabulary of 150,000, and letters are
-what it learns pronunciation from. But English has 15 letters a second, more than a 12.5 Hz talker
-has frames: where the text comes one token beside each frame, bytes alone would be late. Merges of
-up to three letters halve their number.
+what it learns pronunciation from. But English is spoken at more letters a second than a 12.5 Hz
+talker has frames: where the text comes one token beside each frame, bytes alone would be late, and
+merges of a few letters each keep it ahead.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from qtts_jax.io.text import QWEN2_SPLIT
+from qtts_jax.io.text import byte_words
+
+Merge = tuple[str, str]
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>",
            "<tts_text_eod>")  # fmt: skip
@@ -37,26 +39,21 @@ class TextIds:
     tts_eos: int
 
 
-Merge = tuple[str, str]
-
-
-def learn_merges(texts: Iterable[str], count: int, letters: int = 3) -> list[Merge]:
+def learn_merges(texts: Iterable[str], count: int, letters: int) -> list[Merge]:
     """The merges that byte-pair encoding finds in texts, the most frequent first.
 
     Args:
         count: at most so many.
-        letters: of the longest token, a space before a word included.
+        letters: bytes of the longest token, a space before a word included.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    # As `TextTokenizer` reads them.
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), byte_words()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) + count,
         initial_alphabet=alphabet,
-        max_token_length=letters,
+        max_token_length=letters + 1,  # the library wants tokens to be shorter than this
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -69,11 +66,9 @@ def text_vocabulary(
 ) -> tuple[dict[str, int], list[str], dict[str, int]]:
     """Vocabulary, merges and special tokens: bytes, `FRAME_WORDS`, and what `merges` join."""
     vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    pairs: dict[Merge, None] = {}
-    for word in FRAME_WORDS:
-        pairs |= {(word[: i - 1], word[i - 1]): None for i in range(2, len(word) + 1)}
-    for pair in (*pairs, *merges):
-        pairs[pair] = None
+    frame = [(word[: i - 1], word[i - 1]) for word in FRAME_WORDS for i in range(2, len(word) + 1)]
+    pairs = list(dict.fromkeys([*frame, *merges]))
+    for pair in pairs:
         vocab.setdefault("".join(pair), len(vocab))
     special = {token: len(vocab) + i for i, token in enumerate(SPECIAL)}
     return vocab, [" ".join(pair) for pair in pairs], special

@@ -181,6 +181,14 @@ def test_reading_loss_asks_every_frame_for_the_token_of_an_even_pace(params, bat
     np.testing.assert_allclose(loss, reference[0]["loss"] + 0.5 * np.mean(wanted), rtol=1e-4)
 
 
+def test_an_utterance_without_text_has_nothing_to_read():
+    mute = dataclasses.replace(utterances(1)[0], text_ids=())
+    example = draw_layout(MODEL, ROLE, mute, LayoutMix(), np.random.default_rng(0))
+    assert example.spoken is None
+    bucket = Bucket(len(example.rows), len(example.codes), 0 if example.mel is None else 4096)
+    assert (collate(MODEL, [example], bucket)["spoken"] == -1).all()
+
+
 def test_noise_replaces_part_of_the_frames_that_are_heard_and_nothing_else(batch):
     batch = {name: np.repeat(x, 200, axis=0) for name, x in batch.items()}
     noisy = noisy_frames(MODEL, batch, jax.random.key(0), 0.6)
@@ -192,7 +200,7 @@ def test_noise_replaces_part_of_the_frames_that_are_heard_and_nothing_else(batch
     shares = (changed & heard).sum(1) / heard.sum(1)
     assert abs(shares.mean() - 0.3) < 0.03 and shares.min() == 0
     assert all(noisy[n] is x for n, x in batch.items() if n not in ("codec", "residual"))
-    assert noisy["codec"].max() < MODEL.talker.vocab_size
+    assert noisy["codec"][changed].max() < MODEL.talker.codebook_size
 
 
 def test_bfloat16_is_near_float32(params, batch, reference):

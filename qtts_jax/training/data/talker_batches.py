@@ -124,11 +124,7 @@ class TalkerBatches(Loader):
             self._text.append(tuple(ids))
             self._reference_text.append(tuple(text.reference_ids(record.text)))
         self._instructions = self._all_instructions(text, voices)
-        usable = self._usable(dataset.sample_rate, reference_seconds)
-        if waves is not None:
-            usable = [
-                u and r.index in waves.positions for u, r in zip(usable, self._records, strict=True)
-            ]
+        usable = self._usable(dataset.sample_rate, reference_seconds, waves)
         self._mels: dict[int, np.ndarray] = {}
         if waves is not None:
             self._mels = self._make_mels(waves, usable)
@@ -223,13 +219,18 @@ class TalkerBatches(Loader):
             out.append([known[sentence] for sentence in words])
         return out
 
-    def _usable(self, sample_rate: int, longest: float) -> list[bool]:
-        """Which clips can be the voice of another: none too long, nor too short for a mel."""
+    def _usable(self, sample_rate: int, longest: float, waves: Waves | None) -> list[bool]:
+        """Which clips can be the voice of another: in memory, not too long, nor too short."""
         encoder, least = self._config.speaker_encoder, 0
         if encoder is not None:
             mel = mel_config(encoder)
             least = max(mel.min_samples, mel.n_fft - 2 * mel.pad + min_frames(encoder) * mel.hop)
-        return [least <= r.samples <= longest * sample_rate for r in self._records]
+        fits = [least <= r.samples <= longest * sample_rate for r in self._records]
+        if waves is None:
+            return fits
+        return [
+            fit and r.index in waves.positions for fit, r in zip(fits, self._records, strict=True)
+        ]
 
     def _make_mels(self, waves: Waves, usable: Sequence[bool]) -> dict[int, np.ndarray]:
         """Log-mels of the usable clips, by their position in the selection."""
