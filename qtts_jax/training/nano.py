@@ -119,7 +119,7 @@ NANO_TOKENIZER_TRAINING = TokenizerTraining(
     # The norms of the discriminators' gradients grow a hundredfold while they learn, so the average
     # is a short one.
     balance=0.99,
-    weights=LossWeights(mel=4.0, feature=2.0, adversarial=1.0, commitment=1.0, teacher=1.0),
+    weights=LossWeights(mel=4.0, feature=2.0, adversarial=1.0, commitment=0.05, teacher=1.0),
     # The talker always gives all books, so fewer rows than DAC's half go without some.
     codebook=CodebookTraining(dropout=0.25),
     # Half of the published channels per spectrum and a fifth per period: the spectra are most of

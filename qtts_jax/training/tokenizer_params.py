@@ -25,6 +25,9 @@ UNREAD = {"encoder": "output_projection", "decoder": "input_projection"}
 
 Path = tuple[Any, ...]
 
+# Usual level of speech at full scale 1, as a root mean square.
+SPEECH_LEVEL = 0.06
+
 
 def check_trainable(config: Tokenizer12HzConfig) -> None:
     """Both halves must speak of the same codes.
@@ -58,10 +61,16 @@ def check_trainable(config: Tokenizer12HzConfig) -> None:
 
 
 def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[str, Codebooks]]:
-    """Random trained parameters, and books before their first vectors, both float32."""
+    """Random trained parameters, and books before their first vectors, both float32.
+
+    Speech, the vectors that are quantized and what lies between the layers all have about unit
+    variance, and the samples the level of speech. With the usual start of convolutions, a third of
+    the variance goes lost in each: speech would reach the books at 1e-6, where the activations are
+    straight lines.
+    """
     full = nnx.to_pure_dict(nnx.state(Tokenizer12Hz(config, rngs=nnx.Rngs(key))))
     flat = traverse_util.flatten_dict(full)
-    trained = {path: leaf for path, leaf in flat.items() if _is_trained(path)}
+    trained = {path: leaf * _gain(path) for path, leaf in flat.items() if _is_trained(path)}
     q = config.decoder.quantizer
     books = {"semantic": q.semantic, "acoustic": q.books - q.semantic}
     stats = {part: empty(n, q.entries, q.width) for part, n in books.items()}
@@ -85,6 +94,20 @@ def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Code
             for path, leaf in shapes.items()
         }
     )
+
+
+def _gain(path: Path) -> float:
+    """What brings a kernel from variance 1 / (3 fan) to 1 / fan on the way through the layers.
+
+    Transformers have norms of their own, and what is added to that way should be less than it.
+    """
+    if path[-1] != "kernel" or {"transformer", "residuals", "convnext"} & set(path):
+        return 1.0
+    if path[:3] == ("encoder", "seanet", "input_conv"):
+        return 3**0.5 / SPEECH_LEVEL
+    if path[:2] == ("decoder", "output_conv"):
+        return 3**0.5 * SPEECH_LEVEL
+    return 3**0.5
 
 
 def _is_trained(path: Path) -> bool:
