@@ -19,8 +19,10 @@ from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training import losses
 from qtts_jax.training.balance import first_norms
 from qtts_jax.training.discriminators import Discriminators
+from qtts_jax.training.nano import nano_tokenizer
 from qtts_jax.training.task import Task
 from qtts_jax.training.tokenizer_config import CodebookTraining, LossWeights
+from qtts_jax.training.tokenizer_params import SPEECH_LEVEL, assemble
 from qtts_jax.training.tokenizer_task import TokenizerTask, resample_frames
 from training.tokenizer_toy import FRAME, FULL, PLAIN, TEACHER, toy_audio, toy_batch, toy_config
 
@@ -101,6 +103,29 @@ def delayed(begun):
         out.append(gradients(params, extras, batch, jax.random.key(i)))
         extras = out[-1][1]
     return jax.device_get(out)
+
+
+def test_training_starts_with_speech_at_unit_scale_in_the_books_and_at_its_level_behind():
+    config = nano_tokenizer()
+    task = make(replace(PLAIN, mel_scales=((512, 80),)), config)
+    params, extras = jax.jit(task.init)(jax.random.key(0))
+    audio = SPEECH_LEVEL * jax.random.normal(jax.random.key(1), (4, 6 * config.samples_per_frame))
+
+    @jax.jit
+    def levels(params, extras, audio):
+        tree = assemble(config, params["generator"]["tokenizer"], extras["books"])
+        model = bind(abstract(Tokenizer12Hz, config)[0], tree)
+        state = model.encoder.init_state(4, audio.dtype)
+        x = model.encoder.embed(audio, state)[0]
+        x = model.encoder.quantizer.acoustic.input_projection(x)
+        vectors = jax.random.normal(jax.random.key(2), x.shape)
+        y = model.decoder.quantizer.acoustic.output_projection(vectors)
+        y = model.decoder.synthesize(y, model.decoder.init_state(4, y.dtype))[0]
+        return jnp.std(x), jnp.std(y)
+
+    inner, samples = levels(params, extras, audio)
+    assert 0.1 < inner < 3
+    assert 0.3 * SPEECH_LEVEL < samples < 10 * SPEECH_LEVEL
 
 
 def test_task_has_the_groups_and_metrics_that_the_trainer_wants(task, begun, first):
