@@ -64,9 +64,9 @@ def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[s
     """Random trained parameters, and books before their first vectors, both float32.
 
     Speech, the vectors that are quantized and what lies between the layers all have about unit
-    variance, and the samples the level of speech. With the usual start of convolutions, a third of
-    the variance goes lost in each: speech would reach the books at 1e-6, where the activations are
-    straight lines.
+    variance, and the samples the level of speech. The usual start of a convolution keeps only a
+    third of the variance: speech would reach the books at 1e-6, where activations are straight
+    lines.
     """
     full = nnx.to_pure_dict(nnx.state(Tokenizer12Hz(config, rngs=nnx.Rngs(key))))
     flat = traverse_util.flatten_dict(full)
