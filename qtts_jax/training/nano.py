@@ -118,7 +118,8 @@ NANO_TOKENIZER_TRAINING = TokenizerTraining(
     # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
     # The norms of the discriminators' gradients grow a hundredfold while they learn, so the average
     # is a short one.
-    # Commitment is far below EnCodec's 1: the gradient of the samples is a mean over rows.
+    # Commitment is far below EnCodec's 1, since the gradient of the samples is a mean over rows
+    # here. It was lowered together with another start of the parameters, not compared by itself.
     balance=0.99,
     weights=LossWeights(mel=4.0, feature=2.0, adversarial=1.0, commitment=0.05, teacher=1.0),
     # The talker always gives all books, so fewer rows than DAC's half go without some.

@@ -63,10 +63,10 @@ def check_trainable(config: Tokenizer12HzConfig) -> None:
 def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[str, Codebooks]]:
     """Random trained parameters, and books before their first vectors, both float32.
 
-    Speech, the vectors that are quantized and what lies between the layers all have about unit
-    variance, and the samples the level of speech. The usual start of a convolution keeps only a
-    third of the variance: speech would reach the books at 1e-6, where activations are straight
-    lines.
+    Kernels start larger than usual, so that speech reaches the books at about a third of unit
+    level and samples come out at about three times `SPEECH_LEVEL`. The usual start of a convolution
+    keeps a third of the variance, less than a millionth after the whole encoder of the nano
+    tokenizer; so far down activations are straight lines.
     """
     full = nnx.to_pure_dict(nnx.state(Tokenizer12Hz(config, rngs=nnx.Rngs(key))))
     flat = traverse_util.flatten_dict(full)
