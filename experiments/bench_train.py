@@ -1,12 +1,27 @@
 """Training speed of the talker at released sizes: random weights, random codes, bfloat16.
 
-    python experiments/bench_train.py --out experiments/results/bench_train.NAME.json
+    python experiments/bench_train.py --rows 2 --out experiments/results/bench_train.NAME.json
 
 One row of a batch is a prompt and its frames, 8,192 positions in all by default; every frame
 trains the code predictor unless `--predictor-frames` says fewer. Reported: seconds a step, tokens
 (positions of the talker) and seconds of speech a second, and the share of the device's peak bf16
-FLOP/s by the FLOPs the model needs (`qtts_jax/training/flops.py`; what rematerialisation computes
-again does not count). `--size tiny --positions 256 --steps 3` runs on a CPU in a minute.
+FLOP/s. `--size tiny --positions 256 --steps 3` runs on a CPU in a minute.
+
+What counts as FLOPs (`qtts_jax/training/flops.py`) is what the model needs: two for each weight of
+a matrix and position, four for each query, key it may see and channel of a head, in all layers of
+talker and code predictor, text projection and heads; the backward pass as twice the forward pass.
+Norms, rotations, softmax, embeddings, the optimizer and whatever rematerialisation or fused
+attention compute again count as nothing, but their time counts. Padding positions count; the
+benchmark has none.
+
+Several settings, each in a process of its own, as far as they fit into a time limit:
+
+    python experiments/bench_train.py --limit 240 --out FILE \
+        --variants "rows=2" "rows=4" "rows=2 predictor-attention=plain"
+
+FILE then holds a list of results under "runs", and is written anew after each. A variant that
+fails, such as one that needs more memory than there is, leaves the reason and does not stop the
+others. About a minute of each is compilation.
 """
 
 from __future__ import annotations
@@ -14,8 +29,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -70,6 +89,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             predictor_chunk=args.predictor_chunk,
             remat=args.remat,
             attention=args.attention,
+            predictor_attention=args.predictor_attention,
         )
     )
     rules = {name: OptimizerConfig(1e-4) for name in ("talker", "code_predictor")}
@@ -123,6 +143,43 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_variants(variants: list[str], limit: float, given: list[str], out: Path | None) -> None:
+    """Measure each variant in a process of its own, and write all results after each."""
+    end, runs = time.monotonic() + limit, []
+    for variant in variants:
+        left = end - time.monotonic()
+        if left <= 0:
+            runs.append({"variant": variant, "error": f"not run: the limit of {limit:g} s is over"})
+        else:
+            print(f"{variant}: {left:.0f} s left", flush=True)
+            runs.append({"variant": variant, **_run_variant(variant, left, given)})
+        print(json.dumps(runs[-1]), flush=True)
+        if out:
+            _write(out, {"runs": runs})
+
+
+def _run_variant(variant: str, seconds: float, given: list[str]) -> dict[str, Any]:
+    pairs = [pair.split("=", 1) for pair in variant.split()]
+    options = [word for name, *value in pairs for word in (f"--{name}", *value)]
+    with tempfile.TemporaryDirectory() as directory:
+        found = Path(directory) / "result.json"
+        command = [sys.executable, __file__, *given, *options, "--out", str(found)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return {"error": f"stopped after {seconds:.0f} s"}
+        if done.returncode == 0:
+            return json.loads(found.read_text())
+    # The reason stands in the last line that names an error; JAX adds advice below it.
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+    return {"error": next((x for x in reversed(lines) if "rror" in x), lines[-1])[:500]}
+
+
+def _write(out: Path, result: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -131,25 +188,42 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1, help="of a microbatch and device")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--predictor-frames", type=int)
-    parser.add_argument("--predictor-chunk", type=int, default=1024)
-    parser.add_argument("--remat", default="blocks", choices=("none", "blocks", "products"))
+    parser.add_argument("--predictor-chunk", type=int, default=4096)
+    parser.add_argument("--remat", default="none", choices=("none", "blocks", "products"))
     parser.add_argument("--attention", default="auto", choices=("auto", "plain", "cudnn"))
+    parser.add_argument(
+        "--predictor-attention", default="auto", choices=("auto", "plain", "frames")
+    )
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--data", type=int, default=1, help="devices")
     parser.add_argument("--fsdp", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument(
+        "--variants", nargs="+", metavar="OPTIONS", help='such as "rows=2 remat=blocks"'
+    )
+    parser.add_argument("--limit", type=float, default=540, help="seconds for all variants")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    # JAX keeps a quarter of the memory free by default; a large batch needs that too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.93")
+    own = ("variants", "limit", "out")
+    settings = {name: value for name, value in vars(args).items() if name not in own}
+    if args.variants:
+        given = []
+        for name, value in settings.items():
+            if value != parser.get_default(name):
+                option = f"--{name.replace('_', '-')}"
+                given += [option] if value is True else [option, str(value)]
+        run_variants(args.variants, args.limit, given, args.out)
+        return
     result = {
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "settings": {k: v for k, v in vars(args).items() if k != "out"},
+        "settings": settings,
         **measure(args),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(json.dumps(result, indent=1))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+        _write(args.out, result)
 
 
 if __name__ == "__main__":

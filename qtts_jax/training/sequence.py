@@ -2,26 +2,29 @@
 
 Inference runs blocks with explicit caches (`modules/transformer.py`). A training sequence needs
 none of them, and neither the [T, T] scores of every head: attention over the sequence itself is
-one fused call where the device has one. `Transformer.__call__` defines the values.
+one fused call where the device has one, for long sequences as for the few positions of a frame.
+`Transformer.__call__` defines the values.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from qtts_jax.errors import ConfigError
 from qtts_jax.layers import kernels
-from qtts_jax.layers.attention import Attention, attend
+from qtts_jax.layers.attention import Attention
+from qtts_jax.layers.norm import rms_norm
 from qtts_jax.layers.rope import Rotation, rotate, rotation
 from qtts_jax.modules.transformer import Block, Transformer
+from qtts_jax.training import frame_attention as frames
 
 Remat = Literal["none", "blocks", "products"]
-AttentionKernel = Literal["auto", "plain", "cudnn"]
+AttentionKernel = Literal["auto", "plain", "cudnn", "frames"]
 Function = Callable[[jax.Array], jax.Array]
 
 
@@ -43,17 +46,24 @@ def run_stack(
         remat: what the backward pass computes again: "none"; whole "blocks" from their inputs,
             which keeps [B, T, D] a block; or everything but the results of matrix "products",
             which keeps about ten times that and saves most of the second forward pass.
-        attention: "cudnn" needs an NVIDIA GPU and a 16-bit type; "plain" keeps scores of
-            [B, H, T, T]; "auto" takes the first that can run.
+        attention: "cudnn" needs an NVIDIA GPU and a 16-bit type; "frames" is for many sequences
+            of 16 or 32 positions (`frame_attention.py`; interpreted without a GPU); "plain" keeps
+            scores of [B, H, T, T]; "auto" takes what is best here.
 
     Raises:
-        ConfigError: the stack has a window.
+        ConfigError: the stack has a window, or "frames" does not take its shapes.
     """
     c = stack.config
     if c.window is not None:
         raise ConfigError("run_stack is for attention without a window; set window to None.")
+    fits = c.qk_norm and frames.fits(x.shape[1], c.heads // c.kv_heads, c.head_dim)
     if attention == "auto":
-        attention = kernels.sequence_backend(x.shape[1], x.dtype)
+        attention = _best_kernel(x.shape[1], x.dtype, fits)
+    elif attention == "frames" and not fits:
+        raise ConfigError(
+            f"attention 'frames' takes normalized heads over 16 or 32 positions, not {x.shape[1]} "
+            f"positions, {c.heads // c.kv_heads} queries a key, width {c.head_dim}; use 'auto'."
+        )
     turns = rotation(jnp.arange(x.shape[1])[None], c.head_dim, c.rope_theta)
 
     def run(block: Block, x: jax.Array) -> jax.Array:
@@ -70,6 +80,14 @@ def run_stack(
     return x if stack.norm is None else stack.norm(x)
 
 
+def _best_kernel(steps: int, dtype: Any, fits: bool) -> AttentionKernel:
+    long = kernels.sequence_backend(steps, dtype)
+    if long != "plain" or not fits or jax.device_count() > 1:
+        return long  # XLA cannot split a kernel of ours over devices
+    # Where cuDNN would take a long sequence of this type, our kernels take a short one.
+    return "frames" if kernels.sequence_backend(8192, dtype) == "cudnn" else "plain"
+
+
 def _rematerialised(function: Function, remat: Remat) -> Function:
     if remat == "none":
         return function
@@ -82,16 +100,20 @@ def _attention(
     layer: Attention, x: jax.Array, turns: Rotation, kernel: AttentionKernel
 ) -> jax.Array:
     """`Attention.step` from an empty cache: [B, T, D] -> [B, T, D]."""
-    qkv = layer.qkv(x)
-    q, k, v = qkv[..., :-2, :], qkv[..., -2, :], qkv[..., -1, :]
-    if layer.q_norm is not None and layer.k_norm is not None:
-        q, k = layer.q_norm(q), layer.k_norm(k)
-    q, k = rotate(q, turns), rotate(k, turns)
+    qkv, eps = layer.qkv(x), layer.config.norm_eps
+    q_scale, k_scale = (
+        None if norm is None else norm.scale[...] for norm in (layer.q_norm, layer.k_norm)
+    )
     if kernel == "plain":
-        steps = jnp.arange(x.shape[1])
-        mask = jnp.broadcast_to(steps[:, None] >= steps, (x.shape[0], x.shape[1], x.shape[1]))
-        return layer.out(attend(q, k, v, mask))
+        return layer.out(frames.plain_attention(qkv, q_scale, k_scale, turns, eps))
+    if kernel == "frames":
+        interpret = jax.default_backend() != "gpu"
+        return layer.out(frames.frame_attention(qkv, q_scale, k_scale, turns, eps, interpret))
+    q = rotate(rms_norm(qkv[..., :-2, :], q_scale, eps), turns)
+    k = rotate(rms_norm(qkv[..., -2, :], k_scale, eps), turns)
     # Query heads of one key/value head are neighbours here, as the fused call expects.
     heads = q.reshape(*q.shape[:2], -1, q.shape[-1])
-    y = jax.nn.dot_product_attention(heads, k, v, is_causal=True, implementation="cudnn")
+    y = jax.nn.dot_product_attention(
+        heads, k, qkv[..., -1, :], is_causal=True, implementation="cudnn"
+    )
     return layer.out(y.reshape(q.shape))

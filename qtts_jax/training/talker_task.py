@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from qtts_jax.generation.frame_step import embed_prompt
 from qtts_jax.generation.state import PromptBatch
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.training.chunks import sum_of_chunks, wide_product
 from qtts_jax.training.lora import LoraConfig, adapter_axes, init_adapters, merge
 from qtts_jax.training.sequence import AttentionKernel, Remat, run_stack
 from qtts_jax.training.task import Extras, Groups, Metrics
@@ -41,9 +41,11 @@ class TalkerTaskConfig:
         predictor_frames: frames of each row that train the code predictor, drawn at random with
             replacement; None for all. Its Q positions a frame are most of the cost and memory of
             a step, and the frames of a row are much alike.
-        predictor_chunk: frames of the code predictor in memory at once, with the results of all
-            its layers. More frames run one chunk after the other, each computed again in the
-            backward pass, instead of `remat`.
+        predictor_chunk: most frames of the code predictor in memory at once, with the results of
+            all its layers. More frames run one chunk after the other, each with its gradients, so
+            nothing is computed twice, and `remat` is for a single chunk only. A chunk adds its
+            gradients to those of the others, which small chunks do too often: 4,096 frames of the
+            released sizes take about 15 GB.
         heard_noise: of the frames that the talker hears of its own speech, the largest part that
             is random codes; the part is drawn anew for every row. What is left to predict the next
             frame from is the text.
@@ -52,7 +54,8 @@ class TalkerTaskConfig:
             long before the codes alone would (guided attention, arXiv:1710.08969, is the same hint
             given to the weights of attention). The rows of the text embedding are its classes, so
             it is meant for small vocabularies.
-        remat, attention: see `run_stack`.
+        remat, attention: of the talker, see `run_stack`.
+        predictor_attention: the same for the code predictor.
         train: parts whose own parameters are trained; the others are frozen.
         lora: adapters on frozen parts, or None.
     """
@@ -66,6 +69,7 @@ class TalkerTaskConfig:
     reading_weight: float = 0.0
     remat: Remat = "none"
     attention: AttentionKernel = "auto"
+    predictor_attention: AttentionKernel = "auto"
     train: tuple[str, ...] = PARTS
     lora: LoraConfig | None = None
 
@@ -195,19 +199,26 @@ class TalkerTask:
             weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
         weight = weight / (jnp.sum(batch["mean_frames"]) * (books - 1))
 
-        # A chunk that is computed again as a whole need not do so block by block as well.
+        # Chunks have their gradients before the next one begins: nothing of them is kept.
         remat: Remat = c.remat if weight.size <= c.predictor_chunk else "none"
 
-        def chunk(item: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-            hidden, first, codes, weight = item
+        def chunk(
+            params: Params, given: tuple[jax.Array, ...], targets: tuple[jax.Array, ...]
+        ) -> tuple[jax.Array, jax.Array]:
+            (hidden, first), (codes, weight) = given, targets
             # Cast here, so that the gradients of the chunks add up in float32.
             predictor = bind(self._predictor, cast(params, jnp.dtype(c.dtype)))
-            logits = predictor_logits(predictor, hidden, first, codes[:, 1:], remat)
+            logits = predictor_logits(
+                predictor, hidden, first, codes[:, 1:], remat, c.predictor_attention
+            )
             losses, right = _cross_entropy(logits, codes[:, 1:])
             return jnp.sum(losses * weight[:, None]), jnp.sum(right * weight[:, None])
 
-        flat = [x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes)]
-        return _in_chunks(chunk, (*flat, weight.reshape(-1)), c.predictor_chunk)
+        hidden, first, codes = (x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes))
+        targets = (codes, weight.reshape(-1))
+        if weight.size <= c.predictor_chunk:
+            return chunk(params, (hidden, first), targets)
+        return sum_of_chunks(chunk, c.predictor_chunk, params, (hidden, first), targets)
 
 
 def _build(config: TTSConfig, key: jax.Array) -> TTSModel:
@@ -282,12 +293,14 @@ def predictor_logits(
     first: jax.Array,
     codes: jax.Array,
     remat: Remat = "none",
+    attention: AttentionKernel = "auto",
 ) -> jax.Array:
     """`CodePredictor.teacher_forced` for many frames and gradients.
 
     Args:
         hidden, first: [B, D talker], outputs that predict the frames, and their embedded code 0.
         codes: [B, Q-1] int.
+        remat, attention: see `run_stack`.
 
     Returns:
         [B, Q-1, V] float32.
@@ -297,8 +310,8 @@ def predictor_logits(
     x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
     if predictor.input_projection is not None:
         x = predictor.input_projection(x)
-    y = run_stack(predictor.transformer, x, remat=remat)[:, 1:]
-    return jnp.einsum("bqd,qvd->bqv", y, predictor.heads[...], preferred_element_type=jnp.float32)
+    y = run_stack(predictor.transformer, x, remat=remat, attention=attention)[:, 1:]
+    return wide_product("bqd,qvd->bqv", y, predictor.heads[...])
 
 
 def _first_loss(
@@ -321,7 +334,7 @@ def _reading_loss(
     """
     targets = batch["spoken"]
     classes = model.talker.embed_text(jnp.arange(model.config.talker.text_vocab_size))
-    logits = jnp.einsum("bfd,vd->bfv", frames, classes, preferred_element_type=jnp.float32)
+    logits = wide_product("bfd,vd->bfv", frames, classes)
     losses, right = _cross_entropy(logits, jnp.maximum(targets, 0))
     weight = (targets >= 0) / jnp.sum(batch["mean_frames"])
     return jnp.sum(losses * weight), jnp.sum(right * weight)
@@ -329,27 +342,9 @@ def _reading_loss(
 
 def _cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Negative log-probability of the targets, and where they are most probable (float32)."""
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # A comparison and a sum, both ways part of the passes over the logits; the gradient of picking
+    # one of them would be a pass of its own.
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    chosen = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
     right = jax.lax.stop_gradient(chosen >= jnp.max(logits, axis=-1))
     return jax.nn.logsumexp(logits, axis=-1) - chosen, right.astype(jnp.float32)
-
-
-def _in_chunks(function: Any, items: Any, size: int) -> Any:
-    """Sum of `function` over chunks of `size` rows; what is missing in the last one is zeros."""
-    rows = jax.tree.leaves(items)[0].shape[0]
-    count = -(-rows // size)
-    if count == 1:
-        return function(items)
-
-    def pad(x: jax.Array) -> jax.Array:
-        filled = jnp.pad(x, ((0, count * size - rows),) + ((0, 0),) * (x.ndim - 1))
-        return filled.reshape(count, size, *x.shape[1:])
-
-    def one(total: Any, item: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.checkpoint(function)(item)), None
-
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(function, jax.tree.map(lambda x: x[:size], items)),
-    )
-    return jax.lax.scan(one, zeros, jax.tree.map(pad, items))[0]
