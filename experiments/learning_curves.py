@@ -1,0 +1,90 @@
+"""Draw the scalars that runs recorded: one panel a scalar, one colour a run.
+
+    python experiments/learning_curves.py runs/tokenizer runs/talker --out curves.png
+
+Expected: a PNG with losses, held-out values, perplexities and so on, each value faint behind a
+running mean over a fiftieth of the run, and one line that says how many panels and runs there are.
+A RUN is a directory with metrics.jsonl (`qtts_jax/training/log.py`); `--only WORD ...` keeps the
+scalars whose names have one of the words. matplotlib is in the extra `train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from qtts_jax.errors import TrainingError
+from qtts_jax.training.log import METRICS, read_metrics
+
+COLUMNS, PANEL = 4, (3.6, 2.4)
+NO_SCALARS = ("step", "time")
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def read_curves(run: Path, only: list[str] | None = None) -> Curves:
+    """Steps and values of every scalar of a run; a `TrainingError` if there is none."""
+    try:
+        rows = read_metrics(run)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{run} has no readable {METRICS}; give the folder of a run."
+        ) from error
+    names = dict.fromkeys(name for row in rows for name in row if name not in NO_SCALARS)
+    names = [name for name in names if only is None or any(word in name for word in only)]
+    if not names:
+        chosen = f" whose name has one of {only}" if only else ""
+        raise TrainingError(f"{run / METRICS} has no scalar{chosen}; draw a run that has some.")
+    return {
+        name: tuple(np.array([(row["step"], row[name]) for row in rows if name in row], float).T)
+        for name in names
+    }
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over the last fiftieth of all values: [N] -> [N]."""
+    width = max(len(values) // 50, 1)
+    return np.convolve(np.pad(values, (width - 1, 0), "edge"), np.full(width, 1 / width), "valid")
+
+
+def draw(runs: dict[str, Curves], out: Path) -> int:
+    """Draw all runs and return the number of panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
+    columns = min(COLUMNS, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(columns * PANEL[0], lines * PANEL[1] + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, i + 1, title=name)
+        for colour, (run, curves) in enumerate(runs.items()):
+            if name in curves:
+                steps, values = curves[name]
+                axes.plot(steps, values, color=f"C{colour}", alpha=0.25, linewidth=0.8)
+                axes.plot(steps, smoothed(values), color=f"C{colour}", label=run)
+    handles = {h.get_label(): h for axes in figure.axes for h in axes.get_lines()}
+    figure.legend([handles[run] for run in runs], list(runs), loc="outside upper center")
+    figure.savefig(out, dpi=110)
+    return len(names)
+
+
+def main() -> None:
+    """Read, draw and say what was drawn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="parts of names")
+    parser.add_argument("--out", type=Path, default=Path("curves.png"))
+    args = parser.parse_args()
+    try:
+        runs = {str(run): read_curves(run, args.only) for run in args.runs}
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.out}: {draw(runs, args.out)} panels, {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    main()
