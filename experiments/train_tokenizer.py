@@ -1,15 +1,20 @@
-"""Train a 12 Hz tokenizer from recordings, in pieces that go on where the last one ended.
+"""Train a 12 Hz tokenizer from recordings, in two stages and in pieces of minutes.
 
-    python experiments/train_tokenizer.py --data DATASET --teacher WHISPER --out runs/tokenizer \
-        --minutes 9 --decay-minutes 1.5
+    python experiments/train_tokenizer.py --data DATASET --teacher WHISPER --out runs/codes \
+        --stage codes --minutes 5 --decay-minutes 1
+    python experiments/train_tokenizer.py --data DATASET --model runs/codes/model \
+        --out runs/decoder --stage decoder --minutes 9 --decay-minutes 1.5
 
-Run it again for the next piece. RUN/model is the tokenizer so far (averaged weights, bfloat16, for
-`SpeechTokenizer.from_pretrained`), RUN/weights what `--start` of another run begins with, in files
-of at most 16 MiB, metrics.jsonl the curves. Whole checkpoints, for `Trainer`, stay in
-RUN/checkpoints.
+First encoder and books learn, by a linear head that reads spectra from the codes and by a semantic
+teacher; then the decoder learns from these codes against discriminators. `--stage joint` trains all
+at once. The same command again is the next piece: it goes on where the last one ended. RUN/model is
+the tokenizer so far (averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and what
+`--model` of the next stage begins with; RUN/weights, in files of at most 16 MiB, has discriminators
+and heads too, for `--start` of another run of the same stage. metrics.jsonl has the curves, whole
+checkpoints stay in RUN/checkpoints.
 
-DATASET is made by `qtts_jax.training.data.prepare`, WHISPER by `convert_whisper`. The default is
-the nano tokenizer; `--config` takes any `config.json` of a 12 Hz tokenizer.
+DATASET is made by `qtts_jax.training.data.prepare`, WHISPER by `convert_whisper`. Without `--model`
+the sizes are those of the nano tokenizer; `--config` takes any `config.json` of a 12 Hz tokenizer.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ import numpy as np
 from training_piece import Clock, add_arguments, train
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.functional import abstract
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training import data
 from qtts_jax.training.export import save_tokenizer
 from qtts_jax.training.hooks import averaged, reconstruction_samples
@@ -42,16 +50,16 @@ SAMPLE_SECONDS = 6.4
 
 
 def training_settings(args: argparse.Namespace) -> TokenizerTraining:
-    """The nano recipe with what the command line changes."""
-    settings = NANO_TOKENIZER_TRAINING
+    """The nano recipe of the stage with what the command line changes."""
+    settings = NANO_TOKENIZER_TRAINING[args.stage]
     if args.teacher is None:
         settings = dataclasses.replace(settings, teacher_width=None)
     if args.discriminator_start is not None:
         settings = dataclasses.replace(settings, discriminator_start=args.discriminator_start)
     if args.generator_start is not None:
         settings = dataclasses.replace(settings, generator_start=args.generator_start)
-    if args.judged_frames is not None:
-        settings = dataclasses.replace(settings, discriminator_frames=args.judged_frames)
+    if args.decoded_frames is not None:
+        settings = dataclasses.replace(settings, decoded_frames=args.decoded_frames)
     if args.no_discriminator:
         settings = dataclasses.replace(settings, discriminator=None)
     return settings
@@ -74,32 +82,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
+    parser.add_argument("--stage", choices=sorted(NANO_TOKENIZER_TRAINING), default="joint")
+    parser.add_argument("--model", type=Path, help="tokenizer checkpoint to begin with")
     parser.add_argument("--config", type=Path, help="config.json of a 12 Hz tokenizer")
-    parser.add_argument("--rows", type=int, default=NANO_TOKENIZER_ROWS)
+    parser.add_argument("--rows", type=int, help="of a step")
     parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES)
     parser.add_argument("--discriminator-start", type=int)
     parser.add_argument("--generator-start", type=int)
-    parser.add_argument("--judged-frames", type=int)
+    parser.add_argument("--decoded-frames", type=int)
     parser.add_argument("--no-discriminator", action="store_true")
     parser.add_argument("--samples", type=int, default=4, help="held-out clips to listen to")
     parser.add_argument("--sample-every", type=int, default=5000, help="steps")
-    add_arguments(parser, NANO_TOKENIZER_TRAINER)
+    add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
     args = parser.parse_args()
 
-    config = nano_tokenizer()
-    if args.config is not None:
+    config, start = nano_tokenizer(), None
+    if args.model is not None:
+        config = Tokenizer12HzConfig.from_hf(read_config(args.model))
+        start = load_params(args.model, abstract(Tokenizer12Hz, config)[1])
+    elif args.config is not None:
         config = Tokenizer12HzConfig.from_hf(json.loads(args.config.read_text()))
-    task = TokenizerTask(config, training_settings(args), dtype=args.dtype)
+    task = TokenizerTask(config, training_settings(args), dtype=args.dtype, start=start)
     dataset = data.Dataset(args.data)
     waves = data.load_waves(dataset, dataset.select("train"))
     clock.say(f"{len(waves)} clips, {waves.seconds / 3600:.2f} h, loaded")
     features = None
-    if args.teacher is not None:
+    if task.training.learns_codes and args.teacher is not None:
         features = data.teacher_features(waves, args.teacher)
         clock.say("teacher done")
     batches = data.TokenizerBatches(
         waves,
-        rows=args.rows,
+        rows=args.rows or NANO_TOKENIZER_ROWS[args.stage],
         frames=args.frames,
         samples_per_frame=config.samples_per_frame,
         seed=args.seed,
@@ -117,7 +130,7 @@ def main() -> None:
         save_tokenizer(args.out / "model", config, params)
 
     try:
-        train(args, NANO_TOKENIZER_TRAINER, task, batches, hooks, clock, write)
+        train(args, NANO_TOKENIZER_TRAINER[args.stage], task, batches, hooks, clock, write)
     finally:
         batches.close()
 

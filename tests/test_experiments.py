@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from qtts_jax import QwenTTS, embedded
+from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.training.data import prepare
+from qtts_jax.training.log import RunLog
 from training.speech_files import corpus
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
 
 
-def run(script, *arguments):
+def run(script, *arguments, fails=False):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(EXPERIMENTS / script), *map(str, arguments)],
@@ -25,7 +27,7 @@ def run(script, *arguments):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
     return done
 
 
@@ -104,6 +106,43 @@ def test_a_second_process_compiles_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_benchmark_of_several_variants(tmp_path):
+    out = tmp_path / "train.json"
+    options = ["--size", "tiny", "--positions", 64, "--steps", 1, "--dtype", "float32"]
+    variants = ["predictor-chunk=8", "remat=nothing"]
+    run("bench_train.py", *options, "--variants", *variants, "--limit", 500, "--out", out)
+    first, second = json.loads(out.read_text())["runs"]
+    assert first["settings"]["predictor_chunk"] == 8 and first["settings"]["dtype"] == "float32"
+    assert first["step_s"] > 0 and first["share_of_peak"] is None
+    assert "invalid choice: 'nothing'" in second["error"]
+    run("bench_train.py", *options, "--variants", "rows=2", "--limit", 0, "--out", out)
+    assert "not run" in json.loads(out.read_text())["runs"][0]["error"]
+
+
+def test_learning_curves_of_two_runs(tmp_path):
+    runs = [tmp_path / name for name in ("a", "b")]
+    for start, directory in enumerate(runs):
+        with RunLog(directory, tensorboard=False) as log:
+            for step in range(120):
+                held_out = {"held_out/loss": 0.1 * step} if step % 50 == 0 else {}
+                log.scalars(step, {"loss": start + 1 / (step + 1)} | held_out)
+    picture = tmp_path / "curves.png"
+    done = run("learning_curves.py", *runs, "--out", picture)
+    assert done.stdout.strip() == f"{picture}: 2 panels, 2 runs"
+    done = run("learning_curves.py", runs[0], "--only", "held_out", "--out", picture)
+    assert "1 panels, 1 runs" in done.stdout
+    pixels = imread(picture)
+    assert pixels.min() < 0.5 and pixels.ndim == 3
+
+
+def test_learning_curves_say_in_a_sentence_what_is_missing(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 2.0}\n')
+    for directory, message in ((tmp_path / "none", "no readable"), (tmp_path, "no scalar")):
+        done = run("learning_curves.py", directory, fails=True)
+        assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     (tmp_path / "clips").mkdir()
     manifest = corpus(tmp_path / "clips", rate=24000, split="train")
@@ -111,14 +150,22 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     config = embedded.DIRECTORY / "speech_tokenizer" / "config.json"
     common = ["--data", tmp_path / "speech", "--no-tensorboard"]
     common += ["--log-every", 1, "--save-every", 2]
-    tokenizer = ["train_tokenizer.py", *common, "--out", tmp_path / "codec", "--config", config]
-    tokenizer += ["--no-discriminator", "--rows", 2, "--frames", 2, "--samples", 0]
-    run(*tokenizer, "--steps", 2)
-    run(*tokenizer, "--steps", 3)  # goes on where the first piece ended
-    lines = (tmp_path / "codec" / "metrics.jsonl").read_text().splitlines()
+    tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2, "--samples", 0]
+    codes = [*tokenizer, "--stage", "codes", "--config", config, "--out", tmp_path / "codes"]
+    run(*codes, "--steps", 2)
+    run(*codes, "--steps", 3)  # goes on where the first piece ended
+    lines = (tmp_path / "codes" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    decoder = [*tokenizer, "--stage", "decoder", "--model", tmp_path / "codes" / "model"]
+    run(*decoder, "--no-discriminator", "--steps", 1, "--out", tmp_path / "codec")
 
     model = tmp_path / "codec" / "model"
+    clip = (np.sin(np.arange(24000) / 20).astype(np.float32), 24000)
+    before, after = (
+        SpeechTokenizer.from_pretrained(each).encode(clip)[0]
+        for each in (tmp_path / "codes" / "model", model)
+    )
+    np.testing.assert_array_equal(before, after)
     talker = ["train_talker.py", *common, "--out", tmp_path / "talker", "--tokenizer", model]
     talker += ["--positions", 128, "--batch-positions", 256, "--held-out-every", 0]
     run(*talker, "--steps", 1, "--speaker-clips", 1)
@@ -126,8 +173,6 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     run(*talker, "--steps", 1, "--speaker-clips", 1, "--start", tmp_path / "talker" / "weights")
     tts = QwenTTS.from_pretrained(tmp_path / "again" / "model")
     assert tts.supported_languages == ["auto", "english"]
-    voice = tts.create_voice_clone_prompt(
-        (np.sin(np.arange(24000) / 20).astype(np.float32), 24000), x_vector_only_mode=True
-    )
+    voice = tts.create_voice_clone_prompt(clip, x_vector_only_mode=True)
     (wave,), rate = tts.generate_voice_clone("one", voice_clone_prompt=voice, max_new_tokens=3)
     assert rate == 24000 and np.isfinite(wave).all()

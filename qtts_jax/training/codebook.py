@@ -104,35 +104,50 @@ def learn(
         the quantization, the books, and how many entries were revived (int32).
     """
 
-    def one(
-        residual: jax.Array, inputs: tuple[Codebooks, jax.Array]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Codebooks, jax.Array]]:
-        book, key = inputs
-        first, second = jax.random.split(key)
-        vectors = residual.reshape(-1, residual.shape[-1])
-
-        def start(book: Codebooks) -> Codebooks:
-            entries = book["usage"].shape[0]
-            found = max(1, min(entries, vectors.shape[0] // VECTORS_PER_CENTRE))
-            centres, counts = kmeans(vectors, found, first, settings.start_iterations)
-            # The rest are copies that nobody chooses, so the first update replaces them.
-            centres = jnp.resize(centres, (entries, centres.shape[1]))
-            # As many vectors as a whole optimizer step brings, the scale of the averages.
-            counts = jnp.pad(counts * accumulate, (0, entries - found))
-            counts = jnp.maximum(counts, MIN_USAGE)
-            filled = {"embed_sum": centres * counts[:, None], "usage": counts}
-            return Codebooks(**(book | filled | {"initialized": jnp.ones((1,))}))  # type: ignore[typeddict-item]
-
-        book = jax.lax.cond(book["initialized"][0] > 0, lambda book: book, start, book)
-        rows = divide(book["embed_sum"], book["usage"])
-        codes = nearest(residual, rows)
-        after, revived = update(book, vectors, codes.reshape(-1), second, settings, last)
-        return residual - rows[codes], (codes, rows[codes], after, revived)
-
     x = x.astype(jnp.float32)
     keys = jax.random.split(key, books["usage"].shape[0])
-    codes, entries, after, revived = jax.lax.scan(one, jax.lax.stop_gradient(x), (books, keys))[1]
+
+    def run(begun: bool) -> tuple[jax.Array, jax.Array, Codebooks, jax.Array]:
+        def one(
+            residual: jax.Array, inputs: tuple[Codebooks, jax.Array]
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Codebooks, jax.Array]]:
+            book, key = inputs
+            first, second = jax.random.split(key)
+            vectors = residual.reshape(-1, residual.shape[-1])
+            if not begun:
+                book = _started(book, vectors, first, settings, accumulate)
+            rows = divide(book["embed_sum"], book["usage"])
+            codes = nearest(residual, rows)
+            after, revived = update(book, vectors, codes.reshape(-1), second, settings, last)
+            return residual - rows[codes], (codes, rows[codes], after, revived)
+
+        return jax.lax.scan(one, jax.lax.stop_gradient(x), (books, keys))[1]
+
+    # One question for all books: on a GPU the host has to wait for each.
+    begun = jnp.all(books["initialized"] > 0)
+    codes, entries, after, revived = jax.lax.cond(begun, lambda: run(True), lambda: run(False))
     return _quantized(x, codes, entries), after, jnp.sum(revived)
+
+
+def _started(
+    book: Codebooks,
+    vectors: jax.Array,
+    key: jax.Array,
+    settings: CodebookTraining,
+    accumulate: int,
+) -> Codebooks:
+    """One book, filled by k-means unless it is already."""
+    entries = book["usage"].shape[0]
+    found = max(1, min(entries, vectors.shape[0] // VECTORS_PER_CENTRE))
+    centres, counts = kmeans(vectors, found, key, settings.start_iterations)
+    # The rest are copies that nobody chooses, so the first update replaces them.
+    centres = jnp.resize(centres, (entries, centres.shape[1]))
+    # As many vectors as a whole optimizer step brings, the scale of the averages.
+    counts = jnp.pad(counts * accumulate, (0, entries - found))
+    counts = jnp.maximum(counts, MIN_USAGE)
+    filled = {"embed_sum": centres * counts[:, None], "usage": counts}
+    new = Codebooks(**(book | filled | {"initialized": jnp.ones((1,))}))  # type: ignore[typeddict-item]
+    return jax.tree.map(lambda a, b: jnp.where(book["initialized"][0] > 0, a, b), book, new)
 
 
 def update(

@@ -62,9 +62,9 @@ def reconstruction_samples(
     Args:
         audio: [B, N] float32 at the model's rate, N whole frames.
     """
-    rate = task.config.output_sample_rate
+    t, rate = task.training, task.config.output_sample_rate
     program = jax.jit(task.reconstruct)
-    distance = jax.jit(lambda a, b: losses.mel_loss(a, b, task.training.mel_scales, rate))
+    distance = jax.jit(lambda a, b: losses.mel_loss(a, b, t.mel_scales, rate, t.quiet))
     recorded = False
 
     def run(state: TrainState, log: RunLog) -> None:

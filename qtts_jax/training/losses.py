@@ -18,7 +18,11 @@ Features = Sequence[Sequence[jax.Array]]
 
 
 def mel_loss(
-    decoded: jax.Array, real: jax.Array, scales: Sequence[tuple[int, int]], sample_rate: int
+    decoded: jax.Array,
+    real: jax.Array,
+    scales: Sequence[tuple[int, int]],
+    sample_rate: int,
+    quiet: float = 0.0,
 ) -> jax.Array:
     """Sum over scales of the mean |log10 mel(decoded) - log10 mel(real)|.
 
@@ -28,12 +32,23 @@ def mel_loss(
         decoded, real: [B, N].
         scales: pairs of window (samples) and number of mel bins.
         sample_rate: Hz.
+        quiet: see `log10_mel`.
     """
     total = jnp.zeros((), jnp.float32)
     for window, mels in scales:
-        a = log10_mel(decoded, window, mels, sample_rate)
-        total += _mean_abs(a - log10_mel(real, window, mels, sample_rate))
+        a, b = (log10_mel(wave, window, mels, sample_rate, quiet) for wave in (decoded, real))
+        total += _mean_abs(a - b)
     return total
+
+
+def envelope_loss(told: jax.Array, envelope: jax.Array) -> jax.Array:
+    """Mean squared error of the spectra that a head tells from the codes.
+
+    Args:
+        told, envelope: [B, T, S] as `envelope_spectra`; no gradient goes to `envelope`.
+    """
+    away = told.astype(jnp.float32) - jax.lax.stop_gradient(envelope.astype(jnp.float32))
+    return jnp.mean(jnp.square(away))
 
 
 def discriminator_loss(real: Sequence[jax.Array], fake: Sequence[jax.Array]) -> jax.Array:

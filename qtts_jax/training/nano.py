@@ -15,7 +15,9 @@ from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer_config import (
     CodebookTraining,
     DiscriminatorConfig,
+    EnvelopeConfig,
     LossWeights,
+    Stage,
     TokenizerTraining,
 )
 from qtts_jax.training.trainer import TrainerConfig
@@ -109,37 +111,67 @@ def nano_tokenizer(
     )
 
 
-# A step hears 32 rows of 1.92 s; the discriminators judge 0.64 s of each. In a training of minutes
-# more steps are worth more than larger ones.
-NANO_TOKENIZER_ROWS, NANO_TOKENIZER_FRAMES = 32, 24
+# Rows of 1.92 s that a step hears. In a training of minutes more steps are worth more than larger
+# ones, and decoding costs several times the encoder.
+NANO_TOKENIZER_ROWS: dict[Stage, int] = {"codes": 32, "decoder": 16, "joint": 16}
+NANO_TOKENIZER_FRAMES = 24
 
-NANO_TOKENIZER_TRAINING = TokenizerTraining(
-    # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
-    # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
-    # The norms of the discriminators' gradients grow a hundredfold while they learn, so the average
-    # is a short one.
-    # Commitment is far below EnCodec's 1, since the gradient of the samples is a mean over rows
-    # here. It was lowered together with another start of the parameters, not compared by itself.
-    balance=0.99,
-    weights=LossWeights(mel=4.0, feature=2.0, adversarial=1.0, commitment=0.05, teacher=1.0),
-    # The talker always gives all books, so fewer rows than DAC's half go without some.
-    codebook=CodebookTraining(dropout=0.25),
-    # Half of the published channels per spectrum and a fifth per period: the spectra are most of
-    # the cost of a step, the periods most of the size of a checkpoint.
-    discriminator=DiscriminatorConfig(
-        period_channels=(16, 32, 128, 192, 192), spectrum_channels=16
-    ),
-    discriminator_frames=8,
-    # Heard from their first step on, they doubled the mel loss of a run: after 450 steps they still
-    # told nothing apart.
-    discriminator_start=1000,
-    generator_start=3000,
+# White noise at -66 dB of full scale: what a pause of a good recording has.
+_QUIET = 5e-4
+_ENVELOPE = EnvelopeConfig()
+# All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
+# vectors from running away from their books.
+_CODES = LossWeights(envelope=10.0, teacher=0.3, commitment=0.05)
+# Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
+# 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
+_SAMPLES = LossWeights(mel=4.0, feature=2.0, adversarial=1.0)
+# Half of the published channels per spectrum, three of five windows, and a fifth of the channels
+# per period: the spectra are most of the cost of a step, the periods most of the size of a
+# checkpoint.
+_DISCRIMINATOR = DiscriminatorConfig(
+    period_channels=(16, 32, 128, 192, 192), windows=(2048, 512, 128), spectrum_channels=16
+)
+
+_CODES_TRAINING = TokenizerTraining(
+    stage="codes",
+    weights=_CODES,
+    envelope=_ENVELOPE,
+    quiet=_QUIET,
+    # The talker always gives all books.
+    codebook=CodebookTraining(dropout=0.0),
+    discriminator=None,
     teacher_width=TEACHER_WIDTH,
 )
+_DECODER_TRAINING = TokenizerTraining(
+    stage="decoder",
+    weights=_SAMPLES,
+    quiet=_QUIET,
+    decoded_frames=8,
+    # The norms of the discriminators' gradients grow a hundredfold while they learn, so the
+    # average is a short one.
+    balance=0.99,
+    codebook=CodebookTraining(dropout=0.0),
+    discriminator=_DISCRIMINATOR,
+    # Heard from their first step on, they doubled the mel loss of a run: after 450 steps they still
+    # told nothing apart.
+    discriminator_start=1500,
+    generator_start=2500,
+)
+NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
+    "codes": _CODES_TRAINING,
+    "decoder": _DECODER_TRAINING,
+    "joint": replace(
+        _DECODER_TRAINING,
+        stage="joint",
+        weights=replace(_CODES, mel=4.0, feature=2.0, adversarial=1.0),
+        envelope=_ENVELOPE,
+        teacher_width=TEACHER_WIDTH,
+    ),
+}
 
 # A bound only: pieces of the run end by the clock, the last one with a decay of all rates to 0.
 _STEPS = 1_000_000
-# Betas and clipping are those of DAC's published training, whose constant rate of 1e-4 is for
+# Betas of the samples are those of DAC's published training, whose constant rate of 1e-4 is for
 # 250,000 steps; this run has minutes, so it has a higher rate.
 _ADAM = OptimizerConfig(
     5e-4,
@@ -149,14 +181,24 @@ _ADAM = OptimizerConfig(
     weight_decay=0.01,
     clip_norm=1000.0,
 )
-NANO_TOKENIZER_TRAINER = TrainerConfig(
+_DECODER_TRAINER = TrainerConfig(
     steps=_STEPS,
     optimizers={
         "generator": _ADAM,
         "discriminator": replace(_ADAM, learning_rate=3e-4, clip_norm=10.0),
     },
-    # The pace of the codebooks: a slower average would no longer fit them.
-    average_decay=0.99,
+    average_decay=0.999,
     log_every=50,
     save_every=2000,
 )
+_CODES_TRAINER = replace(
+    _DECODER_TRAINER,
+    optimizers={"generator": replace(_ADAM, learning_rate=1e-3, b1=0.9, clip_norm=10.0)},
+    # The pace of the codebooks: a slower average would no longer fit them.
+    average_decay=0.99,
+)
+NANO_TOKENIZER_TRAINER: dict[Stage, TrainerConfig] = {
+    "codes": _CODES_TRAINER,
+    "decoder": _DECODER_TRAINER,
+    "joint": replace(_DECODER_TRAINER, average_decay=0.99),
+}

@@ -54,11 +54,14 @@ def stft(wave: jax.Array, window: int) -> jax.Array:
     return jnp.fft.rfft(frames(wave.astype(jnp.float32), window) * taper, axis=-1)
 
 
-def log10_mel(wave: jax.Array, window: int, mels: int, sample_rate: int) -> jax.Array:
+def log10_mel(
+    wave: jax.Array, window: int, mels: int, sample_rate: int, quiet: float = 0.0
+) -> jax.Array:
     """log10 of the mel magnitudes (slaney filters over the whole band), at least 1e-5 each.
 
     Args:
         wave: [B, N].
+        quiet: what is below white noise of this root mean square counts as that noise.
 
     Returns:
         float32 [B, T, mels].
@@ -76,4 +79,22 @@ def log10_mel(wave: jax.Array, window: int, mels: int, sample_rate: int) -> jax.
     # The root has no gradient at 0; the floor keeps it finite in digital silence.
     magnitude = jnp.sqrt(power + config.power_floor)
     mel = jnp.matmul(magnitude, mel_filters(config), precision=jax.lax.Precision.HIGHEST)
-    return jnp.log10(jnp.maximum(mel, config.mel_floor))
+    # White noise has sqrt(3/8 window) in every bin of a Hann window; filters have area 1 over Hz.
+    noise = quiet * (3 / 8 * window) ** 0.5 * window / sample_rate
+    return jnp.log10(jnp.maximum(mel, max(config.mel_floor, noise)))
+
+
+def envelope_spectra(
+    wave: jax.Array, window: int, mels: int, steps: int, sample_rate: int, quiet: float
+) -> jax.Array:
+    """The short spectra of every code frame, each of the `window` samples up to its own end.
+
+    Args:
+        wave: [B, N], N whole code frames of `steps` quarters of a window.
+
+    Returns:
+        float32 [B, T, steps * mels].
+    """
+    before = window - window // OVERLAP
+    spectra = log10_mel(jnp.pad(wave, ((0, 0), (before, 0))), window, mels, sample_rate, quiet)
+    return spectra.reshape(wave.shape[0], -1, steps * mels)

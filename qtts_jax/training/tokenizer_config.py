@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qtts_jax.errors import ConfigError
 
@@ -65,13 +66,44 @@ class CodebookTraining:
 
 
 @dataclass(frozen=True)
+class EnvelopeConfig:
+    """The spectra that a linear head reads from the quantized vectors; only training has it.
+
+    A vector of 80 ms has to hold several short spectra. Their way back through a decoder of
+    samples is long, and a training of minutes stays with a smooth envelope; a linear map is short.
+
+    Attributes:
+        window: samples of one spectrum, one every window / 4, which ends where the next quarter
+            begins: what a causal encoder has heard. A quarter must divide a code frame.
+        mels: bins of one spectrum.
+    """
+
+    window: int = 960
+    mels: int = 80
+
+    def steps(self, samples_per_frame: int) -> int:
+        """Spectra of one code frame.
+
+        Raises:
+            ConfigError: they are no whole number.
+        """
+        hop, rest = divmod(self.window, 4)
+        if rest or samples_per_frame % hop:
+            raise ConfigError(
+                f"a quarter of the envelope's window of {self.window} samples must divide a code "
+                f"frame of {samples_per_frame}; choose another window."
+            )
+        return samples_per_frame // hop
+
+
+@dataclass(frozen=True)
 class LossWeights:
     """Weights of the generator's losses.
 
     The values are those of DAC (arXiv:2306.06546, section 3.4), whose mel loss is the one used
     here; its feature loss is a sum and not relative, so compare the `pull/` metrics before trusting
     them on another set of discriminators, or balance (`TokenizerTraining.balance`). No weight of a
-    teacher is published for this family; 1 is a start.
+    teacher is published for this family; 1 is a start. The envelope loss is this project's own.
     """
 
     mel: float = 15.0
@@ -79,6 +111,10 @@ class LossWeights:
     adversarial: float = 1.0
     commitment: float = 0.25
     teacher: float = 1.0
+    envelope: float = 10.0
+
+
+Stage = Literal["joint", "codes", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,17 @@ class TokenizerTraining:
     """What a tokenizer is trained on, besides its own configuration.
 
     Attributes:
+        stage: "joint" trains everything at once, as the published codecs do. "codes" trains the
+            encoder and the books, on the envelope and the teacher, without decoding anything: its
+            steps cost a fraction. "decoder" then trains the decoder, and discriminators if there
+            are any, on the codes as they are.
         weights: of the losses.
+        envelope: spectra that the quantized vectors must tell; None for none.
+        quiet: root mean square of white noise that is as good as silence in all spectra. Without
+            it the logarithms weigh what nobody hears (empty bands, pauses) like speech.
+        decoded_frames: code frames of each row that are decoded and judged, from a random place;
+            None for all. Decoding costs most of a step, while the encoder needs long rows to learn
+            its attention.
         balance: treat the weights of `mel`, `feature` and `adversarial` as shares of the gradient
             that reaches the samples, by moving averages of its norms with this decay (EnCodec,
             arXiv:2210.13438, section 3.4: 0.999, and there mel 1, feature 3, adversarial 3,
@@ -94,9 +140,6 @@ class TokenizerTraining:
         mel_scales: pairs of window (samples) and mel bins (DAC, arXiv:2306.06546, section 3.4).
         codebook: of the codebooks.
         discriminator: sizes; None trains on reconstruction alone.
-        discriminator_frames: code frames of each row that the discriminators judge, from a random
-            place; None for all. They cost several times the tokenizer, while the tokenizer needs
-            long rows to learn its attention.
         discriminator_start: optimizer steps before the discriminators start; what they would cost
             is saved until then.
         generator_start: optimizer steps before the generator hears them. Discriminators that have
@@ -107,7 +150,11 @@ class TokenizerTraining:
             feature will do); None for no teacher.
     """
 
+    stage: Stage = "joint"
     weights: LossWeights = LossWeights()
+    envelope: EnvelopeConfig | None = None
+    quiet: float = 0.0
+    decoded_frames: int | None = None
     balance: float | None = None
     mel_scales: tuple[tuple[int, int], ...] = (
         (32, 5),
@@ -120,7 +167,30 @@ class TokenizerTraining:
     )
     codebook: CodebookTraining = CodebookTraining()
     discriminator: DiscriminatorConfig | None = DiscriminatorConfig()
-    discriminator_frames: int | None = None
     discriminator_start: int = 0
     generator_start: int = 0
     teacher_width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stage not in ("joint", "codes", "decoder"):
+            raise ConfigError(
+                f"a stage of tokenizer training is joint, codes or decoder, not {self.stage!r}."
+            )
+        if self.stage == "codes" and self.envelope is None and self.teacher_width is None:
+            raise ConfigError(
+                "codes learn from an envelope or a teacher; set TokenizerTraining.envelope."
+            )
+        if self.decoded_frames is not None and self.decoded_frames < 1:
+            raise ConfigError(f"decoded_frames must be at least 1, not {self.decoded_frames}.")
+        if self.quiet < 0:
+            raise ConfigError(f"quiet must be 0 or more, not {self.quiet}.")
+
+    @property
+    def learns_codes(self) -> bool:
+        """Encoder and books are trained."""
+        return self.stage != "decoder"
+
+    @property
+    def decodes(self) -> bool:
+        """Samples are made and judged."""
+        return self.stage != "codes"

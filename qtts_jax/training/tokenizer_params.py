@@ -11,13 +11,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, traverse_util
+from flax import nnx
+from flax.traverse_util import flatten_dict as flatten
+from flax.traverse_util import unflatten_dict as unflatten
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training.codebook import Codebooks, empty
+from qtts_jax.training.tokenizer_config import Stage
 
 PARTS = ("semantic", "acoustic")
 STORED = ("embed_sum", "usage", "initialized")
@@ -69,12 +72,12 @@ def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[s
     tokenizer; so far down activations are straight lines.
     """
     full = nnx.to_pure_dict(nnx.state(Tokenizer12Hz(config, rngs=nnx.Rngs(key))))
-    flat = traverse_util.flatten_dict(full)
+    flat = flatten(full)
     trained = {path: leaf * _gain(path) for path, leaf in flat.items() if _is_trained(path)}
     q = config.decoder.quantizer
     books = {"semantic": q.semantic, "acoustic": q.books - q.semantic}
     stats = {part: empty(n, q.entries, q.width) for part, n in books.items()}
-    return traverse_util.unflatten_dict(trained), stats
+    return unflatten(trained), stats
 
 
 def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Codebooks]) -> Params:
@@ -86,14 +89,53 @@ def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Code
         trained: parameters, as `initial` gives them.
         books: statistics of the semantic and the acoustic books.
     """
-    shapes = traverse_util.flatten_dict(abstract(Tokenizer12Hz, config)[1])
-    flat = traverse_util.flatten_dict(trained)
-    return traverse_util.unflatten_dict(
+    shapes = flatten(abstract(Tokenizer12Hz, config)[1])
+    flat = flatten(trained)
+    return unflatten(
         {
             path: flat[path] if _is_trained(path) else _untrained(path, leaf.shape, books)
             for path, leaf in shapes.items()
         }
     )
+
+
+def disassemble(config: Tokenizer12HzConfig, params: Params) -> tuple[Params, dict[str, Codebooks]]:
+    """The inverse of `assemble`: what is trained of a checkpoint's tree, float32.
+
+    Args:
+        params: of `Tokenizer12Hz(config)`, any floating dtype.
+    """
+    flat = {path: jnp.asarray(x, jnp.float32) for path, x in flatten(params).items()}
+    trained = {path: leaf for path, leaf in flat.items() if _is_trained(path)}
+    q, books = config.decoder.quantizer, {}
+    for part, n in (("semantic", q.semantic), ("acoustic", q.books - q.semantic)):
+        stored = {name: flat[("decoder", "quantizer", part, name)] for name in STORED[:2]}
+        books[part] = Codebooks(
+            **(empty(n, q.entries, q.width) | stored | {"initialized": jnp.ones((n, 1))})  # type: ignore[typeddict-item]
+        )
+    return unflatten(trained), books
+
+
+def split(params: Params, stage: Stage) -> tuple[Params, Params]:
+    """What a stage trains, and what it leaves as it is.
+
+    The projections of the decoder's quantizer belong to the codes: the envelope is read from what
+    they give.
+    """
+
+    def learns(path: Path) -> bool:
+        if stage == "codes":
+            return path[0] == "encoder" or path[1] == "quantizer"
+        return stage == "joint" or path[0] == "decoder"
+
+    flat = flatten(params)
+    trained = {path: leaf for path, leaf in flat.items() if learns(path)}
+    return unflatten(trained), unflatten({p: x for p, x in flat.items() if p not in trained})
+
+
+def merge(trained: Params, frozen: Params) -> Params:
+    """The inverse of `split`."""
+    return unflatten(flatten(trained) | flatten(frozen))
 
 
 def _gain(path: Path) -> float:

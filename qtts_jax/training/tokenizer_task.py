@@ -2,7 +2,9 @@
 
 The recipe is that of the codecs this family comes from (EnCodec arXiv:2210.13438, DAC
 arXiv:2306.06546, Mimi arXiv:2410.00037): reconstruction of mel spectra, discriminators, and a
-teacher for the first book. Every frame rate, codebook count and width is one of the configuration.
+teacher for the first book. Short trainings go in two stages instead, codes first, by a linear head
+that reads spectra from them. Every frame rate, codebook count and width is one of the
+configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
@@ -20,8 +21,6 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.layers.linear import Linear
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.models.tokenizer_12hz.decoder import Decoder, DecoderState
-from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
 from qtts_jax.training import losses
 from qtts_jax.training.balance import balanced, first_norms, weighted
 from qtts_jax.training.codebook import (
@@ -35,44 +34,65 @@ from qtts_jax.training.codebook import (
     used,
 )
 from qtts_jax.training.discriminators import Discriminators
+from qtts_jax.training.judging import JUDGED, Verdict, judge, no_verdict
+from qtts_jax.training.spectrum import envelope_spectra
 from qtts_jax.training.tokenizer_config import TokenizerTraining
-from qtts_jax.training.tokenizer_params import PARTS, assemble, check_trainable, initial
+from qtts_jax.training.tokenizer_forward import embed, resample_frames, synthesize
+from qtts_jax.training.tokenizer_params import (
+    PARTS,
+    assemble,
+    check_trainable,
+    disassemble,
+    initial,
+    merge,
+    split,
+)
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-# The generator's losses that the discriminators give.
-JUDGED = ("adversarial", "feature")
 
 Metrics = dict[str, jax.Array]
 Grads = Params
-# Logits and layer outputs of every discriminator.
-Judgement = tuple[list[jax.Array], list[list[jax.Array]]]
 
 
 class Reconstruction(NamedTuple):
     """What one pass through the tokenizer gives.
 
     Attributes:
-        samples: [B, N] float32, not clipped.
+        samples: [B, N] float32, not clipped; None where nothing was decoded.
+        recorded: [B, N] float32, the audio of the same frames.
         codes: [B, T, Q] int32.
         commitment: float32 scalar, the mean over all books.
         semantic: [B, T, D] what the semantic books give to the decoder.
+        vectors: [B, T, D] what all books give to it.
         books: statistics after the pass.
         revived: int32 scalar, dead entries that were replaced.
     """
 
-    samples: jax.Array
+    samples: jax.Array | None
+    recorded: jax.Array
     codes: jax.Array
     commitment: jax.Array
     semantic: jax.Array
+    vectors: jax.Array
     books: dict[str, Codebooks]
     revived: jax.Array
 
 
-class TeacherHead(nnx.Module):
-    """Linear map of the semantic vectors to the teacher's width; only training has it."""
+class Heads(nnx.Module):
+    """Linear maps from what the decoder gets; only training has them.
 
-    def __init__(self, widths: tuple[int, int], *, rngs: nnx.Rngs) -> None:
-        self.projection = Linear((widths[0],), (widths[1],), ("embed",), (None,), rngs=rngs)
+    Args:
+        widths: D of the decoder's input; of the teacher's features, read from the semantic
+            vectors, or None; and of a frame's spectra, read from all vectors, or None.
+    """
+
+    def __init__(self, widths: tuple[int, int | None, int | None], *, rngs: nnx.Rngs) -> None:
+        width, teacher, envelope = widths
+        axes: Any = ("embed",), (None,)
+        if teacher is not None:
+            self.teacher = Linear((width,), (teacher,), *axes, rngs=rngs)
+        if envelope is not None:
+            self.envelope = Linear((width,), (envelope,), *axes, bias=True, rngs=rngs)
 
 
 class TokenizerTask:
@@ -81,7 +101,8 @@ class TokenizerTask:
     The batch has `audio` [B, N] in [-1, 1] at the model's rate, N whole frames, and with a teacher
     `teacher` [B, T', D'], features of the same audio at any rate. Groups of parameters are
     `generator` and, unless there is none, `discriminator`. Extras are `books` (codebook
-    statistics), `calls` (microbatches so far) and `norms` (of gradients, when they are balanced).
+    statistics), `frozen` (what the stage leaves as it is), `calls` (microbatches so far) and
+    `norms` (of gradients, when they are balanced).
 
     Metrics are the losses, `pull/LOSS` (norm of the weighted gradient that reaches the samples),
     perplexity and used part of the books, and `revived` entries.
@@ -94,9 +115,12 @@ class TokenizerTask:
         precision: of float32 products (`jax.default_matmul_precision`); None for the device's own,
             "highest" for what `SpeechTokenizer` computes in float32.
         accumulate: microbatches per optimizer step of the trainer.
+        start: the tree of a tokenizer checkpoint to begin with; None for random parameters and
+            books that the first batch will fill.
 
     Raises:
-        ConfigError: the two halves do not belong together.
+        ConfigError: the two halves do not belong together, or the stage decoder has no trained
+            codes to start from.
     """
 
     def __init__(
@@ -107,29 +131,48 @@ class TokenizerTask:
         dtype: Any = jnp.bfloat16,
         precision: str | None = None,
         accumulate: int = 1,
+        start: Params | None = None,
     ) -> None:
         check_trainable(config)
+        if not training.learns_codes and start is None:
+            raise ConfigError(
+                "the stage decoder needs a tokenizer whose codes are trained; give one to start "
+                "from."
+            )
         if accumulate < 1:
             raise ConfigError(f"accumulate must be 1 or more, not {accumulate}.")
         self.config, self.training = config, training
         self.dtype, self.precision = jnp.dtype(dtype), precision
         self.accumulate = accumulate
         self._model = abstract(Tokenizer12Hz, config)[0]
-        self._widths = (config.decoder.quantizer.model_width, training.teacher_width or 0)
+        e, spectra = training.envelope, None
+        if e is not None:
+            spectra = e.mels * e.steps(config.samples_per_frame)
+        width = config.decoder.quantizer.model_width
+        self._heads = (width, training.teacher_width, spectra)
+        self._judged = training.discriminator if training.decodes else None
+        self._start = start
 
     def init(self, key: jax.Array) -> tuple[dict[str, Params], dict[str, Any]]:
-        """Random parameters, float32, and books that the first batch will fill."""
-        tokenizer, teacher, discriminator = jax.random.split(key, 3)
-        trained, books = initial(self.config, tokenizer)
+        """Parameters and books to begin with, float32."""
+        tokenizer, heads, discriminator = jax.random.split(key, 3)
+        if self._start is None:
+            whole, books = initial(self.config, tokenizer)
+        else:
+            whole, books = disassemble(self.config, self._start)
+        trained, frozen = split(whole, self.training.stage)
         groups = {GENERATOR: {"tokenizer": trained}}
-        if self.training.teacher_width is not None:
-            head = TeacherHead(self._widths, rngs=nnx.Rngs(teacher))
-            groups[GENERATOR]["teacher_head"] = nnx.to_pure_dict(nnx.state(head))
-        if self.training.discriminator is not None:
-            judges = Discriminators(self.training.discriminator, rngs=nnx.Rngs(discriminator))
+        if self.training.learns_codes:
+            new = Heads(self._heads, rngs=nnx.Rngs(heads))
+            groups[GENERATOR]["heads"] = nnx.to_pure_dict(nnx.state(new))
+        if self._judged is not None:
+            judges = Discriminators(self._judged, rngs=nnx.Rngs(discriminator))
             groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(judges))
-        norms = {} if self.training.balance is None else first_norms(self._heard())
-        return groups, {"books": books, "calls": jnp.zeros((), jnp.int32), "norms": norms}
+        norms = {}
+        if self.training.balance is not None and self.training.decodes:
+            norms = first_norms(("mel",) if self._judged is None else ("mel", *JUDGED))
+        calls = jnp.zeros((), jnp.int32)
+        return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
     def gradients(
         self,
@@ -143,62 +186,99 @@ class TokenizerTask:
         Raises:
             ConfigError: the batch lacks an array, or one has a wrong shape.
         """
-        audio = self._check(batch)
-        quantizing, crop = jax.random.split(key)
-        weights = self.training.weights
+        audio, t = self._check(batch), self.training
+        by_name = dataclasses.asdict(t.weights)
 
-        def generate(generator: Params) -> tuple[tuple[jax.Array, ...], Reconstruction]:
-            out = self._pass(generator, extras, audio, quantizing)
-            teacher = jnp.zeros((), jnp.float32)
-            if self.training.teacher_width is not None:
-                head = bind(abstract(TeacherHead, self._widths)[0], generator["teacher_head"])
-                wanted = resample_frames(batch["teacher"], out.semantic.shape[1])
-                student = head.projection(out.semantic.astype(jnp.float32))
-                teacher = losses.teacher_loss(student, wanted)
-            return (out.samples, out.commitment, teacher), out
+        def generate(generator: Params) -> tuple[tuple[Any, Metrics], Reconstruction]:
+            out = self._pass(generator, extras, audio, key)
+            learned = self._code_losses(generator, out, batch, audio) if t.learns_codes else {}
+            return (out.samples, learned), out
+
+        grads: dict[str, Grads] = {}
+        metrics: Metrics = {}
+        with jax.default_matmul_precision(self.precision):
+            (samples, values), pull, out = jax.vjp(generate, params[GENERATOR], has_aux=True)
+            d_values = {name: jnp.full((), by_name[name], jnp.float32) for name in values}
+            d_samples, norms = None, extras["norms"]
+            if t.decodes:
+                heard, pulls, grads = self._sample_losses(params, extras, samples, out.recorded)
+                metrics |= {f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in pulls.items()}
+                if self._judged is not None:
+                    metrics["discriminator"] = heard.pop("discriminator")
+                values = values | heard
+                if t.balance is None:
+                    d_samples = weighted(pulls, by_name)
+                else:
+                    d_samples, norms = balanced(pulls, by_name, norms, t.balance)
+            (grads[GENERATOR],) = pull((d_samples, d_values))
+        loss = sum((by_name[n] * v for n, v in values.items()), start=jnp.zeros(()))
+        metrics |= values | {"loss": loss, "revived": out.revived.astype(jnp.float32)}
+        if t.learns_codes:
+            metrics |= self._codebook_metrics(out.books)
+        after = {"books": out.books, "calls": extras["calls"] + 1, "norms": norms}
+        return grads, extras | after, metrics
+
+    def _code_losses(
+        self, generator: Params, out: Reconstruction, batch: dict[str, jax.Array], audio: jax.Array
+    ) -> Metrics:
+        """What encoder and books learn from, besides the samples."""
+        t, found = self.training, {"commitment": out.commitment}
+        heads = bind(abstract(Heads, self._heads)[0], generator["heads"])
+        if t.teacher_width is not None:
+            wanted = resample_frames(batch["teacher"], out.semantic.shape[1])
+            student = heads.teacher(out.semantic.astype(jnp.float32))
+            found["teacher"] = losses.teacher_loss(student, wanted)
+        if t.envelope is not None:
+            e, c = t.envelope, self.config
+            steps = e.steps(c.samples_per_frame)
+            spectra = envelope_spectra(
+                audio, e.window, e.mels, steps, c.output_sample_rate, t.quiet
+            )
+            told = heads.envelope(out.vectors.astype(jnp.float32))
+            found["envelope"] = losses.envelope_loss(told, spectra)
+        return found
+
+    def _sample_losses(
+        self,
+        params: dict[str, Params],
+        extras: dict[str, Any],
+        samples: jax.Array,
+        recorded: jax.Array,
+    ) -> tuple[Metrics, dict[str, jax.Array], dict[str, Grads]]:
+        """The generator's losses of samples [B, N], their gradients, those of the discriminators.
+
+        The discriminators' own loss is among the losses as `discriminator`.
+        """
+        t = self.training
 
         def reconstruction(samples: jax.Array) -> jax.Array:
-            c = self.training.mel_scales
-            return losses.mel_loss(samples, audio, c, self.config.output_sample_rate)
+            rate = self.config.output_sample_rate
+            return losses.mel_loss(samples, recorded, t.mel_scales, rate, t.quiet)
 
-        with jax.default_matmul_precision(self.precision):
-            (samples, commitment, teacher), pull, out = jax.vjp(
-                generate, params[GENERATOR], has_aux=True
-            )
-            mel, d_mel = jax.value_and_grad(reconstruction)(samples)
-            values, pulls, grads = {"mel": mel}, {"mel": d_mel}, {}
-            if self.training.discriminator is not None:
-                step = extras["calls"] // self.accumulate
-                judged, judged_pulls, grads[DISCRIMINATOR], hinge = self._judge(
-                    params[DISCRIMINATOR], samples, audio, crop, step
-                )
-                # A loss without a gradient takes no part in the balance.
-                heard = step >= self.training.generator_start
-                judged_pulls = {n: jnp.where(heard, pull, 0) for n, pull in judged_pulls.items()}
-                values, pulls = values | judged, pulls | judged_pulls
-            values["commitment"] = commitment
-            if self.training.teacher_width is not None:
-                values["teacher"] = teacher
-            by_name = dataclasses.asdict(weights)
-            loss = sum((by_name[n] * v for n, v in values.items()), start=jnp.zeros(()))
-            norms = extras["norms"]
-            if self.training.balance is None:
-                d_samples = weighted(pulls, by_name)
+        mel, d_mel = jax.value_and_grad(reconstruction)(samples)
+        values, pulls, grads = {"mel": mel}, {"mel": d_mel}, {}
+        config = self._judged
+        if config is not None:
+            step = extras["calls"] // self.accumulate
+
+            def active(params: Params) -> Verdict:
+                return judge(config, params, samples, recorded, self.dtype)
+
+            if t.discriminator_start == 0:
+                verdict = active(params[DISCRIMINATOR])
             else:
-                d_samples, norms = balanced(pulls, by_name, norms, self.training.balance)
-            cotangents = (
-                d_samples,
-                jnp.full((), weights.commitment, jnp.float32),
-                jnp.full((), weights.teacher, jnp.float32),
-            )
-            (grads[GENERATOR],) = pull(cotangents)
-        metrics = values | {"loss": loss, "revived": out.revived.astype(jnp.float32)}
-        if self.training.discriminator is not None:
-            metrics["discriminator"] = hinge
-        metrics |= {f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in pulls.items()}
-        metrics |= self._codebook_metrics(out.books)
-        after = {"books": out.books, "calls": extras["calls"] + 1, "norms": norms}
-        return grads, after, metrics
+                verdict = jax.lax.cond(
+                    step >= t.discriminator_start,
+                    active,
+                    lambda params: no_verdict(params, samples),
+                    params[DISCRIMINATOR],
+                )
+            grads[DISCRIMINATOR] = verdict.grads
+            # A loss without a gradient takes no part in the balance.
+            heard = step >= t.generator_start
+            pulls |= {n: jnp.where(heard, pull, 0) for n, pull in verdict.pulls.items()}
+            values |= verdict.values | {"discriminator": verdict.loss}
+        return values, pulls, grads
 
     def reconstruct(
         self, params: dict[str, Params], extras: dict[str, Any], audio: jax.Array
@@ -210,11 +290,25 @@ class TokenizerTask:
         """
         with jax.default_matmul_precision(self.precision):
             out = self._pass(params[GENERATOR], extras, audio, None)
-        return out.codes, jnp.clip(out.samples, -1, 1)
+            samples = out.samples
+            if samples is None:
+                samples = synthesize(self._bind(params[GENERATOR], extras).decoder, out.vectors)
+        return out.codes, jnp.clip(samples, -1, 1)
 
     def tokenizer_params(self, params: dict[str, Params], extras: dict[str, Any]) -> Params:
         """The float32 tree of a tokenizer checkpoint (`save_params`, `SpeechTokenizer`)."""
-        return assemble(self.config, params[GENERATOR]["tokenizer"], extras["books"])
+        whole = merge(params[GENERATOR]["tokenizer"], extras["frozen"])
+        return assemble(self.config, whole, extras["books"])
+
+    def _bind(self, generator: Params, extras: dict[str, Any]) -> Any:
+        """The tokenizer in the type of the computation."""
+        whole = merge(generator["tokenizer"], extras["frozen"])
+        trained = cast(whole, self.dtype)
+        # These two give `Decoder.synthesize` its float32 samples.
+        trained["decoder"] |= {
+            name: whole["decoder"][name] for name in ("output_activation", "output_conv")
+        }
+        return bind(self._model, assemble(self.config, trained, extras["books"]))
 
     def _pass(
         self,
@@ -223,22 +317,16 @@ class TokenizerTask:
         audio: jax.Array,
         key: jax.Array | None,
     ) -> Reconstruction:
-        """Encode, quantize and decode; learning and dropout if there is a key."""
-        trained = cast(generator["tokenizer"], self.dtype)
-        # These two give `Decoder.synthesize` its float32 samples.
-        trained["decoder"] |= {
-            name: generator["tokenizer"]["decoder"][name]
-            for name in ("output_activation", "output_conv")
-        }
-        model: Any = bind(self._model, assemble(self.config, trained, extras["books"]))
-        x = _embed(model.encoder, audio.astype(self.dtype))
+        """Encode, quantize and decode; with a key: learning, dropout, a cut of the rows."""
+        model, t = self._bind(generator, extras), self.training
+        x = embed(model.encoder, audio.astype(self.dtype))
         rows, c = x.shape[0], self.config.decoder.quantizer
         active = jnp.full((rows,), c.books)
         bypass = jnp.zeros((rows,), bool)
         if key is not None:
-            key, drop, skip = jax.random.split(key, 3)
-            active = active_books(drop, rows, c.books, self.training.codebook.dropout)
-            bypass = jax.random.bernoulli(skip, self.training.codebook.bypass, (rows,))
+            key, drop, skip, cut = jax.random.split(key, 4)
+            active = active_books(drop, rows, c.books, t.codebook.dropout)
+            bypass = jax.random.bernoulli(skip, t.codebook.bypass, (rows,))
         in_use = {"semantic": jnp.minimum(active, c.semantic), "acoustic": active - c.semantic}
         decoded, quantized = {}, {}
         books: dict[str, Codebooks] = {}
@@ -248,101 +336,49 @@ class TokenizerTask:
                 project = getattr(model.encoder.quantizer, part).input_projection
                 inner = x if project is None else project(x)
                 before = extras["books"][part]
-                if key is None:
+                if key is None or not t.learns_codes:
                     quantized[part], books[part] = quantize(before, inner), before
                 else:
                     quantized[part], books[part], count = learn(
                         before,
                         inner,
                         jax.random.fold_in(key, i),
-                        self.training.codebook,
+                        t.codebook,
                         accumulate=self.accumulate,
                         last=(extras["calls"] + 1) % self.accumulate == 0,
                     )
                     revived += count
                 vectors = straight_through(inner, quantized[part], in_use[part], bypass)
                 decoded[part] = getattr(model.decoder.quantizer, part).output_projection(vectors)
-        samples = _synthesize(model.decoder, decoded["semantic"] + decoded["acoustic"])
+        vectors = decoded["semantic"] + decoded["acoustic"]
+        samples, recorded = None, audio
+        if t.decodes:
+            heard = vectors
+            if key is not None and t.decoded_frames is not None:
+                heard, recorded = self._cut(cut, vectors, audio, t.decoded_frames)
+            samples = synthesize(model.decoder, heard)
         return Reconstruction(
             samples,
+            recorded,
             _join(quantized, "codes"),
             losses.commitment_loss(_join(quantized, "residuals"), _join(quantized, "entries")),
             decoded["semantic"],
+            vectors,
             books,
             revived,
         )
 
-    def _heard(self) -> tuple[str, ...]:
-        """The losses whose gradient goes through the samples."""
-        return ("mel",) if self.training.discriminator is None else ("mel", *JUDGED)
-
-    def _judge(
-        self,
-        params: Params,
-        samples: jax.Array,
-        audio: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[Metrics, dict[str, jax.Array], Grads, jax.Array]:
-        """What the discriminators say of the samples.
-
-        One pass over real and one over decoded audio serve both sides; all gradients of the
-        decoded one are pulls through the same pass.
-
-        Returns:
-            the generator's losses and their gradients for the samples [B, N] by name, the
-            gradients of the discriminators, and their loss.
-        """
-        config = self.training.discriminator
-        graph = abstract(Discriminators, config)[0]
-        start, length = self._window(key, audio.shape[1])
-        real, fake = (
-            jax.lax.dynamic_slice_in_dim(wave, start, length, axis=1) for wave in (audio, samples)
+    def _cut(
+        self, key: jax.Array, vectors: jax.Array, audio: jax.Array, frames: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same few frames of vectors [B, T, D] and audio [B, N], from a random place."""
+        size = self.config.samples_per_frame
+        frames = min(frames, vectors.shape[1])
+        start = jax.random.randint(key, (), 0, vectors.shape[1] - frames + 1)
+        return (
+            jax.lax.dynamic_slice_in_dim(vectors, start, frames, axis=1),
+            jax.lax.dynamic_slice_in_dim(audio, start * size, frames * size, axis=1),
         )
-
-        def judge(params: Params, wave: jax.Array) -> Judgement:
-            return bind(graph, cast(params, self.dtype))(wave)
-
-        def active(params: Params) -> tuple[Metrics, dict[str, jax.Array], Grads, jax.Array]:
-            on_real, pull_real = jax.vjp(lambda p: judge(p, real), params)
-            on_fake, pull_fake = jax.vjp(judge, params, fake)
-
-            def hinge(real: Judgement, fake: Judgement) -> jax.Array:
-                return losses.discriminator_loss(real[0], fake[0])
-
-            value, (d_real, d_fake) = jax.value_and_grad(hinge, (0, 1))(on_real, on_fake)
-            grads = jax.tree.map(jnp.add, pull_real(d_real)[0], pull_fake(d_fake)[0])
-            values, pulls = {}, {}
-            for name, loss in (
-                ("adversarial", lambda fake: losses.adversarial_loss(fake[0])),
-                ("feature", lambda fake: losses.feature_loss(on_real[1], fake[1])),
-            ):
-                values[name], d_fake = jax.value_and_grad(loss)(on_fake)
-                pulls[name] = pull_fake(d_fake)[1]
-            return values, pulls, grads, value
-
-        def idle(params: Params) -> tuple[Metrics, dict[str, jax.Array], Grads, jax.Array]:
-            zero, nothing = jnp.zeros((), jnp.float32), jnp.zeros_like(fake)
-            grads = jax.tree.map(jnp.zeros_like, params)
-            return dict.fromkeys(JUDGED, zero), dict.fromkeys(JUDGED, nothing), grads, zero
-
-        if self.training.discriminator_start == 0:
-            values, pulls, grads, value = active(params)
-        else:
-            begun = step >= self.training.discriminator_start
-            values, pulls, grads, value = jax.lax.cond(begun, active, idle, params)
-        whole = {
-            name: jax.lax.dynamic_update_slice_in_dim(jnp.zeros_like(samples), pull, start, axis=1)
-            for name, pull in pulls.items()
-        }
-        return values, whole, grads, value
-
-    def _window(self, key: jax.Array, samples: int) -> tuple[jax.Array, int]:
-        """First sample and length of what the discriminators judge, the same in every row."""
-        frame = self.config.samples_per_frame
-        frames = samples // frame
-        judged = min(self.training.discriminator_frames or frames, frames)
-        return jax.random.randint(key, (), 0, frames - judged + 1) * frame, judged * frame
 
     def _codebook_metrics(self, books: dict[str, Codebooks]) -> Metrics:
         """Perplexity and used part of every book, and their least and mean."""
@@ -358,7 +394,9 @@ class TokenizerTask:
 
     def _check(self, batch: dict[str, jax.Array]) -> jax.Array:
         """The audio of a batch that has what this training needs."""
-        for name, given in (("audio", True), ("teacher", self.training.teacher_width is not None)):
+        t = self.training
+        width = t.teacher_width if t.learns_codes else None
+        for name, given in (("audio", True), ("teacher", width is not None)):
             if given and name not in batch:
                 raise ConfigError(
                     f"tokenizer training needs {name!r} in every batch, which has "
@@ -370,56 +408,12 @@ class TokenizerTask:
                 f"a batch of audio must be [rows, samples] with whole frames of {frame} samples, "
                 f"not {list(audio.shape)}; change the crop."
             )
-        width = self.training.teacher_width
         if width is not None and batch["teacher"].shape[::2] != (audio.shape[0], width):
             raise ConfigError(
                 f"the teacher's features must be [{audio.shape[0]}, frames, {width}], not "
                 f"{list(batch['teacher'].shape)}; correct teacher_width or the data."
             )
         return audio.astype(jnp.float32)
-
-
-def resample_frames(features: jax.Array, frames: int) -> jax.Array:
-    """Means of features over the time of each of `frames` frames, at any ratio of the rates.
-
-    A feature that lies in two frames counts in each by its share.
-
-    Args:
-        features: [B, T', D] over the same time.
-
-    Returns:
-        float32 [B, frames, D].
-    """
-    given = features.shape[1]
-    edges = np.arange(frames + 1) * (given / frames)
-    starts = np.arange(given)
-    shared = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    shares = np.maximum(shared, 0) * (frames / given)
-    return jnp.einsum(
-        "ts,bsd->btd", shares.astype(np.float32), features.astype(jnp.float32), precision="highest"
-    )
-
-
-def _embed(encoder: Encoder, audio: jax.Array) -> jax.Array:
-    """Vectors [B, T, D] before quantization of audio [B, N] from a fresh state."""
-    rows, samples = audio.shape
-    state = encoder.init_state(rows, audio.dtype, samples // encoder.config.samples_per_frame)
-    return encoder.embed(audio, state._replace(transformer=_short(encoder, state, rows)))[0]
-
-
-def _synthesize(decoder: Decoder, x: jax.Array) -> jax.Array:
-    """Samples [B, N], not clipped, of quantizer vectors [B, T, D] from a fresh state."""
-    rows = x.shape[0]
-    state = decoder.init_state(rows, x.dtype)
-    return decoder.synthesize(x, state._replace(transformer=_short(decoder, state, rows)))[0]
-
-
-def _short(half: Encoder | Decoder, state: EncoderState | DecoderState, rows: int) -> Any:
-    """The transformer's state without room for earlier keys, of which a window has none yet."""
-    if half.transformer.config.window is None:
-        return state.transformer
-    dtype = state.transformer.layers[0].keys.dtype
-    return half.transformer.init_state(rows, dtype, 0)
 
 
 def _join(quantized: dict[str, Quantized], name: str) -> jax.Array:

@@ -1,6 +1,7 @@
 """The presets that this repository trains."""
 
 import jax
+import numpy as np
 import pytest
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
@@ -28,7 +29,12 @@ def test_tokenizer_takes_10_megabytes():
     assert 2 * sum(x.size for x in shapes) < 10e6
 
 
-def test_trainer_has_an_optimizer_for_every_group():
-    task = TokenizerTask(nano_tokenizer(), NANO_TOKENIZER_TRAINING)
+@pytest.mark.parametrize("stage", ["codes", "decoder", "joint"])
+def test_trainer_has_an_optimizer_for_every_group(stage):
+    config = nano_tokenizer()
+    start = None
+    if stage == "decoder":
+        start = jax.tree.map(lambda x: np.zeros(x.shape), abstract(Tokenizer12Hz, config)[1])
+    task = TokenizerTask(config, NANO_TOKENIZER_TRAINING[stage], start=start)
     groups = jax.eval_shape(task.init, jax.random.key(0))[0]
-    assert set(groups) == set(NANO_TOKENIZER_TRAINER.optimizers)
+    assert set(groups) == set(NANO_TOKENIZER_TRAINER[stage].optimizers)

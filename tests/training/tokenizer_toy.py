@@ -18,7 +18,7 @@ PLAIN = TokenizerTraining(mel_scales=SCALES, discriminator=None)
 FULL = replace(
     PLAIN,
     discriminator=DiscriminatorConfig((3,), (4, 6), (32,), 3),
-    discriminator_frames=10,
+    decoded_frames=10,
     teacher_width=TEACHER,
     codebook=CodebookTraining(bypass=0.2),
 )

@@ -53,12 +53,64 @@ class WeightNormConv(nnx.Module):
         wide = direction.astype(jnp.float32)
         square = jnp.sum(jnp.square(wide), axis=range(direction.ndim - 1))
         kernel = wide * (self.gain[...].astype(jnp.float32) * jax.lax.rsqrt(square + 1e-12))
+        kernel = kernel.astype(direction.dtype)
+        x = x.astype(direction.dtype)
+        if len(self.stride) == 2:
+            return _convolve_2d(x, kernel, self.stride, self.dilation) + self.bias[...]
         y = jax.lax.conv_general_dilated(
-            x.astype(direction.dtype),
-            kernel.astype(direction.dtype),
+            x,
+            kernel,
             self.stride,
             self.padding,
             rhs_dilation=self.dilation,
-            dimension_numbers=LAYOUTS[len(self.stride)],
+            dimension_numbers=LAYOUTS[1],
         )
         return y + self.bias[...]
+
+
+def _convolve_2d(
+    x: jax.Array, kernel: jax.Array, stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> jax.Array:
+    """A convolution with a stride on the second axis and a dilation on the first, as a plain one.
+
+    The phases of a dilation are rows of the batch, the phases of a stride are channels. On an H100
+    the library's backward passes for strides and dilations take most of the time of a step.
+
+    Args:
+        x: [B, T, W, C].
+        kernel: [k, l, C, C'], odd; zero padding keeps the lengths at stride 1.
+        stride: (1, s).
+        dilation: (d, 1).
+    """
+    batch, steps, width, channels = x.shape
+    d, s = dilation[0], stride[1]
+    if (stride[0], dilation[1]) != (1, 1):
+        raise AssertionError(f"no stride {stride} with dilation {dilation} is used")
+    half_t, half_w = (kernel.shape[0] - 1) // 2, (kernel.shape[1] - 1) // 2
+    if d > 1:
+        x = jnp.pad(x, ((0, 0), (0, -steps % d), (0, 0), (0, 0)))
+        x = x.reshape(batch, -1, d, width, channels).swapaxes(1, 2)
+        x = x.reshape(batch * d, -1, width, channels)
+    out = -(-width // s)
+    if s > 1:
+        # Taps and inputs are filled up with zeros to whole strides; the first output's first tap
+        # lies `half_w` before input 0.
+        before = -half_w % s
+        taps = -(-(kernel.shape[1] + before) // s)
+        kernel = jnp.pad(
+            kernel, ((0, 0), (before, taps * s - kernel.shape[1] - before), (0, 0), (0, 0))
+        )
+        kernel = kernel.reshape(kernel.shape[0], taps, s * channels, -1)
+        left = half_w + before
+        x = jnp.pad(x, ((0, 0), (0, 0), (left, (out + taps - 1) * s - left - width), (0, 0)))
+        x = x.reshape(x.shape[0], x.shape[1], -1, s * channels)
+        pad_w = (0, 0)
+    else:
+        pad_w = (half_w, half_w)
+    y = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((half_t, half_t), pad_w), dimension_numbers=LAYOUTS[2]
+    )
+    if d > 1:
+        y = y.reshape(batch, d, y.shape[1], out, -1).swapaxes(1, 2)
+        y = y.reshape(batch, -1, out, y.shape[4])[:, :steps]
+    return y
