@@ -15,7 +15,9 @@ heads, repetition penalty 1.05). Steady figures are medians of three. For each s
 - audio_s_per_s: seconds of audio a second for every batch size, chunks of 16 frames (batch 1: 4).
 - bandwidth_share_b1: weight bytes of a frame over its time, against a large copy on this device.
 - late_over_early: ms a frame at frame 7,400 over frame 100 of one utterance of ten minutes.
-- peak_gb_b1 and, in a process with int8 weights, peak_gb_b1_int8 and ms_per_frame_b1_int8.
+- peak_gb_b1, of which build_peak_gb was reached while the weights were made, weights_gb is what
+  they take, and temporaries_gb_b1 what the program of a chunk takes beside them and its state.
+- ..._int8, ..._fp8: the same and ms_per_frame_b1 in processes with weights of one byte.
 - compile_cold_s, compile_cached_s: first two chunks in an empty and a filled compilation cache.
 - parts_ms_b1: where the time of a frame goes. differing_codes: see `differing_codes`.
 """
@@ -46,16 +48,18 @@ from qtts_jax.generation.frame_step import Methods
 from qtts_jax.generation.loops import FRAMES_PER_CALL, Session
 from qtts_jax.generation.sampling import choose, gumbel_noise
 from qtts_jax.layers import kernels
+from qtts_jax.layers.projected import Projected
+from qtts_jax.layers.quantized import STORED
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.synthesis import Stream
+from qtts_jax.synthesis import Stream, chunk_program
 
+MEMORY = ("build_peak_gb", "weights_gb", "peak_gb_b1", "temporaries_gb_b1")
 PROMPT = 51
 FRAME_SECONDS = 0.08
 CHUNK, BATCH_CHUNK = 4, 16
 LATE = 7400
-INT8 = "int8"
-# Processes of a size: everything with full weights, batch 1 with int8 weights, ten minutes.
-PARTS = ("full", INT8, "late")
+# Processes of a size: everything with full weights, batch 1 with weights of one byte, ten minutes.
+PARTS = ("full", *STORED, "late")
 
 
 def prompt_text(tts: QwenTTS) -> str:
@@ -235,7 +239,9 @@ def bytes_per_frame(tts: QwenTTS) -> int:
     books = tts.config.talker.codebooks
     once = size(talker["transformer"]) + size(talker["codec_head"]) + size(predictor["heads"])
     projection = size(predictor.get("input_projection", {}))
-    return once + books * (size(predictor["transformer"]) + projection)
+    # Rows that are projected beforehand leave the two that come from the talker.
+    passes = 1 if isinstance(predictor["embeddings"], Projected) else books
+    return once + books * size(predictor["transformer"]) + passes * projection
 
 
 def bandwidth() -> float:
@@ -253,9 +259,30 @@ def bandwidth() -> float:
     return 10 * 2 * 4 * n / timed(run)
 
 
+def memory_gb(*names: str) -> list[float | None]:
+    """Figures of the device's allocator, None where it keeps none."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return [stats[name] / 1e9 if name in stats else None for name in names]
+
+
 def peak_gb() -> float | None:
-    stats = jax.devices()[0].memory_stats()
-    return None if not stats else stats["peak_bytes_in_use"] / 1e9
+    return memory_gb("peak_bytes_in_use")[0]
+
+
+def temporaries_gb(tts: QwenTTS) -> float:
+    """What the program of a chunk takes beside its arguments and results, at batch 1."""
+    codec, session = tts.speech_tokenizer, start(tts, range(1), 64).session
+    decoder = codec.part("decoder")
+    chunk = chunk_program(tts.config, codec.config).lower(
+        tts.params,
+        decoder,
+        session.conditions,
+        session.state,
+        codec.programs.decoder_state(decoder, 1),
+        methods=session.methods,
+        frames=CHUNK,
+    )
+    return chunk.compile().memory_analysis().temp_size_in_bytes / 1e9
 
 
 class Report(dict[str, Any]):
@@ -275,8 +302,9 @@ def measure(size: str, part: str, args: argparse.Namespace, out: Report) -> None
     """The figures of a size that belong to one of `PARTS`."""
     out["device"] = str(jax.devices()[0].device_kind)
     started = time.perf_counter()
-    tts = build(size, jnp.dtype(args.dtype), INT8 if part == INT8 else None)
+    tts = build(size, jnp.dtype(args.dtype), part if part in STORED else None)
     out["build_s"] = time.perf_counter() - started
+    out["build_peak_gb"], out["weights_gb"] = memory_gb("peak_bytes_in_use", "bytes_in_use")
     if part == "late":
         for name, value in late_over_early(tts, LATE).items():
             out[name] = value
@@ -285,6 +313,7 @@ def measure(size: str, part: str, args: argparse.Namespace, out: Report) -> None
     out["compile_cold_s"] = timed(lambda: run_stream(start(tts, range(1), 64), 2, CHUNK))
     out["ms_per_frame_b1"] = steady_ms(tts, 1, CHUNK, frames)
     out["peak_gb_b1"] = peak_gb()
+    out["temporaries_gb_b1"] = temporaries_gb(tts)
     out["bytes_per_frame"] = bytes_per_frame(tts)
     if part == "full":
         measure_full(tts, args, out)
@@ -327,9 +356,9 @@ def child(size: str, part: str, argv: list[str], figures: Path, cache: str) -> N
 def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, Any]:
     """Add the figures of a part to those of a size."""
     new = {k: v for k, v in new.items() if k != "device"}
-    if part == INT8:
-        shared = ("ms_per_frame_b1", "peak_gb_b1", "bytes_per_frame")
-        new = {f"{k}_{INT8}": v for k, v in new.items() if k in shared} | {
+    if part in STORED:
+        shared = ("ms_per_frame_b1", "bytes_per_frame", *MEMORY)
+        new = {f"{k}_{part}": v for k, v in new.items() if k in shared} | {
             k: new[k] for k in new if k.startswith("bandwidth")
         }
     if part == "late":

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.functional import abstract
 from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.generation.text_rows import for_speaking
 from qtts_jax.io.text import TextTokenizer
+from qtts_jax.layers import kernels
 from qtts_jax.layers.quantized import Weights, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
@@ -43,8 +45,10 @@ def random_params(
             x = std * jax.random.normal(key, shape[1:])
             return (jax.lax.reduce_precision(x, 8, 7) if released else x).astype(dtype)
 
-        # In pieces: the random bits of the largest table at once would be the peak of memory.
-        return jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=ROWS_AT_ONCE)
+        # In equal pieces: the random bits of the largest table at once would be the peak of
+        # memory, and so would the table and its copy with a smaller last piece put behind.
+        piece = next(n for n in range(min(ROWS_AT_ONCE, shape[0]), 0, -1) if shape[0] % n == 0)
+        return jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=piece)
 
     draw = jax.jit(normal, static_argnums=(1, 2))
     store = storage(module, config, dtype, weights)
@@ -57,9 +61,12 @@ def random_params(
     for i, (keys, x) in enumerate(leaves):
         path = tuple(str(key.key) for key in keys)
         ready = path[-1] in ones
-        leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
-        # One at a time, so that memory never holds a matrix twice.
-        made.append(jax.block_until_ready(leaf if store is None else store(path, leaf)))
+        # What a loader leaves in the host's memory must not be the peak of the device's.
+        host = kernels.tables_on_host() and path[-2:] == ("text_embedding", "table")
+        with jax.default_device(jax.local_devices(backend="cpu")[0] if host else None):
+            leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
+            # One at a time, so that memory never holds a matrix twice.
+            made.append(jax.block_until_ready(leaf if store is None else store(path, leaf)))
     return jax.tree.unflatten(tree, made)
 
 
@@ -78,6 +85,7 @@ def build(
     head = params["talker"]["codec_head"]
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
+    params = for_speaking(params)
     tokenizer = SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype))
     tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(

@@ -21,7 +21,7 @@ from qtts_jax.config_25hz import TOKENIZER_25HZ, Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.audio import AudioSource, load_audio
-from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_config
 from qtts_jax.io.reference_voice import ReferenceVoice
 
 # The tokenizer's folder inside a whole checkpoint.
@@ -117,6 +117,9 @@ class SpeechTokenizer:
         """
         if exact_reference and quirks is not None:
             raise RequestError("give either exact_reference or quirks, not both.")
+        # Orbax is slow to import, so it comes when weights do.
+        from qtts_jax.io.checkpoint import load_params
+
         root = Path(directory)
         if (root / FOLDER).is_dir():
             root = root / FOLDER

@@ -17,8 +17,9 @@ from qtts_jax.functional import Params, abstract, computation_dtype, logical_axe
 from qtts_jax.generation.loops import FRAMES_PER_CALL
 from qtts_jax.generation.prompt import Voice, supported_languages
 from qtts_jax.generation.sampling_params import SamplingParams
+from qtts_jax.generation.text_rows import for_loading, for_speaking
 from qtts_jax.io.audio import AudioSource
-from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_config
 from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.io.text import TextTokenizer
 from qtts_jax.layers.quantized import Weights, storage
@@ -26,7 +27,7 @@ from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.requests import Layout, RequestBuilder, SpeechRequest, read_sampling_defaults
 from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
-from qtts_jax.speech_tokenizer import Quirks, SpeechTokenizer
+from qtts_jax.speech_tokenizer import FOLDER, Quirks, SpeechTokenizer
 from qtts_jax.synthesis import Speech, stream, synthesize
 from qtts_jax.voices import VoiceClonePromptItem, clone_voices
 
@@ -113,13 +114,16 @@ class QwenTTS:
         directory = Path(directory)
         if weights is not None and mesh is not None:
             raise RequestError("weights of one byte are for one device: leave out weights or mesh.")
+        config = TTSConfig.from_hf(read_config(directory))
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        config = TTSConfig.from_hf(read_config(directory))
+        # Orbax is slow to import, so it comes when weights do.
+        from qtts_jax.io.checkpoint import load_params
+
         _, tree = abstract(TTSModel, config)
         store = None if mesh is not None else storage(TTSModel, config, dtype, weights)
         speech = SpeechTokenizer.from_pretrained(
-            directory / "speech_tokenizer",
+            directory / FOLDER,
             dtype=dtype,
             exact_reference=exact_reference,
             quirks=quirks,
@@ -128,18 +132,16 @@ class QwenTTS:
         if config.model_type != "base":
             # Only cloning encodes; without it the encoder would fill the device for nothing.
             speech.keep_on_host("encoder")
-        split = None
-        if mesh is not None:
-            split = shardings(mesh, logical_axes(TTSModel, config), tree)
         if misfit := speech.misfit(config.talker):
             raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
-        return cls(
-            config,
-            load_params(directory, tree, dtype=dtype, sharding=split, store=store),
-            speech,
-            TextTokenizer.from_dir(directory, exact_reference=exact_reference),
-            read_sampling_defaults(directory),
-        )
+        if mesh is None:
+            params = load_params(directory, for_loading(tree), dtype=dtype, store=store)
+            params = for_speaking(params)
+        else:
+            split = shardings(mesh, logical_axes(TTSModel, config), tree)
+            params = load_params(directory, tree, dtype=dtype, sharding=split)
+        text = TextTokenizer.from_dir(directory, exact_reference=exact_reference)
+        return cls(config, params, speech, text, read_sampling_defaults(directory))
 
     @property
     def mode(self) -> str:
@@ -327,7 +329,7 @@ class QwenTTS:
     def describe(self) -> dict[str, Any]:
         """What this checkpoint is, for people: kind, sizes, voices, languages, defaults."""
         c = self.config.talker
-        count = sum(x.size for x in jax.tree.leaves(self.params))
+        count = sum(x.size for x in jax.tree.leaves(abstract(TTSModel, self.config)[1]))
         codec = sum(x.size for x in jax.tree.leaves(self.speech_tokenizer.params))
         return {
             "type": f"{self.config.model_type} ({self.mode}), size {self.config.size}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.sampling import batch_sampler
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.generation.state import Conditions, GenerationState, Inputs, stack_prompts
+from qtts_jax.generation.text_rows import with_rows
 from qtts_jax.models.tts_model import TTSModel
 
 # Frames of one device program when nobody waits for a chunk (5.1 s of speech at 12.5 Hz).
@@ -44,12 +46,10 @@ def begin(model: TTSModel, inputs: Inputs, capacity: int) -> tuple[GenerationSta
     Args:
         capacity: positions of the caches.
     """
-    rows = inputs.seeds.shape[0]
-    pad = jnp.full((rows,), model.config.tts_pad_id)
     conditions = Conditions(
         text=model.talker.embed_text(inputs.trailing),
         text_length=inputs.trailing_length,
-        pad=model.talker.embed_text(pad),
+        pad=model.talker.embed_text(inputs.pad),
         max_frames=inputs.max_frames,
         keys=jax.vmap(jax.random.key)(inputs.seeds),
         talker=inputs.talker,
@@ -99,6 +99,14 @@ def run_until_done(
     return codes, state
 
 
+def with_text(params: Params, inputs: Inputs) -> tuple[Params, Inputs]:
+    """What `Programs.start` is given: see `text_rows.with_rows`."""
+    prompt = inputs.prompt
+    params, text, trailing, pad = with_rows(params, prompt.text, inputs.trailing, inputs.pad)
+    prompt = prompt._replace(text=text)
+    return params, inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
+
+
 class Programs:
     """The jitted functions of one configuration; parameters are arguments, never captured."""
 
@@ -127,14 +135,9 @@ class Programs:
             text = jax.lax.dynamic_update_slice(text, new, (0, length[0], 0))
             return conditions._replace(text=text, text_length=length + count)
 
-        def grow(state: GenerationState, *, capacity: int) -> GenerationState:
-            """The same state with caches of `capacity` positions."""
-
-            def pad(x: jax.Array) -> jax.Array:
-                return jnp.pad(x, ((0, 0), (0, capacity - x.shape[1]), (0, 0), (0, 0)))
-
-            layers = jax.tree.map(pad, state.talker.layers)
-            return state._replace(talker=state.talker._replace(layers=layers))
+        def grow(cache: jax.Array, *, capacity: int) -> jax.Array:
+            """Keys or values [B, S, K, h] with room for `capacity` positions."""
+            return jnp.pad(cache, ((0, 0), (0, capacity - cache.shape[1]), (0, 0), (0, 0)))
 
         self.start = jax.jit(start, static_argnames="capacity")
         self.run = jax.jit(run, static_argnames="methods", donate_argnames="state")
@@ -163,6 +166,64 @@ class Request:
     reference: np.ndarray | None = None
 
 
+class Plan(NamedTuple):
+    """What the host decides of a batch before the device is asked for anything.
+
+    Attributes:
+        inputs, methods: for the programs (rows are the next power of two).
+        capacity: positions of the caches to begin with.
+        prompt: positions of the longest prompt.
+        max_frames: the most frames that any request may have.
+    """
+
+    inputs: Inputs
+    methods: Methods
+    capacity: int
+    prompt: int
+    max_frames: int
+
+
+def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False) -> Plan:
+    """Lay a batch out in buckets; see `Session`."""
+    longest = max(len(r.prompt) for r in requests)
+    context = config.talker.transformer.max_positions
+    if longest >= context:
+        raise RequestError(
+            f"the prompt takes {longest} positions but the model's context is {context}; "
+            "shorten the text, the instruction or the reference audio."
+        )
+    rows = bucket(len(requests), 1)
+    surplus = rows - len(requests)
+    # Surplus rows repeat the settings of the last request and have no frames to make.
+    sampling = [r.sampling for r in requests] + [requests[-1].sampling] * surplus
+    frames = [min(r.sampling.max_frames, context - len(r.prompt)) for r in requests]
+    talker, talker_method = batch_sampler(sampling)
+    predictor, predictor_method = batch_sampler(sampling, "subtalker_")
+
+    prompts = [r.prompt for r in requests]
+    text = np.zeros((rows,), np.int32)
+    text[: len(prompts)] = [len(p.trailing) for p in prompts]
+    slots = bucket(int(text.max()), OPEN_TEXT if open_text else MIN_TEXT)
+    trailing = np.full((rows, slots), -1, np.int32)
+    for row, p in zip(trailing, prompts, strict=False):
+        row[: len(p.trailing)] = p.trailing
+    positions = bucket(longest, MIN_PROMPT)
+    inputs = Inputs(
+        prompt=stack_prompts(prompts, rows, positions, config.talker.transformer.width),
+        trailing=trailing,
+        trailing_length=text,
+        pad=np.full((rows,), config.tts_pad_id, np.int32),
+        max_frames=np.asarray(frames + [0] * surplus, np.int32),
+        seeds=np.asarray([r.seed for r in requests] + [0] * surplus, np.uint32),
+        talker=talker,
+        predictor=predictor,
+        repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
+    )
+    room = max(positions, longest + min(max(frames), FRAMES_PER_CALL))
+    methods = Methods(talker_method, predictor_method)
+    return Plan(inputs, methods, bucket(room, MIN_CAPACITY), longest, max(frames))
+
+
 class Session:
     """A running batch: the state on the device and what the host knows about it.
 
@@ -189,48 +250,15 @@ class Session:
         Raises:
             RequestError: a prompt is longer than the model's context.
         """
+        known = plan(config, requests, open_text)
         self._params, self._programs = params, programs(config)
-        self.rows = len(requests)
-        longest = max(len(r.prompt) for r in requests)
-        self._context = context = config.talker.transformer.max_positions
-        if longest >= context:
-            raise RequestError(
-                f"the prompt takes {longest} positions but the model's context is {context}; "
-                "shorten the text, the instruction or the reference audio."
-            )
-        rows = bucket(self.rows, 1)
-        surplus = rows - self.rows
-        # Surplus rows repeat the settings of the last request and have no frames to make.
-        sampling = [r.sampling for r in requests] + [requests[-1].sampling] * surplus
-        frames = [min(r.sampling.max_frames, context - len(r.prompt)) for r in requests]
-        talker, talker_method = batch_sampler(sampling)
-        predictor, predictor_method = batch_sampler(sampling, "subtalker_")
-        self.methods = Methods(talker_method, predictor_method)
-        self.frames_asked, self._max_frames, self._prompt = 0, max(frames), longest
-
-        prompts = [r.prompt for r in requests]
-        text = np.zeros((rows,), np.int32)
-        text[: self.rows] = [len(p.trailing) for p in prompts]
-        self._text_length = int(text[0])
-        slots = bucket(int(text.max()), OPEN_TEXT if open_text else MIN_TEXT)
-        trailing = np.full((rows, slots), -1, np.int32)
-        for row, p in zip(trailing, prompts, strict=False):
-            row[: len(p.trailing)] = p.trailing
-        positions = bucket(longest, MIN_PROMPT)
-        self.capacity = bucket(
-            max(positions, longest + min(self._max_frames, FRAMES_PER_CALL)), MIN_CAPACITY
+        self.rows, self._context = len(requests), config.talker.transformer.max_positions
+        self.methods, self.capacity = known.methods, known.capacity
+        self.frames_asked, self._max_frames, self._prompt = 0, known.max_frames, known.prompt
+        self._text_length = int(known.inputs.trailing_length[0])
+        self.state, self.conditions = self._programs.start(
+            *with_text(params, known.inputs), capacity=self.capacity
         )
-        inputs = Inputs(
-            prompt=stack_prompts(prompts, rows, positions, config.talker.transformer.width),
-            trailing=trailing,
-            trailing_length=text,
-            max_frames=np.asarray(frames + [0] * surplus, np.int32),
-            seeds=np.asarray([r.seed for r in requests] + [0] * surplus, np.uint32),
-            talker=talker,
-            predictor=predictor,
-            repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
-        )
-        self.state, self.conditions = self._programs.start(params, inputs, capacity=self.capacity)
 
     @property
     def text_left(self) -> int:
@@ -257,9 +285,8 @@ class Session:
             more = max(text.shape[1], padded.shape[1])
             text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
             self.conditions = self.conditions._replace(text=text)
-        self.conditions = self._programs.append(
-            self._params, self.conditions, padded, np.int32(len(ids))
-        )
+        params, padded = with_rows(self._params, padded)
+        self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
         self._text_length += len(ids)
 
     def make_room(self, frames: int) -> None:
@@ -270,7 +297,21 @@ class Session:
             # Every size is compiled once. For one row memory is cheap, so there are few sizes.
             grown = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
             self.capacity = min(grown, max(needed, self._context))
-            self.state = self._programs.grow(self.state, capacity=self.capacity)
+            self._grow_caches()
+
+    def _grow_caches(self) -> None:
+        """Give the caches `capacity` positions, one array at a time.
+
+        All at once, the old and the new caches would be the peak of a long utterance's memory.
+        """
+        talker = self.state.talker
+        caches, tree = jax.tree.flatten(talker.layers)
+        self.state = self.state._replace(talker=talker._replace(layers=()))
+        del talker
+        for i, cache in enumerate(caches):
+            caches[i] = self._programs.grow(cache, capacity=self.capacity)
+        layers = jax.tree.unflatten(tree, caches)
+        self.state = self.state._replace(talker=self.state.talker._replace(layers=layers))
 
     def advance(self) -> jax.Array:
         """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""

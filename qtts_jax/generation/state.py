@@ -57,6 +57,7 @@ class Inputs(NamedTuple):
         prompt: the right-padded prompts.
         trailing: [B, S] int32 text ids after the prompt, -1 for none.
         trailing_length, max_frames: [B] int32.
+        pad: [B] int32, the text id tts_pad.
         seeds: [B] uint32.
         talker, predictor, repetition_penalty: as in `Conditions`.
     """
@@ -64,6 +65,7 @@ class Inputs(NamedTuple):
     prompt: PromptBatch
     trailing: Any
     trailing_length: Any
+    pad: Any
     max_frames: Any
     seeds: Any
     talker: Sampler

@@ -26,9 +26,10 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from qtts_jax.errors import CheckpointError
+from qtts_jax.io.config_file import CONFIG, read_json
+from qtts_jax.io.config_file import read_config as read_config
 from qtts_jax.io.new_directory import new_directory, require_space
 
-CONFIG = "config.json"
 MARKER = "qtts_jax.json"
 PARAMS = "params"
 SIZES = "sizes.json"
@@ -143,18 +144,6 @@ def flatten_params(tree: Any) -> dict[str, Any]:
     """The leaves of a nested dict (or any pytree) by their slash-joined path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `config.json` of a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is no such folder or file, or the file is not a JSON object.
-    """
-    path = Path(directory) / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{directory} is not a checkpoint folder: it has no {CONFIG}.")
-    return _read_json(path)
 
 
 def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
@@ -303,7 +292,7 @@ def _params_path(directory: Path) -> Path:
             )
         raise CheckpointError(f"{directory} is not a converted checkpoint: it has no {PARAMS}/.")
     marker = directory / MARKER
-    version = _read_json(marker).get("format_version") if marker.exists() else None
+    version = read_json(marker).get("format_version") if marker.exists() else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{directory} has checkpoint format version {version}, and this package reads "
@@ -329,7 +318,7 @@ def _check_sizes(params: Path) -> None:
     found = _file_sizes(params)
     wrong = [
         f"{name} has {found.get(name, 0)} of {size} bytes"
-        for name, size in _read_json(params / SIZES).items()
+        for name, size in read_json(params / SIZES).items()
         if found.get(name) != size
     ]
     if wrong:
@@ -436,13 +425,3 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return root
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
-    return content

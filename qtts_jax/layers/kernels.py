@@ -35,6 +35,19 @@ def matvec_backend(rows: int) -> Backend:
     return decode_backend(rows, 1) if rows == 1 else "plain"
 
 
+def projected_rows() -> bool:
+    """Whether tables hold their rows also projected (`layers.projected`): beside our kernels.
+
+    It is their only product that is not fused with its neighbours; elsewhere it does not count.
+    """
+    return decode_backend(1, 1) != "plain"
+
+
+def tables_on_host() -> bool:
+    """Whether the text embedding stays in the host's memory (`layers.host_table`): with one GPU."""
+    return jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
 def split_products() -> bool:
     """Whether float32 products with bfloat16 weights are made of bfloat16 ones: on CPUs.
 

@@ -38,7 +38,7 @@ def param(
     """A float32 parameter whose dimensions carry logical names.
 
     Args:
-        rngs: source of the initialization key.
+        rngs: source of the initialization key; one that gives None asks for the shape alone.
         shape: dimensions.
         axes: a logical name (or None) for each dimension; `qtts_jax.sharding` maps the names to
             mesh axes, so a module never mentions a mesh.
@@ -48,4 +48,6 @@ def param(
     """
     if len(axes) != len(shape):
         raise AssertionError(f"{len(axes)} axis names for the {len(shape)} dimensions of {shape}")
-    return nnx.Param(init(rngs.params(), shape), logical_axes=axes, columns=columns)
+    key = rngs.params()
+    value = jax.ShapeDtypeStruct(shape, jnp.float32) if key is None else init(key, shape)
+    return nnx.Param(value, logical_axes=axes, columns=columns)

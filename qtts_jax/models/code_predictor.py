@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.config import CodePredictorConfig
+from qtts_jax.functional import Params, matmul_precision
 from qtts_jax.layers import kernels
 from qtts_jax.layers.decoding.matvec import norm_matvec
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
+from qtts_jax.layers.projected import Projected, Table, project, raw
 from qtts_jax.layers.quantized import dense
 from qtts_jax.modules.transformer import Transformer
 
@@ -56,7 +58,7 @@ class CodePredictor(nnx.Module):
             [..., D talker].
         """
         books = jnp.arange(self.config.codebooks - 1)
-        rows = dense(self.embeddings[...][books, jnp.maximum(codes, 0)])
+        rows = raw(self.embeddings[...][books, jnp.maximum(codes, 0)])
         return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
 
     def generate(
@@ -80,32 +82,32 @@ class CodePredictor(nnx.Module):
         embeddings = self.embeddings[...]
 
         def predict(x, state, book):
-            y, state = self.transformer.step_blocks(self._project(x), state)
+            y, state = self.transformer.step_blocks(x, state)
             code = choose(self._logits(y[:, -1], book), book + 1).astype(jnp.int32)
-            return code, dense(embeddings[book, code]), state
+            return code, embeddings[book, code], state
 
+        x = self._project(jnp.stack([hidden, first], axis=1))
         if kernels.matvec_backend(hidden.shape[0]) != "plain":
             # The kernels take one position at a time; the first has no code to predict.
-            _, state = self.transformer.step_blocks(self._project(hidden[:, None]), state)
-            code, row, state = predict(first[:, None], state, 0)
-        else:
-            code, row, state = predict(jnp.stack([hidden, first], axis=1), state, 0)
+            _, state = self.transformer.step_blocks(x[:, :1], state)
+            x = x[:, 1:]
+        code, row, state = predict(x, state, 0)
 
         if kernels.decode_backend(hidden.shape[0], 1) != "plain":
             # Unrolled, positions and books are constants, and nothing but the kernels is left.
-            total, codes = row, [code]
+            total, codes = raw(row), [code]
             for book in range(1, books):
-                code, row, state = predict(row[:, None], state, book)
-                total = total + row
+                code, row, state = predict(self._enter(row), state, book)
+                total = total + raw(row)
                 codes.append(code)
             return jnp.stack(codes, axis=1), total
 
         def body(carry, book):
             row, total, state = carry
-            code, row, state = predict(row[:, None], state, book)
-            return (row, total + row, state), code
+            code, row, state = predict(self._enter(row), state, book)
+            return (row, total + raw(row), state), code
 
-        (_, total, _), rest = jax.lax.scan(body, (row, row, state), jnp.arange(1, books))
+        (_, total, _), rest = jax.lax.scan(body, (row, raw(row), state), jnp.arange(1, books))
         return jnp.concatenate([code[:, None], rest.T], axis=1), total
 
     def teacher_forced(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
@@ -119,7 +121,7 @@ class CodePredictor(nnx.Module):
             [B, Q-1, V] float32.
         """
         books = jnp.arange(self.config.codebooks - 2)
-        rows = dense(self.embeddings[...][books, codes[:, :-1]])
+        rows = raw(self.embeddings[...][books, codes[:, :-1]])
         x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
         y = self.transformer(self._project(x))[:, 1:]
         return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)
@@ -132,5 +134,25 @@ class CodePredictor(nnx.Module):
         y = norm_matvec(x, norm.scale[...], heads, norm.eps, book=book, backend=backend)
         return y.astype(jnp.float32)
 
+    def _enter(self, rows: Table) -> jax.Array:
+        """Rows of the table as inputs [B, 1, D] of the transformer."""
+        x = rows.rows if isinstance(rows, Projected) else self._project(raw(rows))
+        return x[:, None]
+
     def _project(self, x: jax.Array) -> jax.Array:
         return x if self.input_projection is None else self.input_projection(x)
+
+
+def with_projected_rows(params: Params) -> Params:
+    """Parameters of a `TTSModel` whose predictor finds its embeddings projected beforehand.
+
+    Within a frame they then cost one row instead of the input projection. Other models, whose
+    predictor is as wide as their talker, are given back as they are.
+    """
+    predictor = params.get("code_predictor") or {}
+    if "input_projection" not in predictor or isinstance(predictor["embeddings"], Projected):
+        return params
+    linear = predictor["input_projection"]
+    with matmul_precision(params):
+        table = project(predictor["embeddings"], linear["kernel"], linear["bias"])
+    return params | {"code_predictor": predictor | {"embeddings": table}}

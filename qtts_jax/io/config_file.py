@@ -1,0 +1,39 @@
+"""The JSON files of a checkpoint folder; apart from `checkpoint.py`, which is slow to import."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qtts_jax.errors import CheckpointError
+
+CONFIG = "config.json"
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder.
+
+    Raises:
+        CheckpointError: there is no such folder or file, or the file is not a JSON object.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} is not a checkpoint folder: it has no {CONFIG}.")
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: the file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object.")
+    return content

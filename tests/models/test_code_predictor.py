@@ -1,0 +1,86 @@
+"""The code predictor with embeddings projected beforehand against the plain one."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import assert_close
+from qtts_jax import QwenTTS
+from qtts_jax.functional import abstract, bind, initialize
+from qtts_jax.layers import kernels
+from qtts_jax.layers.projected import Projected
+from qtts_jax.layers.quantized import Quantized, quantize_params
+from qtts_jax.models.code_predictor import with_projected_rows
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.presets import tiny, tts_12hz
+
+
+@pytest.fixture(scope="module")
+def random_model():
+    """A talker wider than its predictor, as in 1.7B."""
+    config = tiny(tts_12hz("1b7", "custom_voice"))
+    predictor = replace(config.talker.code_predictor, codebooks=5)
+    config = replace(config, talker=replace(config.talker, codebooks=5, code_predictor=predictor))
+    params = initialize(TTSModel, config, 0)
+    noise = jax.random.normal(jax.random.key(1), params["code_predictor"]["embeddings"].shape)
+    params["code_predictor"]["embeddings"] = noise
+    return config, params
+
+
+def generate(config, params, rows, backend, monkeypatch):
+    monkeypatch.setattr(kernels, "override", backend)
+    model = bind(abstract(TTSModel, config)[0], params)
+    width = config.talker.transformer.width
+    hidden, first = jax.random.normal(jax.random.key(2), (2, rows, width))
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(
+            lambda: model.code_predictor.generate(hidden, first, lambda y, _: jnp.argmax(y, -1))
+        )()
+
+
+@pytest.mark.parametrize(
+    ("rows", "backend"), [(1, "plain"), (1, "interpret"), (3, "plain"), (3, "interpret")]
+)
+def test_projected_rows_give_the_codes_of_the_plain_path(random_model, monkeypatch, rows, backend):
+    config, params = random_model
+    projected = with_projected_rows(params)
+    assert isinstance(projected["code_predictor"]["embeddings"], Projected)
+    want, total = generate(config, params, rows, "plain", monkeypatch)
+    got, projected_total = generate(config, projected, rows, backend, monkeypatch)
+    np.testing.assert_array_equal(got, want)
+    assert_close(projected_total, total)
+    assert len(np.unique(want)) > 3
+
+
+def test_rows_of_a_quantised_table_are_projected_as_they_are(random_model):
+    config, params = random_model
+    small = quantize_params(TTSModel, config, params, "int8")["code_predictor"]
+    table = with_projected_rows({"code_predictor": small})["code_predictor"]["embeddings"]
+    assert isinstance(table.raw, Quantized) and table.rows.dtype == jnp.float32
+    model = bind(abstract(TTSModel, config)[0], params | {"code_predictor": small})
+    with jax.default_matmul_precision("highest"):
+        plain = model.code_predictor._enter(small["embeddings"][1, jnp.arange(5)])
+    assert_close(table[1, jnp.arange(5)].rows, plain[:, 0])
+
+
+def test_a_predictor_as_wide_as_its_talker_has_nothing_to_project():
+    params = {"code_predictor": {"embeddings": np.ones((2, 3, 4), np.float32)}}
+    assert with_projected_rows(params) is params
+
+
+def test_a_checkpoint_projects_its_rows_where_the_kernels_run(converted, monkeypatch):
+    """... and speaks the same codes."""
+    directory = converted("voice_design")
+    plain = QwenTTS.from_pretrained(directory, dtype="float32")
+    monkeypatch.setattr(kernels, "projected_rows", lambda: True)
+    tts = QwenTTS.from_pretrained(directory, dtype="float32")
+    assert isinstance(tts.params["code_predictor"]["embeddings"], Projected)
+    assert tts.describe() == plain.describe()
+    codes = []
+    for model in (plain, tts):
+        request = model.prepare_voice_design("A text.", "calm", seed=3, max_new_tokens=5)
+        codes.append(model.synthesize([request])[0].codes)
+    np.testing.assert_array_equal(*codes)
