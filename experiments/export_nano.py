@@ -107,7 +107,7 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         "## Data",
         "",
-        *data_lines(args.data),
+        *[line for directory in args.data for line in data_lines(directory)],
         "",
         "## Training",
         "",
@@ -127,10 +127,8 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
     return "\n".join(lines) + "\n"
 
 
-def data_lines(directory: Path | None) -> list[str]:
-    """Hours by source, with licence and whether it is synthetic."""
-    if directory is None:
-        return ["No dataset was named when this card was made."]
+def data_lines(directory: Path) -> list[str]:
+    """Hours of a dataset by source, with licence and whether it is synthetic."""
     dataset = data.Dataset(directory)
     seconds: Counter[tuple[str, str, str]] = Counter()
     for record in dataset.records:
@@ -139,7 +137,8 @@ def data_lines(directory: Path | None) -> list[str]:
         key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
         seconds[key] += dataset.seconds(record.index)
     rows = [f"| {' | '.join(key)} | {t / 3600:.2f} |" for key, t in sorted(seconds.items())]
-    return ["| source | licence | kind | hours |", "|---|---|---|--:|", *rows]
+    head = [f"`{directory.name}`:", "", "| source | licence | kind | hours |", "|---|---|---|--:|"]
+    return [*head, *rows, ""]
 
 
 def training_lines(run: Path) -> list[str]:
@@ -174,7 +173,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
     parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice")
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
-    parser.add_argument("--data", type=Path, help="prepared dataset, for the card")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--torch", type=Path, help="also in the released layout")

@@ -71,7 +71,8 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
         train = [dataset.records[i] for i in dataset.select("train")]
         clips = Counter(r.speaker for r in train)
-        speakers = sorted(s for s, n in clips.items() if n >= args.speaker_clips)
+        # The first one is who speaks when nobody is named.
+        speakers = [s for s, n in clips.most_common() if n >= args.speaker_clips]
         languages = sorted({r.language for r in train})
         merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
         config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))

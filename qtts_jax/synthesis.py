@@ -158,7 +158,7 @@ class Stream12Hz(Stream):
         super().__init__(config, params, tokenizer, requests, open_text=open_text)
         self._decoder = tokenizer.part("decoder")
         self._samples_per_frame = tokenizer.samples_per_frame
-        self._chunk = _chunk_program(config, tokenizer.config)
+        self._chunk = chunk_program(config, tokenizer.config)
         rows = self.session.conditions.pad.shape[0]
         self._audio = tokenizer.programs.decoder_state(self._decoder, rows)
         reference = requests[0].reference
@@ -264,7 +264,7 @@ class Stream25Hz(Stream):
 
 
 @functools.lru_cache(maxsize=16)
-def _chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig):
+def chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig):
     """Frames and their audio in one device program: one dispatch for a chunk."""
     talker, _ = abstract(TTSModel, config)
     decoder = tokenizer_programs(speech, Quirks12Hz()).decoder

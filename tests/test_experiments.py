@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from qtts_jax import QwenTTS, SpeechTokenizer, embedded
+from qtts_jax import QwenTTS, SpeechTokenizer
+from qtts_jax.presets import tiny_tokenizer, tokenizer_12hz
 from qtts_jax.training.data import prepare
 from qtts_jax.training.log import RunLog
 from training.speech_files import corpus
@@ -142,12 +144,23 @@ def test_learning_curves_say_in_a_sentence_what_is_missing(tmp_path):
         assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def small_tokenizer():
+    """A tiny tokenizer with small books, which a few clips can fill."""
+    config = tiny_tokenizer(tokenizer_12hz())
+    encoder, decoder = (
+        replace(half, quantizer=replace(half.quantizer, entries=64, books=16))
+        for half in (config.encoder, config.decoder)
+    )
+    return replace(config, encoder=encoder, decoder=decoder)
+
+
 @pytest.mark.slow
 def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     (tmp_path / "clips").mkdir()
     manifest = corpus(tmp_path / "clips", rate=24000, split="train")
     prepare(manifest, tmp_path / "speech", progress=False)
-    config = embedded.DIRECTORY / "speech_tokenizer" / "config.json"
+    config = tmp_path / "tokenizer.json"
+    config.write_text(json.dumps(small_tokenizer().to_hf()))
     common = ["--data", tmp_path / "speech", "--no-tensorboard"]
     common += ["--log-every", 1, "--save-every", 2]
     tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2, "--samples", 0]

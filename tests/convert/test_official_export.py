@@ -12,7 +12,7 @@ import soundfile
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
 from helpers import assert_close
-from qtts_jax import QwenTTS
+from qtts_jax import QwenTTS, embedded
 from qtts_jax.config import TTSConfig
 from qtts_jax.functional import initialize
 from qtts_jax.io.checkpoint import read_config, save_params
@@ -48,8 +48,16 @@ def recording(tmp_path_factory, detweights):
     return path
 
 
+EMBEDDED = [
+    {"id": "whole_text", "text": "Please hold the line.", "speaker": "joe", "language": "English"},
+    {"id": "stream", "text": "A small house.", "speaker": "af_heart", "stream_text": True},
+]
+
+
 def requests(model_type, recording):
-    if model_type == "custom_voice":
+    if model_type == "embedded":
+        kind, rows = {"mode": "custom_voice"}, EMBEDDED
+    elif model_type == "custom_voice":
         kind, rows = {"mode": "custom_voice"}, CUSTOM_VOICE
     else:
         kind, rows = {"mode": "voice_clone", "ref_audio": str(recording)}, CLONE
@@ -96,6 +104,10 @@ def test_released_checkpoint_speaks_alike_after_a_round_trip(
 ):
     to_orbax(released / model_type, tmp_path / "converted", report=lambda message: None)
     assert_official_speaks_alike(tmp_path / "converted", model_type, recording, tmp_path)
+
+
+def test_the_embedded_checkpoint_speaks_alike(tmp_path):
+    assert_official_speaks_alike(embedded.DIRECTORY, "embedded", None, tmp_path)
 
 
 @pytest.mark.parametrize("model_type", ["custom_voice", "base"])

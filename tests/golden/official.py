@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers  # looks for torchaudio once, which must be before its stand-in is there
 from safetensors import safe_open
 
 if importlib.util.find_spec("torchaudio") is None:
@@ -41,7 +42,8 @@ from qwen_tts.core.models import (
     Qwen3TTSForConditionalGeneration,
     Qwen3TTSProcessor,
 )
-from transformers import AutoConfig, AutoProcessor
+
+AutoConfig, AutoProcessor = transformers.AutoConfig, transformers.AutoProcessor
 
 Request = Mapping[str, Any]
 """One line of a `qtts batch` file: id, mode, text, language, speaker, instruct, ref_audio, ..."""
