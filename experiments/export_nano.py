@@ -37,6 +37,8 @@ from qtts_jax.training.log import read_metrics
 TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 GENERATION = "generation_config.json"
 CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
+READING = ("tts", "wer")
+BABBLES = "its tokenizer works, but its talker does not read yet and babbles"
 # A longer pause than this between two lines of a log is one between two pieces of a run.
 PAUSE_SECONDS = 120
 
@@ -80,10 +82,17 @@ def description(results: dict[str, Any] | None) -> str:
     """One line for whoever uses the checkpoint without asking for one."""
     scores = [line for line in goals(results) if line["value"] is not None]
     said = ", ".join(f"{s['task']} {s['score']} {s['value']:.3g}" for s in scores)
+    fault = f"; {BABBLES}" if babbles(results) else ""
     return (
-        "nano, the small voice trained with this package's own commands "
-        f"({said or 'not yet scored'}; see MODEL_CARD.md)"
+        "nano, the small voice trained with this package's own commands"
+        f"{fault} ({said or 'not yet scored'}; see MODEL_CARD.md)"
     )
+
+
+def babbles(results: dict[str, Any] | None) -> bool:
+    """Whether most words that it says are not those of its texts."""
+    wer = [line["value"] for line in goals(results) if (line["task"], line["score"]) == READING]
+    return any(value is not None and value > 50 for value in wer)
 
 
 def goals(results: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -119,10 +128,15 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         "## Limits",
         "",
+        *(
+            [f"Note: {BABBLES}; what it says is not what it is told.", ""]
+            if babbles(results)
+            else []
+        ),
         "Made to show that everything works on a fresh machine, on minutes of training and hours "
-        "of speech. It mispronounces, and its voices are much less clear than those of the "
-        "released checkpoints. Synthetic voices were taught by other models' speech and keep "
-        "their faults. Do not use it to imitate a person without consent.",
+        "of speech. Its voices are much less clear than those of the released checkpoints. "
+        "Synthetic voices were taught by other models' speech and keep their faults. Do not use it "
+        "to imitate a person without consent.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -142,12 +156,17 @@ def data_lines(directory: Path) -> list[str]:
 
 
 def training_lines(run: Path) -> list[str]:
-    """Steps, time and last losses of a run, from its log."""
-    rows = [row for row in read_metrics(run) if "loss" in row]
+    """Steps, time, last losses and lowest held-out loss of a run, from its log."""
+    metrics = read_metrics(run)
+    rows = [row for row in metrics if "loss" in row]
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
     minutes = sum(gap for gap in gaps if gap < PAUSE_SECONDS) / 60
     last = {k: v for k, v in rows[-1].items() if k in ("loss", "mel", "ce_first", "ce_rest")}
     ends = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+    held = [row for row in metrics if "held_out/loss" in row]
+    if held:
+        best = min(held, key=lambda row: row["held_out/loss"])
+        ends += f"; lowest held-out loss {best['held_out/loss']:.4g} at step {best['step']}"
     return [f"- {run.name}: {rows[-1]['step']} steps in {minutes:.1f} minutes; at the end {ends}"]
 
 
