@@ -38,6 +38,7 @@ TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.js
 GENERATION = "generation_config.json"
 CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
 READING = ("tts", "wer")
+SAID = (("codec", "stoi"), ("codec", "sim"), READING)
 BABBLES = "its tokenizer works, but its talker does not read yet and babbles"
 # A longer pause than this between two lines of a log is one between two pieces of a run.
 PAUSE_SECONDS = 120
@@ -80,12 +81,12 @@ def export(args: argparse.Namespace) -> int:
 
 def description(results: dict[str, Any] | None) -> str:
     """One line for whoever uses the checkpoint without asking for one."""
-    scores = [line for line in goals(results) if line["value"] is not None]
-    said = ", ".join(f"{s['task']} {s['score']} {s['value']:.3g}" for s in scores)
+    known = {(line["task"], line["score"]): line["value"] for line in goals(results)}
+    said = [f"{' '.join(key)} {known[key]:.3g}" for key in SAID if known.get(key) is not None]
     fault = f"; {BABBLES}" if babbles(results) else ""
     return (
         "nano, the small voice trained with this package's own commands"
-        f"{fault} ({said or 'not yet scored'}; see MODEL_CARD.md)"
+        f"{fault} ({', '.join(said) or 'not yet scored'}; see MODEL_CARD.md)"
     )
 
 

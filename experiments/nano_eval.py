@@ -131,7 +131,7 @@ def run(task: str, args: argparse.Namespace) -> Report:
         plan = replace(plan, unseen=True)
     if task == "speed":
         plan = replace(plan, clips=min(args.clips, 10))
-    return evaluate(plan, lambda: load(task, model), {"model": str(model)})
+    return evaluate(plan, lambda: load(task, model), {"model": model.name})
 
 
 @cache
