@@ -72,17 +72,26 @@ def exact_half_weights() -> bool:
     return "amx_bf16" in text.split()
 
 
-def sequence_backend(steps: int, dtype: Any) -> Literal["plain", "cudnn"]:
+def sequence_backend(
+    steps: int, dtype: Any, frames: bool = False
+) -> Literal["plain", "cudnn", "frames"]:
     """How attention over whole training sequences of `steps` positions runs.
 
-    cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame the scores
-    are small, and the plain products are faster than a call for each sequence.
+    cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame a call for
+    each sequence is slower than plain products, and our kernel (`training/frame_attention.py`) is
+    faster than both; XLA cannot split it over devices.
+
+    Args:
+        frames: the kernel for frames admits the shapes.
     """
     cuda = jax.default_backend() == "gpu" and (
         "cuda" in jax.devices()[0].client.platform_version.lower()
     )
-    fits = steps >= 64 and jnp.dtype(dtype).itemsize == 2
-    return "cudnn" if cuda and fits else "plain"
+    if not cuda or jnp.dtype(dtype).itemsize != 2:
+        return "plain"
+    if steps >= 64:
+        return "cudnn"
+    return "frames" if frames and jax.device_count() == 1 else "plain"
 
 
 def dilation_as_grid() -> bool:

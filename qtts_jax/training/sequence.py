@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def run_stack(
         raise ConfigError("run_stack is for attention without a window; set window to None.")
     fits = c.qk_norm and frames.fits(x.shape[1], c.heads // c.kv_heads, c.head_dim)
     if attention == "auto":
-        attention = _best_kernel(x.shape[1], x.dtype, fits)
+        attention = kernels.sequence_backend(x.shape[1], x.dtype, fits)
     elif attention == "frames" and not fits:
         raise ConfigError(
             f"attention 'frames' takes normalized heads over 16 or 32 positions, not {x.shape[1]} "
@@ -78,14 +78,6 @@ def run_stack(
         with jax.named_scope(f"layer_{i}"):
             x = _rematerialised(functools.partial(run, block), remat)(x)
     return x if stack.norm is None else stack.norm(x)
-
-
-def _best_kernel(steps: int, dtype: Any, fits: bool) -> AttentionKernel:
-    long = kernels.sequence_backend(steps, dtype)
-    if long != "plain" or not fits or jax.device_count() > 1:
-        return long  # XLA cannot split a kernel of ours over devices
-    # Where cuDNN would take a long sequence of this type, our kernels take a short one.
-    return "frames" if kernels.sequence_backend(8192, dtype) == "cudnn" else "plain"
 
 
 def _rematerialised(function: Function, remat: Remat) -> Function:
