@@ -68,6 +68,28 @@ def test_layers_keep_the_level_of_their_input_at_the_start():
     assert 0.3 < float(jnp.sqrt(jnp.mean(jnp.square(x)))) < 3
 
 
+@pytest.mark.parametrize(
+    ("steps", "width", "stride", "dilation"),
+    [(7, 9, 2, 1), (13, 17, 2, 4), (8, 16, 1, 2), (5, 6, 3, 1), (9, 8, 3, 2), (6, 5, 1, 1)],
+)
+def test_strides_and_dilations_are_folded_without_a_difference(steps, width, stride, dilation):
+    layer = WeightNormConv(
+        3, 4, (3, 9), stride=(1, stride), dilation=(dilation, 1), rngs=nnx.Rngs(0)
+    )
+    x = jax.random.normal(jax.random.key(1), (2, steps, width, 3))
+    kernel = np.asarray(layer.direction[...])
+    kernel = kernel * np.sqrt(2 / np.sum(kernel**2, axis=(0, 1, 2)))
+    expected = jax.lax.conv_general_dilated(
+        x,
+        jnp.asarray(kernel),
+        (1, stride),
+        [(dilation, dilation), (4, 4)],
+        rhs_dilation=(dilation, 1),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(layer(x), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("samples", [60, 59])
 def test_period_discriminator_sees_every_period_th_sample(samples):
     graph, params, judge = make(PeriodDiscriminator, CONFIG, 3)
