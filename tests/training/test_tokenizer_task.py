@@ -26,7 +26,8 @@ from qtts_jax.training.tokenizer_params import SPEECH_LEVEL, assemble, initial
 from qtts_jax.training.tokenizer_task import TokenizerTask, resample_frames
 from training.tokenizer_toy import FRAME, FULL, PLAIN, TEACHER, toy_audio, toy_batch, toy_config
 
-CONFIG, STEPS = toy_config(), 250
+# Over seeds, 250 steps lower the mel loss 8 to 17 times, 500 steps 12 to 22 times.
+CONFIG, STEPS = toy_config(), 500
 
 
 def make(training=FULL, config=CONFIG, dtype=jnp.float32, **options):
