@@ -9,8 +9,9 @@ the lowest loss on held-out clips, RUN/weights what `--start` of another run beg
 of at most 16 MiB, metrics.jsonl the curves.
 
 The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
-dataset are its preset speakers, and other clips of theirs the voices to clone. The default is the
-nano talker; `--config` takes any `config.json` of a 12 Hz model, then with its text files beside.
+dataset, but for `derived` ones, are its preset speakers, and other clips of a speaker the voices
+to clone. The default is the nano talker; `--config` takes any `config.json` of a 12 Hz model, then
+with its text files beside.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from training_piece import Clock, add_arguments, train
@@ -39,6 +41,7 @@ from qtts_jax.training.nano_talker import (
     NANO_MERGES,
     NANO_MIX,
     NANO_POSITIONS,
+    NANO_PREDICTOR_FRAMES,
     NANO_READING_WEIGHT,
     NANO_TALKER_TRAINER,
     NANO_TOKEN_LETTERS,
@@ -70,9 +73,7 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     else:
         speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
         train = [dataset.records[i] for i in dataset.select("train")]
-        clips = Counter(r.speaker for r in train)
-        # The first one is who speaks when nobody is named.
-        speakers = [s for s, n in clips.most_common() if n >= args.speaker_clips]
+        speakers = preset_speakers(train, args.speaker_clips)
         languages = sorted({r.language for r in train})
         merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
         config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
@@ -84,6 +85,15 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
             if args.config is not None and (args.config.parent / name).is_file():
                 shutil.copy(args.config.parent / name, out)
     return config
+
+
+def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
+    """Speakers of at least so many clips; the one with most is who speaks when nobody is named.
+
+    Voices that were made by resampling those of others (`derived`) are there to be cloned only.
+    """
+    clips = Counter(r.speaker for r in records if not r.extra.get("derived"))
+    return [speaker for speaker, count in clips.most_common() if count >= least]
 
 
 def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
@@ -109,6 +119,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
+    parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
     parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
     parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
@@ -118,6 +129,7 @@ def main() -> None:
     dataset = data.Dataset(args.data)
     config = model_config(args, dataset)
     text = TextTokenizer.from_dir(args.out / "text")
+    speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer)).encoder
     codes = data.encode_dataset(dataset, args.tokenizer)
     clock.say(f"{len(dataset)} clips encoded")
     waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
@@ -128,6 +140,7 @@ def main() -> None:
             config,
             dtype=args.dtype,
             predictor_chunk=args.predictor_chunk,
+            predictor_frames=args.predictor_frames,
             heard_noise=args.heard_noise,
             reading_weight=args.reading_weight,
         )
@@ -145,6 +158,7 @@ def main() -> None:
             mix=NANO_MIX,
             positions=args.positions,
             batch_positions=args.batch_positions,
+            frame_rate=speech.sample_rate / speech.samples_per_frame,
             seed=args.seed,
             threads=threads,
             stop=stop,

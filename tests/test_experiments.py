@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +97,18 @@ def test_table_of_both_rates_beside_the_official_decoder():
     assert "| 25 Hz | float32 | 1 | 8 codes | 200 | 40 | 0.2 |" in text
     assert "| 25 Hz | float32 | 1 | decode 10 s | 2000 | 500 | 0.25 |" in text
     assert "97" in text and "138" in text  # the paper
+
+
+def test_voices_made_of_others_are_no_presets():
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        from train_talker import preset_speakers
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+    clips = [("few", {}), *3 * [("ann", {})], *4 * [("bob", {"derived": False})]]
+    clips += 9 * [("ann higher", {"derived": True})]
+    records = [SimpleNamespace(speaker=speaker, extra=extra) for speaker, extra in clips]
+    assert preset_speakers(records, 2) == ["bob", "ann"]
 
 
 @pytest.mark.slow

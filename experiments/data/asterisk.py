@@ -14,7 +14,7 @@ import numpy as np
 from experiments.data.packages import ASTERISK_LICENCES
 from experiments.data.split import TRAIN, split_of
 from experiments.data.worker import RATE as OPUS_RATE
-from experiments.data.worker import trim, write_opus
+from experiments.data.worker import trim, write_audio
 from qtts_jax.io.audio import resample
 
 LANGUAGES = {"en": "english", "es": "spanish", "fr": "french", "it": "italian", "ru": "russian"}
@@ -93,7 +93,7 @@ def convert(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     wave = trim(decode(path), RATE)
     if target.suffix == ".ogg":
-        write_opus(target, resample(wave, RATE, OPUS_RATE))
+        write_audio(target, resample(wave, RATE, OPUS_RATE))
         return
     partial = target.with_name(f".{target.name}.partial")
     with open(partial, "wb") as file:

@@ -8,7 +8,9 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
 - fetch: download and check the packages of `packages.py`;
 - asterisk: real prompts, one speaker for each of five languages; Italian is for tests only;
 - plan: choose sentences, phonemise them, write `jobs/piper.jsonl` and `jobs/kokoro.jsonl`;
-- piper, kokoro: synthesise the jobs in parallel processes (`worker.py`);
+- piper, kokoro: synthesise the jobs in parallel processes (`worker.py`), or Piper's on a GPU
+  (`gpu_worker.py`; `--device cuda`, with PyTorch and the package onnx), then with word times;
+- vary: more voices from those of Kokoro and of the prompts (`vary.py`);
 - filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
 - manifest: `manifest.jsonl`, one line a clip (written after every other step too).
 
@@ -35,9 +37,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.data import asterisk, worker
+from experiments.data import asterisk, gpu_worker, worker
 from experiments.data.hear import hear_corpus
-from experiments.data.manifest import MAX_WER, summary, write_manifest
+from experiments.data.manifest import MAX_WER, source_rows, summary, write_manifest
 from experiments.data.packages import PACKAGES, fetch, unpack
 from experiments.data.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.data.plan import (
@@ -50,10 +52,11 @@ from experiments.data.plan import (
     write_jobs,
 )
 from experiments.data.sentences import reading_list
+from experiments.data.vary import vary_clips
 from experiments.data.voices import assemble, export_kokoro
 from qtts_jax.errors import DataError, QTTSError
 
-STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "filter", "manifest")
+STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "vary", "filter", "manifest")
 ENGINES = ("piper", "kokoro")
 
 
@@ -76,18 +79,23 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
     piper = PiperPhonemes(corpus / "models")
     kokoro = KokoroPhonemes()
 
-    def kokoro_tokens(jobs: list[Job]) -> list[list[int]]:
+    def kokoro_tokens(jobs: list[Job]) -> list[Job]:
         found: dict[str, list[int]] = {}
         for accent, first in (("en-us", "a"), ("en-gb", "b")):
             group = [each for each in jobs if each["voice"][0] == first]
             tokens = kokoro([each["text"] for each in group], accent) if group else []
             found |= {each["id"]: ids for each, ids in zip(group, tokens, strict=True)}
-        return [found[each["id"]] for each in jobs]
+        return [{"tokens": found[each["id"]]} for each in jobs]
+
+    def piper_tokens(jobs: list[Job]) -> list[Job]:
+        texts = [each["text"] for each in jobs]
+        return [
+            {"tokens": tokens, "anchors": piper.anchors(text, tokens)}
+            for text, tokens in zip(texts, piper(texts), strict=True)
+        ]
 
     jobs = for_hours(piper_jobs(sentences[1::2]), piper_hours)
-    write_jobs(
-        corpus / "jobs/piper.jsonl", jobs, lambda group: piper([each["text"] for each in group])
-    )
+    write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens)
     jobs = for_hours(kokoro_jobs(sentences[0::2]), kokoro_hours)
     write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens)
 
@@ -98,9 +106,11 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     out = corpus / "audio" / engine
     missing = sum(not (out / f"{each['id']}.ogg").exists() for each in jobs)
     start, audio = time.monotonic(), 0.0
-    clips = worker.run(
-        jobs, [corpus / "models"], out, options.workers, options.threads, options.seconds
-    )
+    models, workers, limit = [corpus / "models"], options.workers, options.seconds
+    if options.device and engine == "piper":
+        clips = gpu_worker.run(jobs, models, out, options.device, workers, limit)
+    else:
+        clips = worker.run(jobs, models, out, workers, options.threads, limit)
     with tqdm(total=missing, desc=engine, unit="clip", mininterval=5) as bar:
         for _, seconds in clips:
             audio += seconds
@@ -119,7 +129,7 @@ def export(corpus: Path, folder: Path, hours: float, part_folders: Sequence[Path
     ]
     export_kokoro(corpus / "models", folder, part_folders)
     chosen = list(for_hours(jobs, hours))
-    write_jobs(folder / "jobs.jsonl", chosen, lambda group: [each["tokens"] for each in group])
+    write_jobs(folder / "jobs.jsonl", chosen, lambda group: group)
     shutil.copyfile(worker.__file__, folder / "worker.py")
 
 
@@ -197,6 +207,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kokoro-hours", type=float, default=4.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--device", help="of PyTorch, for Piper: cuda")
     parser.add_argument("--seconds", type=float, help="of a synthesis step; it goes on next time")
     parser.add_argument("--filter-engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--filter-clips", type=int, help="of each engine; else all")
@@ -232,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan_jobs(corpus, options.piper_hours, options.kokoro_hours)
         elif step in ENGINES:
             synthesise(corpus, step, options)
+        elif step == "vary":
+            made = vary_clips(corpus, source_rows(corpus), options.workers)
+            print(f"{len(made)} clips of varied voices")
         elif step == "filter":
             hear_corpus(corpus, options.workers, options.filter_engines, options.filter_clips)
         if step != "fetch":

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments.data.manifest import planned_rows, read_wer
+from experiments.data.manifest import made_rows, planned_rows, read_wer
+from experiments.data.worker import end_cut_line
 from qtts_jax.evaluation.sample import SAMPLE_RATE
 from qtts_jax.evaluation.words import edits, words_of
 from qtts_jax.io.audio import load_audio
@@ -41,9 +42,9 @@ def hear_corpus(
         clips: only the first so many of each synthesiser that have been made; None for all.
     """
     file = corpus / "wer.jsonl"
-    _end_cut_line(file)
+    end_cut_line(file)
     known = read_wer(file)
-    made = [r for r in planned_rows(corpus) if r["synthetic"] and (corpus / r["audio"]).exists()]
+    made = [row for row in made_rows(corpus, planned_rows(corpus)) if row["synthetic"]]
     chosen: list[Row] = []
     for engine in engines:
         chosen += [row for row in made if row["audio"].startswith(f"audio/{engine}/")][:clips]
@@ -79,13 +80,3 @@ def _hear_one(task: tuple[str, str, str, str]) -> Row:
     heard = _listener(load_audio(Path(corpus) / audio, SAMPLE_RATE), language)
     wer = round(word_error_rate(text, heard, language), 4)
     return {"audio": audio, "heard": heard, "wer": wer}
-
-
-def _end_cut_line(file: Path) -> None:
-    """Drop what a kill left of a last line."""
-    if not file.exists():
-        return
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        file.write_bytes(whole)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.data.asterisk import plan as asterisk_plan
-from experiments.data.plan import read_jobs
+from experiments.data.gpu_worker import ALIGNMENTS
+from experiments.data.plan import PIPER_VOICE, read_jobs
 from experiments.data.split import TEST, TRAIN, UNSEEN_VOICES, VALIDATION, same_text, split_of
+from experiments.data.vary import varied_rows
 from qtts_jax.errors import DataError
 from qtts_jax.io.files import write_whole
 
@@ -37,6 +39,8 @@ def synthetic_row(job: Row) -> Row:
         "split": split_of(job["text"], job["voice"]),
         "speed": job["speed"],
         "unseen_speaker": job["voice"] in UNSEEN_VOICES,
+        # No person has this voice, so none should be named after it.
+        "derived": job["engine"] == "piper" and job["voice"] != PIPER_VOICE,
     }
 
 
@@ -51,6 +55,23 @@ def planned_rows(corpus: Path) -> list[Row]:
     return rows
 
 
+def source_rows(corpus: Path) -> list[Row]:
+    """Rows of the clips whose voices are varied: all but Piper's, which vary by themselves."""
+    return [row for row in planned_rows(corpus) if not row["audio"].startswith("audio/piper/")]
+
+
+def made_rows(corpus: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows whose audio exists, under its name: `.flac` is what a GPU has spoken.
+
+    It comes before an `.ogg` of the same job, for the alignment is that of the GPU's clip.
+    """
+    for row in rows:
+        for name in (str(Path(row["audio"]).with_suffix(".flac")), row["audio"]):
+            if (corpus / name).exists():
+                yield row | {"audio": name}
+                break
+
+
 def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     """Write `manifest.jsonl`: planned clips whose audio exists, with seconds and WER (or null).
 
@@ -63,12 +84,16 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     import soundfile
 
     heard = read_wer(corpus / "wer.jsonl")
+    aligned = read_lines(corpus / "audio/piper" / ALIGNMENTS, "id", "alignment")
     lengths = _known_lengths(corpus / "manifest.jsonl")
     rows = []
-    for row in planned_rows(corpus):
+    varied = []
+    for source, row in varied_rows(source_rows(corpus)):
+        varied.append(row)
+        if source["audio"] in heard:  # what is wrong with a clip is wrong with its variations
+            heard[row["audio"]] = heard[source["audio"]]
+    for row in made_rows(corpus, planned_rows(corpus) + varied):
         path = corpus / row["audio"]
-        if not path.exists():
-            continue
         if row["audio"] not in lengths:
             try:
                 info = soundfile.info(path)
@@ -78,7 +103,10 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
         wer = heard.get(row["audio"])
         if row["synthetic"] and row["split"] != TEST and wer is not None and wer > max_wer:
             continue
-        rows.append(row | {"seconds": lengths[row["audio"]], "wer": wer})
+        row |= {"seconds": lengths[row["audio"]], "wer": wer}
+        if alignment := aligned.get(path.stem):
+            row["alignment"] = alignment
+        rows.append(row)
     rows = without_leaks(rows)
     check(rows)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -117,14 +145,19 @@ def check(rows: Iterable[Row]) -> None:
 
 
 def read_wer(path: Path) -> dict[str, float]:
-    """audio -> word error rate; a last line that a kill cut short is passed over."""
-    found: dict[str, float] = {}
+    """audio -> word error rate."""
+    return read_lines(path, "audio", "wer")
+
+
+def read_lines(path: Path, key: str, value: str) -> dict[str, Any]:
+    """key -> value of the lines of a file; a last line that a kill cut short is passed over."""
+    found: dict[str, Any] = {}
     if not path.exists():
         return found
     for line in path.read_text("utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             row = json.loads(line)
-            found[row["audio"]] = row["wer"]
+            found[row[key]] = row[value]
     return found
 
 

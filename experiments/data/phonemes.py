@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.data.anchors import Anchor, anchors_of, groups_of
+
 # Kokoro takes at most 510 ids.
 LONGEST = 500
 
@@ -34,6 +36,9 @@ class PiperPhonemes:
         from piper import PiperVoice
 
         self.voice = PiperVoice.load(models / "piper.onnx", models / "piper.json")
+        ids = self.voice.config.phoneme_id_map
+        self._silent = frozenset(i for mark in "_^$" for i in ids[mark])
+        self._breaks = frozenset(i for mark in " ,.;:?!-'\"()" for i in ids.get(mark, ()))
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         found = []
@@ -42,3 +47,7 @@ class PiperPhonemes:
             joined = [p for part in parts for p in [*part, " "]][:-1]
             found.append(self.voice.phonemes_to_ids(joined))
         return found
+
+    def anchors(self, text: str, tokens: Sequence[int]) -> list[Anchor]:
+        """Where the words of a text begin and end among its phoneme ids (`anchors_of`)."""
+        return anchors_of(text, groups_of(tokens, self._silent, self._breaks))

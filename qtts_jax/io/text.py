@@ -175,6 +175,18 @@ class TextTokenizer:
         """Ids of one byte-level pre-token."""
         return [token.id for token in self._model.tokenize(pre_token)]
 
+    def token_size(self, id_: int) -> int:
+        """UTF-8 bytes that a token stands for.
+
+        Raises:
+            TextError: there is no such id.
+        """
+        token = self._tokenizer.id_to_token(id_)
+        if token is None:
+            raise TextError(f"The text tokenizer has no id {id_}: use ids of its own.")
+        # A symbol of the byte alphabet is one byte; an added token is written as it is.
+        return len(token.encode() if token in self.added_tokens else token)
+
     def find_added(self, text: str, ended: bool) -> tuple[list[re.Match[str]], int]:
         """Added tokens in a text that goes on unless `ended`.
 

@@ -33,8 +33,8 @@ class Example:
         ends: the utterance ends with the last frame; False for a cut, which has no such target.
         mel: [M, mels] float32 log-mel of a recording of the voice, for training the speaker
             encoder jointly, or None; its x-vector takes the place of `rows.embedding`.
-        spoken: [F] int32, the text token that a reader at constant pace is at in each frame
-            (`even_pace`); None where the text is not known.
+        spoken: [F] int32, the text token that the reader is at in each frame; None where the text
+            is not known.
     """
 
     rows: Prompt
@@ -107,6 +107,8 @@ class Utterance:
         reference_codes, reference_ids: another recording of the voice with its text ids
             (`TextTokenizer.reference_ids`), for in-context cloning.
         instruct_ids: a description or instruction (`TextTokenizer.instruct_ids`).
+        spoken: [F] int32, the token of `text_ids` that is spoken in each frame
+            (`data.alignment`); None for a reader at constant pace (`even_pace`).
     """
 
     text_ids: tuple[int, ...]
@@ -118,6 +120,7 @@ class Utterance:
     reference_codes: np.ndarray | None = None
     reference_ids: tuple[int, ...] = ()
     instruct_ids: tuple[int, ...] = ()
+    spoken: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,10 @@ def draw_layout(
         instruct_ids=u.instruct_ids if instruct else (),
         stream_text=bool(stream),
     )
-    example = layout_example(config, prompt, u.codes, mel=mel)
-    return replace(example, spoken=even_pace(u.text_ids, len(u.codes)) if u.text_ids else None)
+    spoken = u.spoken
+    if spoken is None and u.text_ids:
+        spoken = even_pace(u.text_ids, len(u.codes))
+    return replace(layout_example(config, prompt, u.codes, mel=mel), spoken=spoken)
 
 
 def even_pace(text_ids: Sequence[int], frames: int) -> np.ndarray:

@@ -49,11 +49,12 @@ class TalkerTaskConfig:
         heard_noise: of the frames that the talker hears of its own speech, the largest part that
             is random codes; the part is drawn anew for every row. What is left to predict the next
             frame from is the text.
-        reading_weight: of a loss that asks every frame which text token it is at, as if the reader
-            had a constant pace. It is roughly true, and leads attention to the place in the text
-            long before the codes alone would (guided attention, arXiv:1710.08969, is the same hint
-            given to the weights of attention). The rows of the text embedding are its classes, so
-            it is meant for small vocabularies.
+        reading_weight: of a loss that asks every frame which text token it is at: by the alignment
+            of the clip where its manifest has one, else as if the reader had a constant pace. Even
+            that is roughly true, and leads attention to the place in the text long before the
+            codes alone would (guided attention, arXiv:1710.08969, is the same hint given to the
+            weights of attention). The rows of the text embedding are its classes, so it is meant
+            for small vocabularies.
         remat, attention: of the talker, see `run_stack`.
         predictor_attention: the same for the code predictor.
         train: parts whose own parameters are trained; the others are frozen.

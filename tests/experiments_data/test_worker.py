@@ -148,6 +148,48 @@ def test_silence_is_cut_to_a_margin():
     assert len(worker.trim(np.zeros(4800, np.float32))) == 0
 
 
+def test_flac_is_written_by_its_name(tmp_path):
+    wave = np.sin(np.arange(4800) / 5).astype(np.float32) * 0.5
+    worker.write_audio(tmp_path / "a.flac", wave)
+    assert soundfile.info(tmp_path / "a.flac").format == "FLAC"
+    assert soundfile.read(tmp_path / "a.flac")[0] == pytest.approx(wave, abs=1e-4)
+
+
+def test_piper_speaks_slower_for_a_higher_pitch(monkeypatch, tmp_path):
+    given = []
+
+    class Session:
+        def run(self, outputs, inputs):
+            given.append(inputs["scales"].tolist())
+            time = np.arange(22050) / 22050
+            return [np.sin(2 * np.pi * 400 * time).astype(np.float32)[None, None]]
+
+    monkeypatch.setattr(worker, "open_model", lambda path, threads: Session())
+    config = {
+        "inference": {"noise_scale": 0.5, "length_scale": 1.5, "noise_w": 0.25},
+        "audio": {"sample_rate": 22050},
+    }
+    (tmp_path / "piper.json").write_text(json.dumps(config))
+    (tmp_path / "piper.onnx").touch()
+    speak = worker.piper([tmp_path], 1)
+    for pitch in (1.0, 1.25):
+        wave = speak(job("a", 1) | {"speed": 2.0, "pitch": pitch})
+        assert given.pop() == pytest.approx([0.5, 1.5 * pitch / 2, 0.25])
+        assert len(wave) == pytest.approx(24000 / pitch, abs=2)
+        peak = np.argmax(np.abs(np.fft.rfft(wave))) * 24000 / len(wave)
+        assert peak == pytest.approx(400 * pitch, abs=2)
+
+
+def test_what_a_kill_left_of_a_line_is_dropped(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    worker.end_cut_line(file)
+    assert not file.exists()
+    for content, left in (("a\nb\n", "a\nb\n"), ("a\nb", "a\n"), ("a", "")):
+        file.write_text(content)
+        worker.end_cut_line(file)
+        assert file.read_text() == left
+
+
 def test_job_files_have_a_job_a_line(tmp_path):
     (tmp_path / "jobs.jsonl").write_text(json.dumps(job("a", 1)) + "\n")
     assert worker.read_jobs(tmp_path / "jobs.jsonl") == [job("a", 1)]

@@ -133,6 +133,17 @@ def test_byte_pairs_normal_form_and_added_tokens(tiny):
     assert tiny.encode("<tts_pad>") == [tiny.added_tokens["<tts_pad>"]]
 
 
+def test_sizes_of_tokens_are_the_bytes_of_the_text(tiny, dense):
+    for tokenizer in (tiny, dense):
+        for text in SAMPLES:
+            written = text if "<" in text else tokenizer.normalize(text)  # pieces have their own
+            sizes = map(tokenizer.token_size, tokenizer.encode(text))
+            assert sum(sizes) == len(written.encode()), text
+        assert list(map(tokenizer.token_size, tokenizer.encode("<tts_pad>"))) == [9]
+    with pytest.raises(TextError, match="no id 99999"):
+        tiny.token_size(99999)
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\n\t \u3000"])
 def test_blank_text_is_refused(tiny, blank):
     for method in (tiny.assistant_ids, tiny.reference_ids, tiny.instruct_ids):

@@ -51,6 +51,35 @@ def test_a_faulty_line_is_named(tmp_path, change, message):
         read_manifest(manifest, text_tokenizer=byte_tokenizer(leave_out="~"))
 
 
+@pytest.mark.parametrize(
+    ("alignment", "message"),
+    [
+        ({"0": 1}, "no list of at least two pairs"),
+        ([[0, 0.1]], "no list of at least two pairs"),
+        ([[0, 0.1], [3]], r"\[3\] in its alignment; write pairs"),
+        ([[0, 0.1], "ab"], "'ab' in its alignment; write pairs"),
+        ([[0, 0.1], [3, "0.2"]], r"\[3, '0.2'\] in its alignment; write pairs"),
+        ([[0, 0.1], [True, 0.2]], "write pairs"),
+        ([[0, 0.1], [3, float("nan")]], "write pairs"),
+        ([[0, 0.1], [3, float("inf")]], "write pairs"),
+        ([[-1, 0.1], [3, 0.2]], r"\[-1, 0.1\] in its alignment, outside its text of 15"),
+        ([[0, 0.1], [16, 0.2]], r"\[16, 0.2\] in its alignment, outside its text of 15"),
+        ([[0, 0.1], [3, 0.3], [2, 0.4]], r"\[2, 0.4\] after \[3, 0.3\] in its alignment"),
+        ([[0, 0.1], [3, 0.3], [4, 0.2]], r"\[4, 0.2\] after \[3, 0.3\] in its alignment"),
+    ],
+)
+def test_an_alignment_goes_forward_through_the_text(tmp_path, alignment, message):
+    manifest = corpus(tmp_path, 3)
+    lines = lines_of(manifest)
+    assert len(lines[1]["text"]) == 15
+    good = [[0, 0.1], [3, 0.1], [3, 0.25], [15, 1]]
+    write_manifest(tmp_path, [lines[0], lines[1] | {"alignment": good}, lines[2]])
+    assert read_manifest(manifest)[1].extra["alignment"] == good
+    write_manifest(tmp_path, [lines[0], lines[1] | {"alignment": alignment}, lines[2]])
+    with pytest.raises(DataError, match=f"line 2 of .* has .*{message}"):
+        read_manifest(manifest)
+
+
 @pytest.mark.parametrize("content", ["{not json", "[1, 2]"])
 def test_a_line_that_is_no_object_is_named(tmp_path, content):
     manifest = corpus(tmp_path, 1)

@@ -1,5 +1,6 @@
 """Talker batches: every clip in a fitting bucket, in all layouts, exact after a resume."""
 
+import dataclasses
 import importlib
 import json
 import types
@@ -16,7 +17,7 @@ from qtts_jax.training.data.dataset import Record, Waves
 from qtts_jax.training.data.mels import log_mels
 from qtts_jax.training.data.talker_batches import TalkerBatches
 from qtts_jax.training.data.talker_plan import example_positions, plan_batches
-from qtts_jax.training.talker_batch import LayoutMix
+from qtts_jax.training.talker_batch import LayoutMix, even_pace
 from training.small_talker import BOOKS, CLONING, ENTRIES, MODEL
 from training.speech_files import byte_tokenizer, tone
 
@@ -63,10 +64,10 @@ WAVES = all_waves()
 SIZES = {"positions": (48, 80, 120), "batch_positions": 8 * 120, "mel_frames": 40, "threads": 0}
 
 
-def batches(config=MODEL, **options):
+def batches(config=MODEL, dataset=DATASET, **options):
     if config is CLONING:
         options = {"waves": WAVES} | options
-    return TalkerBatches(config, DATASET, all_codes(), byte_tokenizer(), **SIZES | options)
+    return TalkerBatches(config, dataset, all_codes(), byte_tokenizer(), **SIZES | options)
 
 
 def clips_of(batch):
@@ -147,6 +148,38 @@ def test_the_instruction_of_the_manifest_goes_before_a_description():
             assert (found == {given}) == (clip % 4 == 1)
             seen |= found
     assert len(seen) > 4
+
+
+def aligned(clip, alignment):
+    """The dataset, one clip of which has an alignment."""
+    records = list(RECORDS)
+    records[clip] = dataclasses.replace(records[clip], extra={"alignment": alignment})
+    return types.SimpleNamespace(**vars(DATASET) | {"records": records})
+
+
+def test_an_alignment_says_what_is_spoken_and_an_even_pace_where_there_is_none():
+    assert FRAMES[4] == 16
+    # Half of the text takes 14.4 of the 16 frames.
+    dataset, tokenizer = aligned(4, [[0, 0], [3, 1.152], [6, 1.28]]), byte_tokenizer()
+    source, seen = batches(dataset=dataset), set()
+    for _ in range(10):
+        batch = next(source)
+        for clip, spoken in zip(clips_of(batch), batch["spoken"], strict=True):
+            ids = tokenizer.assistant_ids(f"text {clip}")[1]
+            wanted = even_pace(ids, FRAMES[clip])
+            if clip == 4:
+                wanted = np.asarray(ids)[[0] * 5 + [1] * 5 + [2] * 4 + [3, 5]]
+            np.testing.assert_array_equal(spoken[: FRAMES[clip]], wanted)
+            assert (spoken[FRAMES[clip] :] == -1).all()
+            seen.add(clip)
+    assert len(seen) == CLIPS
+
+
+def test_an_alignment_needs_the_frame_rate_of_the_codes():
+    dataset = aligned(4, [[0, 0], [6, 1.28]])
+    with pytest.raises(DataError, match=r"line 5 .* 16 frames in 1.28 s, .* not 25 a second"):
+        batches(dataset=dataset, frame_rate=25)
+    batches(frame_rate=25)
 
 
 @pytest.mark.parametrize("threads", [0, 3])

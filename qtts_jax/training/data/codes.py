@@ -48,7 +48,7 @@ def encode_dataset(
     dataset: Dataset,
     tokenizer: str | os.PathLike[str],
     *,
-    workers: int | None = None,
+    workers: int = 4,
     progress: bool = True,
 ) -> Codes:
     """Encode every clip, or read what an earlier call has kept.
@@ -58,7 +58,7 @@ def encode_dataset(
 
     Args:
         tokenizer: checkpoint folder of a speech tokenizer, or of a whole model.
-        workers: threads that decode audio.
+        workers: shards at once.
 
     Raises:
         CheckpointError: `tokenizer` is no checkpoint.
@@ -81,13 +81,17 @@ def encode_dataset(
                 f"{dataset.sample_rate} Hz; prepare it at the rate of the tokenizer."
             )
         cache.mkdir(exist_ok=True)
+
+        def encode(shard: int) -> int:
+            items = [(dataset.wave(r.index), dataset.sample_rate) for r in groups[shard]]
+            write_whole(paths[shard], pack(groups[shard], model.encode(items)))
+            return len(items)
+
         total = sum(len(groups[shard]) for shard in missing)
         with tqdm(total=total, desc="encode", unit="clip", disable=not progress) as bar:
-            for shard in missing:
-                waves = in_order(dataset.wave, [r.index for r in groups[shard]], workers)
-                items = [(wave, dataset.sample_rate) for wave in waves]
-                write_whole(paths[shard], pack(groups[shard], model.encode(items)))
-                bar.update(len(items))
+            # Some shards at once: while one is decoded, the device has another one to encode.
+            for clips in in_order(encode, missing, workers):
+                bar.update(clips)
     codes: dict[int, np.ndarray] = {}
     for path in paths.values():
         codes |= unpack(path)

@@ -3,12 +3,19 @@
 A line is a JSON object with `audio`, `text`, `speaker` and `language`, and as the corpus knows it
 `instruction` (a description of the voice or manner) and `split`. All other fields (source, licence,
 synthetic, word error rate, ...) are carried along as they are.
+
+One of them is read in training: `alignment`, for a corpus that knows when its words are spoken. It
+is a list of at least two pairs [characters, seconds], neither ever decreasing: at that time of the
+recording the reader has come so many characters into `text`. Between two pairs the reader goes
+evenly, before the first one and after the last one stands still.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,8 +78,9 @@ def read_manifest(
     Raises:
         DataError: the first fault, with the file and the line: no manifest or no clips; a line
             that is no JSON object; a field that is missing, empty or of a wrong type; an unknown
-            language, split or symbol; a recording that does not exist, cannot be read, is too
-            short or too long, or occurs twice; a text in two splits.
+            language, split or symbol; an alignment that does not go forward through the text; a
+            recording that does not exist, cannot be read, is too short or too long, or occurs
+            twice; a text in two splits.
     """
     path = Path(path)
     try:
@@ -110,6 +118,10 @@ def unknown_symbols(tokenizer: TextTokenizer, symbols: Iterable[str]) -> list[st
     return unknown
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
 class _Checks:
     """The checks of one manifest, with what earlier lines have shown."""
 
@@ -137,6 +149,8 @@ class _Checks:
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 self._fail(line, f"has the {name} {value!r}; write a string or leave it out")
         self._check_words(line, fields)
+        if fields.get("alignment") is not None:
+            self._check_alignment(line, fields["alignment"], len(fields["text"]))
         clip = Clip(
             line,
             self._path.parent / fields["audio"],
@@ -175,6 +189,28 @@ class _Checks:
                     line,
                     f"puts its text into {split!r}, but line {first} has the same text in "
                     f"{other!r}; keep every text in one split",
+                )
+
+    def _check_alignment(self, line: int, alignment: Any, length: int) -> None:
+        if not isinstance(alignment, list) or len(alignment) < 2:
+            self._fail(line, "has an alignment that is no list of at least two pairs; leave it out")
+        for pair in alignment:
+            if not (isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))):
+                self._fail(
+                    line, f"has {pair!r} in its alignment; write pairs [characters, seconds]"
+                )
+            if not 0 <= pair[0] <= length:
+                self._fail(
+                    line,
+                    f"has {pair!r} in its alignment, outside its text of {length} characters; "
+                    "count the characters of the text",
+                )
+        for before, after in itertools.pairwise(alignment):
+            if after[0] < before[0] or after[1] < before[1]:
+                self._fail(
+                    line,
+                    f"has {after!r} after {before!r} in its alignment; sort the pairs, so that "
+                    "neither characters nor seconds decrease",
                 )
 
     def _check_audio(self, clip: Clip) -> None:

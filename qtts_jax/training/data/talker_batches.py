@@ -14,6 +14,7 @@ from qtts_jax.generation.prompt import AUTO, supported_languages
 from qtts_jax.io.text import TextTokenizer
 from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.speaker import mel_config
+from qtts_jax.training.data.alignment import token_ends, tokens_of_frames
 from qtts_jax.training.data.codes import Codes
 from qtts_jax.training.data.dataset import Dataset, Waves
 from qtts_jax.training.data.loader import Loader
@@ -57,7 +58,8 @@ class TalkerBatches(Loader):
     The voice of an example is another clip of its speaker: its log-mel for the speaker encoder in
     training, and its codes and text for in-context cloning. A speaker that the model has as a
     preset can be that instead. An instruction is that of the manifest, or one of the sentences
-    that `voices` makes.
+    that `voices` makes. What is spoken in a frame is as the `alignment` of the manifest has it,
+    and at constant pace where there is none.
 
     Args:
         config: of the talker.
@@ -72,6 +74,7 @@ class TalkerBatches(Loader):
         batch_positions: positions of a whole batch; a length has that many rows, a multiple of 8.
         mel_frames: longest mel of a voice; a longer clip is cut anew each time.
         reference_seconds: longest clip that is the voice of another.
+        frame_rate: of the codes, frames a second; only alignments need it.
         seed: of all choices.
         threads, stop: see `Loader`.
 
@@ -79,8 +82,8 @@ class TalkerBatches(Loader):
         shapes: rows and bucket of the batches.
 
     Raises:
-        DataError: there are no clips, a clip is longer than the last length, or codes of a clip
-            are missing.
+        DataError: there are no clips, a clip is longer than the last length, codes of a clip are
+            missing, or one with an alignment has codes of another frame rate.
         TextError: a text is empty.
     """
 
@@ -100,6 +103,7 @@ class TalkerBatches(Loader):
         batch_positions: int = 16384,
         mel_frames: int = 256,
         reference_seconds: float = 8.0,
+        frame_rate: float = 12.5,
         seed: int = 0,
         threads: int | None = None,
         stop: int | None = None,
@@ -123,6 +127,7 @@ class TalkerBatches(Loader):
             self._role, ids = text.assistant_ids(record.text)
             self._text.append(tuple(ids))
             self._reference_text.append(tuple(text.reference_ids(record.text)))
+        self._spoken = self._all_spoken(text, dataset.sample_rate, frame_rate)
         self._instructions = self._all_instructions(text, voices)
         usable = self._usable(dataset.sample_rate, reference_seconds, waves)
         self._mels: dict[int, np.ndarray] = {}
@@ -164,6 +169,7 @@ class TalkerBatches(Loader):
             reference_codes=self._codes[reference] if in_context else None,
             reference_ids=self._reference_text[reference] if in_context else (),
             instruct_ids=instruct,
+            spoken=self._spoken[i],
         )
         mix = _CERTAIN[bool(c.stream[i]), bool(c.voiceless[i])]
         return draw_layout(self._config, self._role, utterance, mix, self._rng)
@@ -202,6 +208,28 @@ class TalkerBatches(Loader):
         first = self._first(epoch)
         self._epochs = [*self._epochs[-2:], _Epoch(first, choices, batches)]
         return first + len(batches)
+
+    def _all_spoken(
+        self, text: TextTokenizer, sample_rate: int, frame_rate: float
+    ) -> list[np.ndarray | None]:
+        """What is spoken in the frames of each clip; None for a clip without an alignment."""
+        out: list[np.ndarray | None] = []
+        for record, ids, codes in zip(self._records, self._text, self._codes, strict=True):
+            alignment = record.extra.get("alignment")
+            if alignment is None:
+                out.append(None)
+                continue
+            frames, seconds = len(codes), record.samples / sample_rate
+            # The last frame may be padded; more than that is another rate.
+            if abs(frames - seconds * frame_rate) > 1:
+                raise DataError(
+                    f"the clip of line {record.line} of the manifest has {frames} frames in "
+                    f"{seconds:.2f} s, which are not {frame_rate:g} a second; give the frame rate "
+                    "of the speech tokenizer, by which its alignment is read."
+                )
+            ends = token_ends(text, record.text, ids)
+            out.append(tokens_of_frames(ids, ends, alignment, frames, frame_rate))
+        return out
 
     def _all_instructions(
         self, text: TextTokenizer, voices: Voices | None

@@ -1,0 +1,151 @@
+"""Synthesise Piper clips on a GPU, with the time of every word.
+
+It makes the clips that `worker.py` makes, under the same names (PyTorch with a GPU, and the package
+onnx), and beside them `alignments.jsonl`: `{"id", "alignment"}` with pairs of characters of the
+text and seconds of the clip. Processes resample, trim and write what the GPU has said. Clips that
+are there are not made again; one whose line of `alignments.jsonl` was not written is.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.worker import (
+    RATE,
+    Job,
+    end_cut_line,
+    find,
+    resample,
+    trim_bounds,
+    write_audio,
+)
+
+ALIGNMENTS = "alignments.jsonl"
+# Values of the exported graph of a Piper voice, by their names there: how much longer the
+# phonemes are than predicted, and what they take, in frames of `HOP` samples.
+LENGTH, DURATIONS, OUTPUT = "/Gather_1_output_0", "/Ceil_output_0", "output"
+HOP = 256
+# Jobs sorted by length at a time, and the phoneme ids of a batch, padding included.
+_SORTED, _BATCH_IDS = 4096, 5000
+
+
+def finish(wave: np.ndarray, rate: int, anchors: list[list[float]], path: Path) -> dict[str, Any]:
+    """Resample, trim and write a clip; its line of `alignments.jsonl`, and its seconds.
+
+    Args:
+        wave: float16 [T].
+        rate: samples a second at which the voice is as it should be.
+        anchors: pairs of characters and samples of `wave`.
+    """
+    clip = resample(wave.astype(np.float32), rate)
+    first, last = trim_bounds(clip)
+    write_audio(path, clip[first:last])
+    length = (last - first) / RATE
+    at = [(c, min(max(n / rate - first / RATE, 0.0), length)) for c, n in anchors]
+    alignment = [[c, round(seconds, 3)] for c, seconds in at]
+    return {"id": path.stem, "alignment": alignment, "seconds": length}
+
+
+def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Jobs of about one length."""
+    for first in range(0, len(jobs), _SORTED):
+        group = sorted(jobs[first : first + _SORTED], key=lambda each: len(each["tokens"]))
+        while group:
+            size = max(_BATCH_IDS // len(group[-1]["tokens"]), 1)
+            yield group[-size:]
+            group = group[:-size]
+
+
+class Voice:
+    """A Piper voice on a device."""
+
+    def __init__(self, models: Sequence[Path], device: str) -> None:
+        from experiments.data.onnx_torch import Graph
+
+        self._graph = Graph(find(models, "piper.onnx"), device)
+        config = json.loads(find(models, "piper.json").read_text("utf-8"))
+        self._chance, self.rate = config["inference"], config["audio"]["sample_rate"]
+        self._device = device
+
+    def __call__(self, jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray]:
+        """Waves float16 [B, T], and the samples that each id takes, int64 [B, N]."""
+        import torch
+
+        longest = max(len(each["tokens"]) for each in jobs)
+        ids = np.zeros((len(jobs), longest), np.int64)
+        for row, each in zip(ids, jobs, strict=True):
+            row[: len(each["tokens"])] = each["tokens"]
+        pace = [self._chance["length_scale"] * each["pitch"] / each["speed"] for each in jobs]
+        inputs = {
+            "input": torch.from_numpy(ids).to(self._device),
+            "input_lengths": torch.tensor([len(each["tokens"]) for each in jobs]).to(self._device),
+            "scales": torch.tensor(
+                [self._chance["noise_scale"], 1.0, self._chance["noise_w"]], device=self._device
+            ),
+            LENGTH: torch.tensor(pace, device=self._device)[:, None, None],
+        }
+        wave, frames = self._graph(inputs, [OUTPUT, DURATIONS])
+        samples = HOP * frames[:, 0].to(torch.int64)
+        return wave.flatten(1).half().cpu().numpy(), samples.cpu().numpy()
+
+
+def made(out: Path) -> set[str]:
+    """The ids of the clips that are there with their alignment."""
+    path = out / ALIGNMENTS
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+    ids = {json.loads(line)["id"] for line in lines if line.endswith("\n")}
+    return {clip for clip in ids if (out / f"{clip}.flac").exists()}
+
+
+def run(
+    jobs: Sequence[Job],
+    models: Sequence[Path],
+    out: Path,
+    device: str,
+    workers: int,
+    seconds: float | None = None,
+) -> Iterator[tuple[str, float]]:
+    """Make the clips that are missing; yield (id, seconds) of each."""
+    out.mkdir(parents=True, exist_ok=True)
+    end_cut_line(out / ALIGNMENTS)
+    start, there = time.monotonic(), made(out)
+    voice = Voice(models, device)
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(workers, spawn) as pool,
+        open(out / ALIGNMENTS, "a", encoding="utf-8") as lines,
+    ):
+        waiting: list[list[Future[dict[str, Any]]]] = []
+
+        def written(most: int) -> Iterator[tuple[str, float]]:
+            while len(waiting) > most:
+                for future in waiting.pop(0):
+                    row = future.result()
+                    yield row["id"], row.pop("seconds")
+                    lines.write(json.dumps(row) + "\n")
+
+        for group in batches([each for each in jobs if each["id"] not in there]):
+            if seconds is not None and time.monotonic() - start > seconds:
+                break
+            waves, samples = voice(group)
+            ends = np.concatenate([np.zeros((len(group), 1), np.int64), samples.cumsum(1)], axis=1)
+            waiting.append([
+                pool.submit(
+                    finish,
+                    wave[: end[-1]],
+                    round(voice.rate * each["pitch"]),
+                    [[c, int(end[token])] for c, token in each["anchors"]],
+                    out / f"{each['id']}.flac",
+                )
+                for each, wave, end in zip(group, waves, ends, strict=True)
+            ])  # fmt: skip
+            yield from written(4)
+        yield from written(0)
