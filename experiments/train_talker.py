@@ -28,13 +28,16 @@ from training_piece import Clock, add_arguments, train
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.io.checkpoint import read_config
+from qtts_jax.functional import Params, abstract
+from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.new_directory import new_directory
 from qtts_jax.io.text import TextTokenizer
+from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer import FOLDER
 from qtts_jax.training import data
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
+from qtts_jax.training.nano import SAMPLE_RATE
 from qtts_jax.training.nano_talker import (
     NANO_BATCH_POSITIONS,
     NANO_HEARD_NOISE,
@@ -45,6 +48,7 @@ from qtts_jax.training.nano_talker import (
     NANO_READING_WEIGHT,
     NANO_TALKER_TRAINER,
     NANO_TOKEN_LETTERS,
+    nano_speaker_encoder,
     nano_talker,
 )
 from qtts_jax.training.state import TrainState
@@ -53,7 +57,14 @@ from qtts_jax.training.text_files import Merge, learn_merges, save_text, text_id
 from qtts_jax.training.trainer import Hook
 
 TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
-GENERATION = {"max_new_tokens": 375}
+# Colder than the released models, whose codes are more certain; a penalty would forbid codes that
+# so small a codebook needs again.
+GENERATION = {
+    "max_new_tokens": 375,
+    "repetition_penalty": 1.0,
+    "temperature": 0.5,
+    "subtalker_temperature": 0.7,
+}
 HELD_OUT_BATCHES = 2
 MODEL, BEST = "model", "best"
 
@@ -68,8 +79,11 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     if (kept / "config.json").is_file():
         return TTSConfig.from_hf(json.loads((kept / "config.json").read_text()))
     merges: list[Merge] = []
-    if args.config is not None:
-        config = TTSConfig.from_hf(json.loads(args.config.read_text()))
+    files: Path | None = None
+    if args.model is not None:
+        config, files = start_config(args.model), args.model
+    elif args.config is not None:
+        config, files = TTSConfig.from_hf(json.loads(args.config.read_text())), args.config.parent
     else:
         speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
         train = [dataset.records[i] for i in dataset.select("train")]
@@ -79,12 +93,29 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
     with new_directory(kept, overwrite=True) as out:
         (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
-        if args.config is None:
+        if files is None:
             save_text(out, merges)
-        for name in TEXT_FILES:
-            if args.config is not None and (args.config.parent / name).is_file():
-                shutil.copy(args.config.parent / name, out)
+        else:
+            for name in TEXT_FILES:
+                if (files / name).is_file():
+                    shutil.copy(files / name, out)
     return config
+
+
+def start_config(model: Path) -> TTSConfig:
+    """The configuration of a checkpoint, as that of one that clones.
+
+    One that was exported for preset voices has left its speaker encoder behind; it gets a new one.
+    """
+    config = TTSConfig.from_hf(read_config(model))
+    encoder = config.speaker_encoder or nano_speaker_encoder(SAMPLE_RATE)
+    return dataclasses.replace(config, model_type="base", speaker_encoder=encoder)
+
+
+def start_params(model: Path) -> Params:
+    """The parameters of a checkpoint, without the speaker encoder if it has none."""
+    config = TTSConfig.from_hf(read_config(model))
+    return load_params(model, abstract(TTSModel, config)[1])
 
 
 def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
@@ -114,6 +145,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
     parser.add_argument("--config", type=Path, help="config.json of a model, with its text files")
+    parser.add_argument("--model", type=Path, help="checkpoint to begin with, whatever its type")
     parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
     parser.add_argument("--voice-clips", type=int, help="most clips of a speaker heard as a voice")
     parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
@@ -143,7 +175,8 @@ def main() -> None:
             predictor_frames=args.predictor_frames,
             heard_noise=args.heard_noise,
             reading_weight=args.reading_weight,
-        )
+        ),
+        None if args.model is None else start_params(args.model),
     )
 
     def batches(split: str, stop: int | None, threads: int | None) -> data.TalkerBatches:

@@ -1,5 +1,6 @@
 """The benchmarks run: each one at its smallest, in a process of its own."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from qtts_jax import QwenTTS, SpeechTokenizer
+from qtts_jax.embedded import DIRECTORY
 from qtts_jax.presets import tiny_tokenizer, tokenizer_12hz
 from qtts_jax.training.data import prepare
 from qtts_jax.training.log import RunLog
+from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
 from training.speech_files import corpus
 
 ROOT = Path(__file__).parents[1]
@@ -99,19 +103,29 @@ def test_table_of_both_rates_beside_the_official_decoder():
     assert "97" in text and "138" in text  # the paper
 
 
-def test_voices_made_of_others_are_no_presets():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        from train_talker import preset_speakers
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+@pytest.fixture
+def train_talker(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module("train_talker")
+
+
+def test_voices_made_of_others_are_no_presets(train_talker):
     clips = [("few", {}), *3 * [("ann", {})], *4 * [("bob", {"derived": False})]]
     clips += 9 * [("ann higher", {"derived": True})]
     records = [SimpleNamespace(speaker=speaker, extra=extra) for speaker, extra in clips]
-    assert preset_speakers(records, 2) == ["bob", "ann"]
+    assert train_talker.preset_speakers(records, 2) == ["bob", "ann"]
 
 
 @pytest.mark.slow
+def test_a_checkpoint_without_a_speaker_encoder_gets_a_new_one_to_train_on(train_talker):
+    config = train_talker.start_config(DIRECTORY)
+    params = train_talker.start_params(DIRECTORY)
+    assert (config.model_type, config.speaker_encoder.sample_rate) == ("base", 24000)
+    task = TalkerTask(TalkerTaskConfig(config), params)
+    groups, _ = jax.eval_shape(task.init, jax.random.key(0))
+    assert set(groups) == {"talker", "code_predictor", "speaker_encoder"}
+
+
 def test_a_second_process_compiles_nothing(tmp_path):
     out = tmp_path / "start.json"
     run("bench_start.py", "--size", "tiny", "--repeats", "3", "--quick", "--out", out)

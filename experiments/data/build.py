@@ -95,7 +95,7 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
         ]
 
     jobs = for_hours(piper_jobs(sentences[1::2]), piper_hours)
-    write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens)
+    write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, ("tokens", "anchors"))
     jobs = for_hours(kokoro_jobs(sentences[0::2]), kokoro_hours)
     write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens)
 
@@ -104,7 +104,8 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     """Make the clips of one job file that are missing."""
     jobs = read_jobs(corpus / f"jobs/{engine}.jsonl")
     out = corpus / "audio" / engine
-    missing = sum(not (out / f"{each['id']}.ogg").exists() for each in jobs)
+    there = (gpu_worker if options.device and engine == "piper" else worker).made(out)
+    missing = sum(each["id"] not in there for each in jobs)
     start, audio = time.monotonic(), 0.0
     models, workers, limit = [corpus / "models"], options.workers, options.seconds
     if options.device and engine == "piper":

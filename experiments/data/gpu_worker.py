@@ -1,9 +1,10 @@
 """Synthesise Piper clips on a GPU, with the time of every word.
 
 It makes the clips that `worker.py` makes, under the same names (PyTorch with a GPU, and the package
-onnx), and beside them `alignments.jsonl`: `{"id", "alignment"}` with pairs of characters of the
-text and seconds of the clip. Processes resample, trim and write what the GPU has said. Clips that
-are there are not made again; one whose line of `alignments.jsonl` was not written is.
+onnx), and beside them `alignments.jsonl`: `{"id", "alignment", "seconds"}`, an alignment being
+pairs of characters of the text and seconds of the clip. Processes resample, trim and write what
+the GPU has said. Clips that are there are not made again; one whose line of `alignments.jsonl` was
+not written is.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def finish(wave: np.ndarray, rate: int, anchors: list[list[float]], path: Path) 
     length = (last - first) / RATE
     at = [(c, min(max(n / rate - first / RATE, 0.0), length)) for c, n in anchors]
     alignment = [[c, round(seconds, 3)] for c, seconds in at]
-    return {"id": path.stem, "alignment": alignment, "seconds": length}
+    return {"id": path.stem, "alignment": alignment, "seconds": round(length, 3)}
 
 
 def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -129,8 +130,8 @@ def run(
             while len(waiting) > most:
                 for future in waiting.pop(0):
                     row = future.result()
-                    yield row["id"], row.pop("seconds")
                     lines.write(json.dumps(row) + "\n")
+                    yield row["id"], row["seconds"]
 
         for group in batches([each for each in jobs if each["id"] not in there]):
             if seconds is not None and time.monotonic() - start > seconds:

@@ -84,8 +84,12 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     import soundfile
 
     heard = read_wer(corpus / "wer.jsonl")
-    aligned = read_lines(corpus / "audio/piper" / ALIGNMENTS, "id", "alignment")
+    aligned = {
+        f"audio/piper/{clip}.flac": row
+        for clip, row in read_lines(corpus / "audio/piper" / ALIGNMENTS, "id").items()
+    }
     lengths = _known_lengths(corpus / "manifest.jsonl")
+    lengths |= {audio: row["seconds"] for audio, row in aligned.items()}
     rows = []
     varied = []
     for source, row in varied_rows(source_rows(corpus)):
@@ -104,8 +108,8 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
         if row["synthetic"] and row["split"] != TEST and wer is not None and wer > max_wer:
             continue
         row |= {"seconds": lengths[row["audio"]], "wer": wer}
-        if alignment := aligned.get(path.stem):
-            row["alignment"] = alignment
+        if row["audio"] in aligned:
+            row["alignment"] = aligned[row["audio"]]["alignment"]
         rows.append(row)
     rows = without_leaks(rows)
     check(rows)
@@ -146,18 +150,18 @@ def check(rows: Iterable[Row]) -> None:
 
 def read_wer(path: Path) -> dict[str, float]:
     """audio -> word error rate."""
-    return read_lines(path, "audio", "wer")
+    return {audio: row["wer"] for audio, row in read_lines(path, "audio").items()}
 
 
-def read_lines(path: Path, key: str, value: str) -> dict[str, Any]:
-    """key -> value of the lines of a file; a last line that a kill cut short is passed over."""
-    found: dict[str, Any] = {}
+def read_lines(path: Path, key: str) -> dict[str, Row]:
+    """The lines of a file by a field; a last line that a kill cut short is passed over."""
+    found: dict[str, Row] = {}
     if not path.exists():
         return found
     for line in path.read_text("utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             row = json.loads(line)
-            found[row[key]] = row[value]
+            found[row[key]] = row
     return found
 
 

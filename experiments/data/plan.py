@@ -96,6 +96,7 @@ def write_jobs(
     path: Path,
     jobs: Iterable[Job],
     tokens: Callable[[list[Job]], list[Job]],
+    fields: Sequence[str] = ("tokens",),
     batch: int = 256,
 ) -> list[Job]:
     """Write the jobs with their phoneme ids; jobs that the file already has keep theirs.
@@ -103,9 +104,11 @@ def write_jobs(
     What has no or too many phonemes is left out.
 
     Args:
-        tokens: gives each job the field `tokens`, and what else depends on it.
+        tokens: gives each job `fields`.
+        fields: `tokens`, and what depends on them.
     """
-    known = {each["id"]: each for each in read_jobs(path)} if path.exists() else {}
+    earlier = read_jobs(path) if path.exists() else []
+    known = {each["id"]: each for each in earlier if all(name in each for name in fields)}
     written, source = [], iter(jobs)
     while group := list(islice(source, batch)):
         fresh = [each for each in group if each["id"] not in known]

@@ -267,11 +267,11 @@ def run(
 
 def made(out: Path) -> set[str]:
     """The ids of the clips in a folder and in the tar files there."""
-    names = {path.name for path in out.glob("*.ogg")}
+    names = {path.name for kind in ("*.ogg", "*.flac") for path in out.glob(kind)}
     for path in out.glob("clips-*.tar"):
         with tarfile.open(path) as archive:
             names |= set(archive.getnames())
-    return {name.removesuffix(".ogg") for name in names}
+    return {name.removesuffix(".ogg").removesuffix(".flac") for name in names}
 
 
 def pack(out: Path, limit: int = PACK_BYTES) -> list[Path]:

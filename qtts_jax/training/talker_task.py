@@ -93,14 +93,15 @@ class TalkerTask:
     The groups are the trained parts by name, and `lora`; frozen parts are extras.
 
     Args:
-        initial: parameters to begin with (`TTSModel`, any floating dtype), None for random ones.
+        initial: parameters to begin with (`TTSModel`, any floating dtype); parts that it lacks are
+            random.
     """
 
     def __init__(self, config: TalkerTaskConfig, initial: Params | None = None) -> None:
         self.config = config
         self._initial = initial
-        self._graphdef, shapes = abstract(TTSModel, config.model)
-        self._trained = [part for part in config.train if shapes.get(part)]
+        self._graphdef, self._shapes = abstract(TTSModel, config.model)
+        self._trained = [part for part in config.train if self._shapes.get(part)]
         talker = config.model.talker
         if talker.code_predictor is not None:
             module = functools.partial(CodePredictor, talker_width=talker.transformer.width)
@@ -109,10 +110,15 @@ class TalkerTask:
     def init(self, key: jax.Array) -> tuple[Groups, Extras]:
         """Float32 parameters of the trained parts, and the frozen ones as extras."""
         model, lora = self.config.model, self.config.lora
-        if self._initial is None:
-            params = jax.jit(lambda k: nnx.to_pure_dict(nnx.state(_build(model, k))))(key)
-        else:
-            params = cast(self._initial, jnp.float32)
+        params = cast(self._initial or {}, jnp.float32)
+        missing = [part for part in self._shapes if part not in params]
+
+        def random(key: jax.Array) -> Params:
+            whole = nnx.to_pure_dict(nnx.state(_build(model, key)))
+            return {part: whole[part] for part in missing}
+
+        if missing:
+            params |= jax.jit(random)(key)
         groups = {part: params[part] for part in self._trained}
         if lora is not None:
             groups["lora"] = init_adapters(TTSModel, model, lora, jax.random.fold_in(key, 1))

@@ -156,7 +156,10 @@ def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
         worker.write_audio(clip.with_suffix(".flac"), wave)
     gpu.unlink()
     pairs = {clip.stem: [[0, 0.1], [3, 0.4]] for clip in (both, gpu)} | {none.stem: []}
-    lines = [json.dumps({"id": clip, "alignment": at}) + "\n" for clip, at in pairs.items()]
+    lines = [
+        json.dumps({"id": clip, "alignment": at, "seconds": 0.5}) + "\n"
+        for clip, at in pairs.items()
+    ]
     (copy / "audio/piper/alignments.jsonl").write_text("".join(lines) + '{"id": "cut')
     rows = {row["audio"]: row for row in write_manifest(copy)}
     for clip in (both, gpu):
@@ -165,6 +168,18 @@ def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
         assert (found["seconds"], found["alignment"]) == (0.5, pairs[clip.stem])
     assert "alignment" not in rows[f"audio/piper/{none.name}"]
     assert len(read_manifest(copy / "manifest.jsonl")) == len(rows)
+
+
+def test_jobs_of_before_the_anchors_are_made_anew(tmp_path):
+    path = tmp_path / "jobs.jsonl"
+    old = {"id": "a", "engine": "piper", "tokens": [1]}
+    path.write_text(json.dumps(old) + "\n")
+    new = {"tokens": [2], "anchors": []}
+    for fields, expected in ((("tokens",), [1]), (("tokens", "anchors"), [2])):
+        written = write_jobs(
+            path, [{"id": "a", "engine": "piper"}], lambda jobs: [new for _ in jobs], fields
+        )
+        assert written[0]["tokens"] == expected
 
 
 def test_voices_that_no_person_has_are_derived(copy):

@@ -107,7 +107,8 @@ def test_clips_are_made_once_with_the_times_of_their_words(voice, tmp_path):
     unit = SAMPLES / 22050
     assert first == pytest.approx({"a": 4 * unit, "joe+12": 3 * unit}, abs=0.01)
     for name, seconds in first.items():
-        assert soundfile.info(out / f"{name}.flac").duration == seconds
+        duration = soundfile.info(out / f"{name}.flac").duration
+        assert seconds == pytest.approx(duration, abs=0.0006)
     at = dict(aligned(out))
     assert at["a"] == [[0, pytest.approx(unit, abs=0.01)], [4, pytest.approx(4 * unit, abs=0.01)]]
     assert [seconds for _, seconds in at["joe+12"]] == pytest.approx([unit / 2, 3 * unit], abs=0.01)
@@ -127,10 +128,10 @@ def test_run_goes_on_after_a_cut_line(voice, tmp_path):
     assert run(jobs, tmp_path) == {}
 
 
-def test_run_that_ends_amid_the_clips_has_lines_of_no_others(voice, tmp_path):
+def test_run_that_ends_amid_the_clips_has_lines_of_those_it_gave(voice, tmp_path):
     jobs = [job("a", 4), job("b", 4), job("c", 4)]
     running = gpu_worker.run(jobs, [], tmp_path, "cuda", 1)
     kept = [next(running)[0], next(running)[0]]
     running.close()
-    assert [name for name, _ in aligned(tmp_path)] == kept[:1]
-    assert run(jobs, tmp_path).keys() == {"a", "b", "c"} - {kept[0]}
+    assert [name for name, _ in aligned(tmp_path)] == kept
+    assert run(jobs, tmp_path).keys() == {"a", "b", "c"} - set(kept)

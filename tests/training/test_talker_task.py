@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qtts_jax.errors import ConfigError, RequestError, TrainingError
-from qtts_jax.functional import abstract, bind
+from qtts_jax.functional import abstract, bind, cast
 from qtts_jax.generation.prompt import Voice, build_prompt
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tts_model import TTSModel
@@ -219,6 +220,17 @@ def test_every_parameter_learns_the_speaker_encoder_from_mels():
     assert set(params) == {"talker", "code_predictor", "speaker_encoder"}
     _, grads = value_and_gradients(config, params, batch_of(4, mels=True))
     assert [n for n, g in grads.items() if not jnp.any(g)] == []
+
+
+def test_parts_that_the_start_lacks_are_random():
+    config = dataclasses.replace(TASK, model=small("base", layers=1))
+    whole, _ = TalkerTask(config).init(jax.random.key(0))
+    start = {"talker": jax.tree.map(lambda x: x.astype(jnp.bfloat16), whole["talker"])}
+    params, _ = TalkerTask(config, start).init(jax.random.key(1))
+    chex.assert_trees_all_equal(params["talker"], cast(start["talker"], jnp.float32))
+    assert params.keys() == whole.keys()
+    first, second = (jax.tree.leaves(p["speaker_encoder"]) for p in (whole, params))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_frozen_parts_are_extras(batch):
