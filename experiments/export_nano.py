@@ -39,7 +39,11 @@ GENERATION = "generation_config.json"
 CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
 READING = ("tts", "wer")
 SAID = (("codec", "stoi"), ("codec", "sim"), READING)
-BABBLES = "its tokenizer works, but its talker does not read yet and babbles"
+# What is wrong with its reading, by the least word error rate in per cent that means it.
+FAULTS = (
+    (90.0, "its talker does not read yet and babbles: what it says is not what it is told"),
+    (20.0, "it reads its text, but says many words so that they are not understood"),
+)
 # A longer pause than this between two lines of a log is one between two pieces of a run.
 PAUSE_SECONDS = 120
 
@@ -83,17 +87,21 @@ def description(results: dict[str, Any] | None) -> str:
     """One line for whoever uses the checkpoint without asking for one."""
     known = {(line["task"], line["score"]): line["value"] for line in goals(results)}
     said = [f"{' '.join(key)} {known[key]:.3g}" for key in SAID if known.get(key) is not None]
-    fault = f"; {BABBLES}" if babbles(results) else ""
-    return (
-        "nano, the small voice trained with this package's own commands"
-        f"{fault} ({', '.join(said) or 'not yet scored'}; see MODEL_CARD.md)"
-    )
+    wrong = fault(results)
+    parts = [
+        "nano, the small voice trained with this package's own commands",
+        *filter(None, [wrong]),
+    ]
+    return f"{'; '.join(parts)} ({', '.join(said) or 'not yet scored'}; see MODEL_CARD.md)"
 
 
-def babbles(results: dict[str, Any] | None) -> bool:
-    """Whether most words that it says are not those of its texts."""
-    wer = [line["value"] for line in goals(results) if (line["task"], line["score"]) == READING]
-    return any(value is not None and value > 50 for value in wer)
+def fault(results: dict[str, Any] | None) -> str | None:
+    """What is wrong with how it reads; None if nothing is known to be."""
+    known = {(line["task"], line["score"]): line["value"] for line in goals(results)}
+    wer = known.get(READING)
+    if wer is None:
+        return None
+    return next((words for least, words in FAULTS if wer >= least), None)
 
 
 def goals(results: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -129,11 +137,7 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         "## Limits",
         "",
-        *(
-            [f"Note: {BABBLES}; what it says is not what it is told.", ""]
-            if babbles(results)
-            else []
-        ),
+        *([f"Note: {wrong}.", ""] if (wrong := fault(results)) else []),
         "Made to show that everything works on a fresh machine, on minutes of training and hours "
         "of speech. Its voices are much less clear than those of the released checkpoints. "
         "Synthetic voices were taught by other models' speech and keep their faults. Do not use it "

@@ -63,7 +63,7 @@ GENERATION = {
     "max_new_tokens": 375,
     "repetition_penalty": 1.0,
     "temperature": 0.5,
-    "subtalker_temperature": 0.7,
+    "subtalker_temperature": 0.4,
 }
 HELD_OUT_BATCHES = 2
 MODEL, BEST = "model", "best"

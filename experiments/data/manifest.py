@@ -108,8 +108,8 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
         if row["synthetic"] and row["split"] != TEST and wer is not None and wer > max_wer:
             continue
         row |= {"seconds": lengths[row["audio"]], "wer": wer}
-        if row["audio"] in aligned:
-            row["alignment"] = aligned[row["audio"]]["alignment"]
+        if alignment := aligned.get(row["audio"], {}).get("alignment"):
+            row["alignment"] = alignment
         rows.append(row)
     rows = without_leaks(rows)
     check(rows)

@@ -7,6 +7,7 @@ import math
 import jax
 from flax import nnx
 
+from qtts_jax.layers.lookup import lookup
 from qtts_jax.layers.param import Initializer, constant, fan_in, normal, param
 from qtts_jax.layers.quantized import dense, matrix, product
 
@@ -55,4 +56,4 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] int -> [..., D]."""
-        return dense(self.table[...][ids])
+        return dense(lookup(self.table[...], ids))

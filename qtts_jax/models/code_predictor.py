@@ -13,6 +13,7 @@ from qtts_jax.functional import Params, matmul_precision
 from qtts_jax.layers import kernels
 from qtts_jax.layers.decoding.matvec import norm_matvec
 from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.lookup import lookup_books
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
 from qtts_jax.layers.projected import Projected, Table, project, raw
@@ -57,8 +58,7 @@ class CodePredictor(nnx.Module):
         Returns:
             [..., D talker].
         """
-        books = jnp.arange(self.config.codebooks - 1)
-        rows = raw(self.embeddings[...][books, jnp.maximum(codes, 0)])
+        rows = raw(lookup_books(self.embeddings[...], jnp.maximum(codes, 0)))
         return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
 
     def generate(

@@ -150,12 +150,13 @@ def test_clips_that_are_not_there_yet_are_not_in_the_manifest(copy):
 
 
 def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
-    both, gpu, none = sorted((copy / "audio/piper").glob("*.ogg"))[:3]
+    both, gpu, none, bare = sorted((copy / "audio/piper").glob("*.ogg"))[:4]
     wave = np.random.default_rng(0).normal(0, 0.1, 12000)
-    for clip in (both, gpu):
+    for clip in (both, gpu, bare):
         worker.write_audio(clip.with_suffix(".flac"), wave)
     gpu.unlink()
-    pairs = {clip.stem: [[0, 0.1], [3, 0.4]] for clip in (both, gpu)} | {none.stem: []}
+    pairs = {clip.stem: [[0, 0.1], [3, 0.4]] for clip in (both, gpu)}
+    pairs |= {none.stem: [[0, 0.0], [2, 0.2]], bare.stem: []}
     lines = [
         json.dumps({"id": clip, "alignment": at, "seconds": 0.5}) + "\n"
         for clip, at in pairs.items()
@@ -167,6 +168,7 @@ def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
         found = rows[f"audio/piper/{clip.stem}.flac"]
         assert (found["seconds"], found["alignment"]) == (0.5, pairs[clip.stem])
     assert "alignment" not in rows[f"audio/piper/{none.name}"]
+    assert "alignment" not in rows[f"audio/piper/{bare.stem}.flac"]
     assert len(read_manifest(copy / "manifest.jsonl")) == len(rows)
 
 
