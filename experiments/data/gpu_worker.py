@@ -69,7 +69,13 @@ class Voice:
     """A Piper voice on a device."""
 
     def __init__(self, models: Sequence[Path], device: str) -> None:
-        from experiments.data.onnx_torch import Graph
+        try:
+            from experiments.data.onnx_torch import Graph
+        except ImportError as error:
+            raise RuntimeError(
+                f"Piper on {device} needs the packages torch and onnx ({error}); install them, or "
+                "leave --device out."
+            ) from error
 
         self._graph = Graph(find(models, "piper.onnx"), device)
         config = json.loads(find(models, "piper.json").read_text("utf-8"))

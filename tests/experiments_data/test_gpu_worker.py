@@ -1,6 +1,7 @@
 """Piper's clips on a GPU: batches, the times of words in a clip, and a run that goes on."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -135,3 +136,9 @@ def test_run_that_ends_amid_the_clips_has_lines_of_those_it_gave(voice, tmp_path
     running.close()
     assert [name for name, _ in aligned(tmp_path)] == kept
     assert run(jobs, tmp_path).keys() == {"a", "b", "c"} - set(kept)
+
+
+def test_without_its_packages_a_gpu_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "experiments.data.onnx_torch", None)
+    with pytest.raises(RuntimeError, match="torch and onnx"):
+        next(gpu_worker.run([job("a", 4)], [], tmp_path, "cuda", 1))
