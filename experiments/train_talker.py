@@ -11,7 +11,7 @@ of at most 16 MiB, metrics.jsonl the curves.
 The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
 dataset, but for `derived` ones, are its preset speakers, and other clips of a speaker the voices
 to clone. The default is the nano talker; `--config` takes any `config.json` of a 12 Hz model, then
-with its text files beside.
+with its text files beside, and `--model` begins with the parameters of a checkpoint.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def start_config(model: Path) -> TTSConfig:
     One that was exported for preset voices has left its speaker encoder behind; it gets a new one.
     """
     config = TTSConfig.from_hf(read_config(model))
-    encoder = config.speaker_encoder or nano_speaker_encoder(SAMPLE_RATE)
+    width = config.talker.transformer.width
+    encoder = config.speaker_encoder or nano_speaker_encoder(SAMPLE_RATE, width)
     return dataclasses.replace(config, model_type="base", speaker_encoder=encoder)
 
 
@@ -144,8 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
-    parser.add_argument("--config", type=Path, help="config.json of a model, with its text files")
-    parser.add_argument("--model", type=Path, help="checkpoint to begin with, whatever its type")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--config", type=Path, help="config.json of a model, with its text files")
+    begin.add_argument("--model", type=Path, help="checkpoint to begin with, whatever its type")
     parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
     parser.add_argument("--voice-clips", type=int, help="most clips of a speaker heard as a voice")
     parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 
 from qtts_jax import QwenTTS, SpeechTokenizer
 from qtts_jax.embedded import DIRECTORY
-from qtts_jax.presets import tiny_tokenizer, tokenizer_12hz
+from qtts_jax.presets import tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.training.data import prepare
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
@@ -124,6 +124,13 @@ def test_a_checkpoint_without_a_speaker_encoder_gets_a_new_one_to_train_on(train
     task = TalkerTask(TalkerTaskConfig(config), params)
     groups, _ = jax.eval_shape(task.init, jax.random.key(0))
     assert set(groups) == {"talker", "code_predictor", "speaker_encoder"}
+
+
+def test_new_speaker_encoder_fits_a_talker_of_any_width(train_talker, monkeypatch):
+    released = tts_12hz("0b6", "custom_voice")
+    monkeypatch.setattr(train_talker, "read_config", lambda model: released.to_hf())
+    config = train_talker.start_config(DIRECTORY)
+    assert config.speaker_encoder.embedding_dim == released.talker.transformer.width != 256
 
 
 def test_a_second_process_compiles_nothing(tmp_path):

@@ -20,7 +20,7 @@ no clip yet, the voices and the model for `worker.py`, which needs no network an
 nothing is made twice that is already here.
 
 One thread of an ordinary processor takes 0.08 s for a second of Piper and 0.57 s for one of Kokoro;
-an H100 makes 860 s of Piper a second, and with four such processes on two of them 1,900 s;
+four processes on two H100s make 1,900 s of Piper a second;
 Whisper takes about 1.5 s a clip, whatever its length. Piper draws random numbers of its own, so
 that its clips differ from run to run; everything else is repeatable.
 """
@@ -105,14 +105,15 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     """Make the clips of one job file that are missing."""
     jobs = read_jobs(corpus / f"jobs/{engine}.jsonl")
     out = corpus / "audio" / engine
-    there = (gpu_worker if options.device and engine == "piper" else worker).made(out)
-    missing = sum(each["id"] not in there for each in jobs)
     start, audio = time.monotonic(), 0.0
     models, workers, limit = [corpus / "models"], options.workers, options.seconds
     if options.device and engine == "piper":
+        there = gpu_worker.made(out)
         clips = gpu_worker.run(jobs, models, out, options.device, workers, limit)
     else:
+        there = worker.made(out)
         clips = worker.run(jobs, models, out, workers, options.threads, limit)
+    missing = sum(each["id"] not in there for each in jobs)
     with tqdm(total=missing, desc=engine, unit="clip", mininterval=5) as bar:
         for _, seconds in clips:
             audio += seconds

@@ -8,6 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from experiments.data.split import TRAIN
 from experiments.data.worker import RATE, resample, write_audio
 
@@ -56,7 +58,7 @@ def vary_clips(corpus: Path, rows: Iterable[Row], workers: int) -> Sequence[Path
             source, target = corpus / row["audio"], corpus / varied["audio"]
             if source.exists() and not target.exists():
                 waiting[target] = pool.submit(vary, source, target, varied["semitones"])
-        for target, future in waiting.items():
+        for target, future in tqdm(waiting.items(), "vary", unit="clip", mininterval=5):
             future.result()
             written.append(target)
     return written

@@ -3,13 +3,13 @@
     python worker.py --jobs jobs.jsonl --models DIR... --out DIR [--workers 16] [--seconds 540]
 
 The builder runs this same file on its own machine; copied elsewhere (`build --export`) it fills
-the cores of any other one. A job is a line `{"id", "engine", "voice", "tokens", "speed"}` with
-phoneme ids, so that no phonemiser is needed. The folders of the models have `kokoro.onnx` or its
-xz-compressed parts `kokoro.onnx.xz.part0`, ..., which are joined once; `voices.npz` (float16 or
-float32 [510, 256] for each voice); `piper.onnx` with `piper.json`. Each clip becomes `OUT/ID.ogg`
-(Opus, 24 kHz, mono, trimmed), written whole or not at all; clips that are there are not made
-again, so that a killed run goes on. `--seconds` starts no clip after so many seconds; `--pack`
-then collects the clips in tar files of at most 15 MiB.
+the cores of any other one. A job is a line `{"id", "engine", "voice", "tokens", "speed"}` (of Piper
+also `"pitch"`) with phoneme ids, so that no phonemiser is needed. The folders of the models have
+`kokoro.onnx` or its xz-compressed parts `kokoro.onnx.xz.part0`, ..., which are joined once;
+`voices.npz` (float16 or float32 [510, 256] for each voice); `piper.onnx` with `piper.json`. Each
+clip becomes `OUT/ID.ogg` (Opus, 24 kHz, mono, trimmed), written whole or not at all; clips that are
+there are not made again, so that a killed run goes on. `--seconds` starts no clip after so many
+seconds; `--pack` then collects the clips in tar files of at most 15 MiB.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def write_audio(path: Path, wave: np.ndarray) -> None:
         wave = wave * (0.99 / peak)
     kind: dict[str, Any] = {"format": "OGG", "subtype": "OPUS", "compression_level": OPUS_LEVEL}
     if path.suffix == ".flac":
-        kind: dict[str, Any] = {"format": "FLAC", "subtype": "PCM_16"}
+        kind = {"format": "FLAC", "subtype": "PCM_16"}
     with open(partial, "wb") as file:
         soundfile.write(file, wave, RATE, **kind)
     os.replace(partial, path)

@@ -120,8 +120,7 @@ class CodePredictor(nnx.Module):
         Returns:
             [B, Q-1, V] float32.
         """
-        books = jnp.arange(self.config.codebooks - 2)
-        rows = raw(self.embeddings[...][books, codes[:, :-1]])
+        rows = raw(lookup_books(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
         x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
         y = self.transformer(self._project(x))[:, 1:]
         return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)

@@ -86,7 +86,7 @@ def nano_talker(
             speakers=tuple((name, entries + 200 + i) for i, name in enumerate(speakers)),
             mrope_section=(12, 10, 10),
         ),
-        speaker_encoder=nano_speaker_encoder(tokenizer.input_sample_rate),
+        speaker_encoder=nano_speaker_encoder(tokenizer.input_sample_rate, WIDTH),
         im_start_id=text.im_start,
         im_end_id=text.im_end,
         assistant_id=text.assistant,
@@ -96,10 +96,10 @@ def nano_talker(
     )
 
 
-def nano_speaker_encoder(sample_rate: int) -> SpeakerEncoderConfig:
-    """A fifth of the released channels."""
+def nano_speaker_encoder(sample_rate: int, width: int) -> SpeakerEncoderConfig:
+    """A fifth of the released channels, for a talker of `width`."""
     return SpeakerEncoderConfig(
-        embedding_dim=WIDTH,
+        embedding_dim=width,
         sample_rate=sample_rate,
         channels=(96, 96, 96, 96, 288),
         attention_channels=48,
