@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="that make batches")
+    parser.add_argument("--threads", type=int, default=1, help="that make batches ahead")
     parser.add_argument("--save-every", type=int, default=base.save_every)
     parser.add_argument("--log-every", type=int, default=base.log_every)
     parser.add_argument("--no-tensorboard", action="store_true")

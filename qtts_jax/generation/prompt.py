@@ -61,26 +61,16 @@ class Prompt:
 
 
 class _Rows:
-    """Collects rows of the tracks."""
+    """Collects rows of the tracks of ids."""
 
-    def __init__(self, residual_books: int) -> None:
+    def __init__(self) -> None:
         self.text: list[int] = []
         self.codec: list[int] = []
-        self.residual: list[Sequence[int]] = []
-        self.speaker: list[bool] = []
-        self._none = (-1,) * residual_books
 
-    def add(
-        self,
-        text: int = -1,
-        codec: int = -1,
-        residual: Sequence[int] | None = None,
-        speaker: bool = False,
-    ) -> None:
-        self.text.append(text)
-        self.codec.append(codec)
-        self.residual.append(self._none if residual is None else residual)
-        self.speaker.append(speaker)
+    def add(self, text: Sequence[int], codec: int | Sequence[int] = -1) -> None:
+        """One row for every text id, all with one codec id or each with its own."""
+        self.text.extend(text)
+        self.codec.extend([codec] * len(text) if isinstance(codec, int) else codec)
 
 
 def build_prompt(
@@ -109,44 +99,48 @@ def build_prompt(
         RequestError: the speaker or language is not one of this checkpoint.
     """
     c = config.talker
-    rows = _Rows(c.codebooks - 1)
-    for i in instruct_ids:
-        rows.add(text=i)
-    for i in role_ids:
-        rows.add(text=i)
+    rows = _Rows()
+    rows.add(instruct_ids)
+    rows.add(role_ids)
 
     # Tag block: language, speaker, pad on the codec track under tts_pad ... tts_bos.
-    tags = [(tag, False) for tag in _language_tags(c, language, voice.speaker)]
+    tags = _language_tags(c, language, voice.speaker)
+    voice_at = None
     if voice.embedding is not None:
-        tags.append((-1, True))
+        voice_at = len(rows.text) + len(tags)
+        tags.append(-1)
     elif voice.speaker is not None:
-        tags.append((speaker_id(c, voice.speaker), False))
-    for tag, is_speaker in tags:
-        rows.add(text=config.tts_pad_id, codec=tag, speaker=is_speaker)
-    rows.add(text=config.tts_bos_id, codec=c.pad_id)
+        tags.append(speaker_id(c, voice.speaker))
+    rows.add([config.tts_pad_id] * len(tags), tags)
+    rows.add([config.tts_bos_id], c.pad_id)
 
+    frames = np.zeros((0, c.codebooks), np.int32)
+    if voice.codes is not None:
+        frames = np.asarray(voice.codes, np.int32)
     end = [config.tts_eos_id] if text_complete else []
-    frames = [] if voice.codes is None else np.asarray(voice.codes).tolist()
-    text = [*(voice.text_ids if frames else ()), *text_ids, *end]
+    text = [*(voice.text_ids if len(frames) else ()), *text_ids, *end]
     if not stream_text:
-        for i in text:
-            rows.add(text=i, codec=c.pad_id)
+        rows.add(text, c.pad_id)
         text = []
     # The codec track goes on with bos and the reference frames; text runs beside it until one of
     # the two ends: surplus text trails into the generated frames, missing text is tts_pad.
-    for n, frame in enumerate([None, *frames]):
-        track = text[n] if n < len(text) else config.tts_pad_id
-        if frame is None:
-            rows.add(text=track, codec=c.bos_id)
-        else:
-            rows.add(text=track, codec=frame[0], residual=frame[1:])
+    codec = [c.bos_id, *frames[:, 0].tolist()]
+    beside, trailing = text[: len(codec)], text[len(codec) :]
+    rows.add([*beside, *[config.tts_pad_id] * (len(codec) - len(beside))], codec)
+
+    positions = len(rows.text)
+    residual = np.full((positions, c.codebooks - 1), -1, np.int32)
+    residual[positions - len(frames) :] = frames[:, 1:]
+    speaker = np.zeros(positions, bool)
+    if voice_at is not None:
+        speaker[voice_at] = True
     return Prompt(
         text=np.asarray(rows.text, np.int32),
         codec=np.asarray(rows.codec, np.int32),
-        residual=np.asarray(rows.residual, np.int32).reshape(len(rows.text), c.codebooks - 1),
-        speaker=np.asarray(rows.speaker, bool),
+        residual=residual,
+        speaker=speaker,
         embedding=voice.embedding,
-        trailing=np.asarray(text[1 + len(frames) :], np.int32),
+        trailing=np.asarray(trailing, np.int32),
     )
 
 

@@ -50,21 +50,30 @@ class ReflectConv(nnx.Module):
         kernel = self.kernel[...]
         left, right = reflection(kernel.shape[0], self.dilation)
         if left + right:
-            last = lengths[:, None] - 1
-            position = jnp.abs(jnp.arange(-left, x.shape[1] + right))
-            # Positions further behind the end than the margin feed undefined outputs only.
-            source = jnp.where(position > last, 2 * last - position, position)
-            source = jnp.clip(source, 0, x.shape[1] - 1)
-            x = jnp.take_along_axis(x, source[..., None], axis=1)
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (1,),
-            "VALID",
-            rhs_dilation=(self.dilation,),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
+            x = _mirrored(x, lengths, left, right)
+        # One product over all taps. A library's convolution of a dozen channels, and its gradients,
+        # take several times as long on a GPU, which also leaves the recorded program for them.
+        taps = kernel.shape[0]
+        steps = x.shape[1] - self.dilation * (taps - 1)
+        shifted = [x[:, i * self.dilation : i * self.dilation + steps] for i in range(taps)]
+        y = jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[2])
         return y + self.bias[...]
+
+
+def _mirrored(x: jax.Array, lengths: jax.Array, left: int, right: int) -> jax.Array:
+    """x [B, T, C] with `left` frames before and `right` behind each row's own end mirrored.
+
+    Only the margins are indexed: the gradient of an index is a scatter, many times the cost of the
+    convolution on a GPU. Positions further behind the end feed undefined outputs only.
+    """
+    last = lengths[:, None] - 1
+    source = last - jnp.arange(1, right + 1)
+    mirror = jnp.take_along_axis(x, source[..., None], axis=1)
+    position = jnp.arange(x.shape[1] + right)
+    y = jnp.pad(x, ((0, 0), (0, right), (0, 0)))
+    for i in range(right):
+        y = jnp.where((position == last + 1 + i)[..., None], mirror[:, i : i + 1], y)
+    return jnp.concatenate([x[:, left:0:-1], y], axis=1)
 
 
 class TDNN(nnx.Module):

@@ -200,10 +200,11 @@ class TalkerTask:
             weight = (jnp.arange(longest) < frames[:, None]).astype(jnp.float32)
         else:
             shape = (rows, c.predictor_frames)
-            chosen = jax.random.randint(key, shape, 0, frames[:, None])[..., None]
-            hidden, first, codes = (
-                jnp.take_along_axis(x, chosen, axis=1) for x in (hidden, first, codes)
-            )
+            chosen = jax.random.randint(key, shape, 0, frames[:, None])
+            codes = jnp.take_along_axis(codes, chosen[..., None], axis=1)
+            # As products with one-hot vectors, whose gradients are products too.
+            pick = jax.nn.one_hot(chosen, longest, dtype=hidden.dtype)
+            hidden, first = (jnp.einsum("bkf,bfd->bkd", pick, x) for x in (hidden, first))
             weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
         weight = weight / (jnp.sum(batch["mean_frames"]) * (books - 1))
 
@@ -280,8 +281,9 @@ def noisy_frames(
 def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
     """Of hidden [B, T, D], the outputs that predict each frame: [B, F, D]."""
     at = batch["start"][:, None] + jnp.arange(batch["codes"].shape[1])
-    at = jnp.minimum(at, hidden.shape[1] - 1)
-    return jnp.take_along_axis(hidden, at[..., None], axis=1)
+    row = jnp.arange(len(hidden))[:, None]
+    # Told that no position comes twice, XLA adds no gradients atomically.
+    return hidden.at[row, at].get(mode="fill", fill_value=0, unique_indices=True)
 
 
 def first_targets(batch: dict[str, jax.Array], positions: int, eos: int) -> jax.Array:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import chex
 import jax
@@ -220,6 +222,25 @@ def test_every_parameter_learns_the_speaker_encoder_from_mels():
     assert set(params) == {"talker", "code_predictor", "speaker_encoder"}
     _, grads = value_and_gradients(config, params, batch_of(4, mels=True))
     assert [n for n, g in grads.items() if not jnp.any(g)] == []
+
+
+def test_gradients_scatter_no_activations():
+    # A scatter adds number by number: on a GPU those of a whole activation cost more than the step.
+    config = TalkerTaskConfig(
+        small("base", layers=1), "float32", predictor_frames=4, heard_noise=0.5, reading_weight=1.0
+    )
+    task, batch = TalkerTask(config), batch_of(4, mels=True)
+    params, extras = task.init(jax.random.key(0))
+    text = jax.jit(task.gradients).lower(params, extras, batch, jax.random.key(0)).as_text()
+    found = re.findall(
+        r'"stablehlo.scatter".*?unique_indices = (\w+).*?tensor<([\dx]+)x\w+>\) -> ',
+        text,
+        re.DOTALL,
+    )
+    assert len(found) == text.count('"stablehlo.scatter"') > 0
+    added = [math.prod(map(int, shape.split("x"))) for unique, shape in found if unique == "false"]
+    whole = batch["mel"].shape[0] * batch["mel"].shape[1] * 16  # the narrowest activation
+    assert sum(added) < whole / 2
 
 
 def test_parts_that_the_start_lacks_are_random():

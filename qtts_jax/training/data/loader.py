@@ -1,8 +1,7 @@
-"""Batches as a function of their number, made ahead by threads (grain)."""
+"""Batches as a function of their number, made ahead of the training (grain)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,8 @@ class Loader:
     Args:
         make: the batch of a number from 0 up; called by several threads at once.
         seed: part of the position, so that a run cannot go on with another order.
-        threads: None for one a core; 0 to make each batch when it is asked for.
+        threads: 0 to make each batch when it is asked for. Batches from memory are made under
+            Python's lock, where several threads only wait for each other and for the training.
         stop: batches in all; None without end.
     """
 
@@ -33,12 +33,11 @@ class Loader:
         make: Callable[[int], dict[str, np.ndarray]],
         *,
         seed: int,
-        threads: int | None = None,
+        threads: int = 1,
         stop: int | None = None,
     ) -> None:
         self._seed = seed
         numbers = grain.MapDataset.range(stop if stop is not None else np.iinfo(np.int64).max)
-        threads = (os.cpu_count() or 1) if threads is None else threads
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD + threads)
         if threads == 0:
             options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)

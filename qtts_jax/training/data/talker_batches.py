@@ -105,7 +105,7 @@ class TalkerBatches(Loader):
         reference_seconds: float = 8.0,
         frame_rate: float = 12.5,
         seed: int = 0,
-        threads: int | None = None,
+        threads: int = 1,
         stop: int | None = None,
     ) -> None:
         chosen = dataset.select(split) if indices is None else list(indices)
@@ -175,10 +175,10 @@ class TalkerBatches(Loader):
         return draw_layout(self._config, self._role, utterance, mix, self._rng)
 
     def _mel(self, position: int, place: float) -> np.ndarray:
-        """Log-mel [M, mels] of a part of a clip, the whole one if it is short."""
+        """Log-mel [M, mels] of a part of a clip, in its stored type, the whole one if it is short."""
         mel = self._mels[position]
         start = int(place * max(len(mel) - self._mel_frames + 1, 1))
-        return mel[start : start + self._mel_frames].astype(np.float32)
+        return mel[start : start + self._mel_frames]
 
     def _planned(self, number: int) -> tuple[_Epoch, PlannedBatch]:
         with self._lock:

@@ -42,7 +42,7 @@ class TokenizerBatches(Loader):
         seed: int = 0,
         teacher: Features | None = None,
         gain_db: float = 6.0,
-        threads: int | None = None,
+        threads: int = 1,
         stop: int | None = None,
     ) -> None:
         self._waves, self._teacher = waves, teacher
