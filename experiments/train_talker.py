@@ -62,8 +62,8 @@ TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.js
 GENERATION = {
     "max_new_tokens": 375,
     "repetition_penalty": 1.0,
-    "temperature": 0.5,
-    "subtalker_temperature": 0.4,
+    "temperature": 0.15,
+    "subtalker_temperature": 0.1,
 }
 HELD_OUT_BATCHES = 2
 MODEL, BEST = "model", "best"
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
     parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
+    parser.add_argument("--predictor-weight", type=float, default=0.3)
     parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
     parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
@@ -173,6 +174,7 @@ def main() -> None:
         TalkerTaskConfig(
             config,
             dtype=args.dtype,
+            predictor_weight=args.predictor_weight,
             predictor_chunk=args.predictor_chunk,
             predictor_frames=args.predictor_frames,
             heard_noise=args.heard_noise,
@@ -181,7 +183,7 @@ def main() -> None:
         None if args.model is None else start_params(args.model),
     )
 
-    def batches(split: str, stop: int | None, threads: int | None) -> data.TalkerBatches:
+    def batches(split: str, stop: int | None, threads: int) -> data.TalkerBatches:
         return data.TalkerBatches(
             config,
             dataset,

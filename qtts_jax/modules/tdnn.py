@@ -51,8 +51,8 @@ class ReflectConv(nnx.Module):
         left, right = reflection(kernel.shape[0], self.dilation)
         if left + right:
             x = _mirrored(x, lengths, left, right)
-        # One product over all taps. A library's convolution of a dozen channels, and its gradients,
-        # take several times as long on a GPU, which also leaves the recorded program for them.
+        # One product over all taps: on a GPU a library's convolution of a dozen channels, and each
+        # of its gradients, takes several times as long.
         taps = kernel.shape[0]
         steps = x.shape[1] - self.dilation * (taps - 1)
         shifted = [x[:, i * self.dilation : i * self.dilation + steps] for i in range(taps)]

@@ -175,7 +175,7 @@ class TalkerBatches(Loader):
         return draw_layout(self._config, self._role, utterance, mix, self._rng)
 
     def _mel(self, position: int, place: float) -> np.ndarray:
-        """Log-mel [M, mels] of a part of a clip, in its stored type, the whole one if it is short."""
+        """Log-mel [M, mels] float16 of a part of a clip, the whole one if it is short."""
         mel = self._mels[position]
         start = int(place * max(len(mel) - self._mel_frames + 1, 1))
         return mel[start : start + self._mel_frames]
