@@ -134,6 +134,11 @@ def run(args: argparse.Namespace) -> Report:
     config = TTSConfig.from_hf(read_config(args.model))
     if config.talker.code_predictor is None:
         raise EvaluationError(f"{args.model} has one codebook only; there is nothing to compare.")
+    books = config.talker.codebooks
+    if wrong := [n for n in args.books if not 1 <= n <= books]:
+        raise EvaluationError(
+            f"--books takes numbers from 1 to {books} for this model, not {wrong}."
+        )
     clips = preset_clips(config, args)
     args.out.mkdir(parents=True, exist_ok=True)
     panel = Panel.load(args.judges, args.out / MEMO)

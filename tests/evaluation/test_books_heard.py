@@ -68,7 +68,14 @@ def test_codebook_0_is_predicted_from_the_frames_before(books_heard, params, for
     assert same[0].all() and same[1, :5].all() and not same[1, 5]
 
 
-def test_no_clip_of_a_preset_is_one_clear_error(books_heard, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "choose another --speaker or --split"),
+        (["--books", "0", "23"], "from 1 to 22 for this model, not [0, 23]"),
+    ],
+)
+def test_faults_are_one_clear_error(books_heard, tmp_path, monkeypatch, capsys, options, message):
     import soundfile
 
     from qtts_jax.embedded import DIRECTORY
@@ -78,7 +85,7 @@ def test_no_clip_of_a_preset_is_one_clear_error(books_heard, tmp_path, monkeypat
     (tmp_path / "m.jsonl").write_text(line)
     out = tmp_path / "out"
     words = ["books_heard", str(DIRECTORY), "--manifest", str(tmp_path / "m.jsonl")]
-    monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(out), *options])
     assert books_heard.main() == 1
-    assert "choose another --speaker or --split" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()
