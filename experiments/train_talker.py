@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
     parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
-    parser.add_argument("--predictor-weight", type=float, default=0.3)
+    parser.add_argument("--predictor-weight", type=float, default=TalkerTaskConfig.predictor_weight)
     parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
     parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")

@@ -51,8 +51,8 @@ class ReflectConv(nnx.Module):
         left, right = reflection(kernel.shape[0], self.dilation)
         if left + right:
             x = _mirrored(x, lengths, left, right)
-        # One product over all taps: on a GPU a library's convolution of a dozen channels, and each
-        # of its gradients, takes several times as long.
+        # One product over all taps: the library's gradients of kernels of a dozen channels were a
+        # seventh of a step of nano on an H100.
         taps = kernel.shape[0]
         steps = x.shape[1] - self.dilation * (taps - 1)
         shifted = [x[:, i * self.dilation : i * self.dilation + steps] for i in range(taps)]
@@ -63,8 +63,8 @@ class ReflectConv(nnx.Module):
 def _mirrored(x: jax.Array, lengths: jax.Array, left: int, right: int) -> jax.Array:
     """x [B, T, C] with `left` frames before and `right` behind each row's own end mirrored.
 
-    Only the margins are indexed: the gradient of an index is a scatter, many times the cost of the
-    convolution on a GPU. Positions further behind the end feed undefined outputs only.
+    Only the margins are indexed, for the gradient of an index is a scatter, number by number.
+    Positions further behind the end feed undefined outputs only.
     """
     last = lengths[:, None] - 1
     source = last - jnp.arange(1, right + 1)

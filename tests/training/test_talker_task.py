@@ -225,7 +225,7 @@ def test_every_parameter_learns_the_speaker_encoder_from_mels():
 
 
 def test_gradients_scatter_no_activations():
-    # A scatter adds number by number: on a GPU those of a whole activation cost more than the step.
+    # A scatter adds number by number, which is slow on a GPU.
     config = TalkerTaskConfig(
         small("base", layers=1), "float32", predictor_frames=4, heard_noise=0.5, reading_weight=1.0
     )
