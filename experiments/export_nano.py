@@ -1,13 +1,13 @@
-"""Make the checkpoints that ship from a trained talker, with a model card made of measured scores.
+"""Make the checkpoint that ships from a trained talker, with a model card made of measured scores.
 
-    python experiments/export_nano.py runs/talker/model --type custom_voice \
+    python experiments/export_nano.py runs/talker/model \
         --results results/nano/nano.json --data DATASET --runs runs/tokenizer runs/talker \
         --out qtts_jax/embedded_checkpoint --torch build/nano_torch
 
 A checkpoint of the released kind does one thing (type base: clone a voice, custom_voice: preset
-speakers, voice_design: descriptions); the three are the same weights here, trained on all layouts,
-and differ in config.json and the speaker encoder. `--torch` also writes the released layout for the
-official package. Every figure of the card and of the description comes from the files named above;
+speakers, voice_design: descriptions); this one was trained on all layouts and does all three.
+`--torch` also writes the released layout for the official package, which goes by the one type that
+`--type` names. Every figure of the card and of the description comes from the files named above;
 what was not measured is said to be so. Expected: folders of less than `--megabytes`.
 """
 
@@ -56,12 +56,8 @@ def export(args: argparse.Namespace) -> int:
     """
     config = TTSConfig.from_hf(read_config(args.model))
     params = load_params(args.model, abstract(TTSModel, config)[1])
-    if args.type != "base":
-        config = replace(config, speaker_encoder=None)
-        params = {name: part for name, part in params.items() if name != "speaker_encoder"}
-    if args.type != "custom_voice":
-        config = replace(config, talker=replace(config.talker, speakers=(), dialects=()))
-    config = replace(config, model_type=args.type)
+    others = tuple(each for each in MODEL_TYPES if each != args.type)
+    config = replace(config, model_type=args.type, further_types=others)
     results = json.loads(args.results.read_text()) if args.results else None
     with new_directory(args.out, overwrite=True) as out:
         generation = json.loads((args.model / GENERATION).read_text())
@@ -113,10 +109,11 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
     """The model card."""
     talker = config.talker
     speakers = ", ".join(name for name, _ in talker.speakers) or "none"
+    types = ", ".join(f"`{each}`" for each in config.types)
     lines = [
         "# nano",
         "",
-        f"A text-to-speech checkpoint of type `{config.model_type}`: a 12.5 Hz tokenizer with "
+        f"A text-to-speech checkpoint of the types {types}: a 12.5 Hz tokenizer with "
         f"{talker.codebooks} codebooks of {talker.codebook_size} entries and a talker of "
         f"{talker.transformer.layers} layers of width {talker.transformer.width}.",
         "",
@@ -197,7 +194,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
     parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
-    parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice")
+    parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")

@@ -4,12 +4,12 @@
     python experiments/nano_eval.py MODEL --manifest corpus/manifest.jsonl --out results/nano
 
 runs `qtts eval` codec (real speech), tts, clone, description and speed on held-out clips and
-compares their scores with the goals; MODEL is a checkpoint directory, and --clone-model and
---design-model name others for these tasks. It prints the table and writes nano.json and nano.md
-beside the reports of the tasks. Clones are made of speakers without training clips only;
---codec-language names a language that was never trained on. What has been judged once is not judged
-again, so a run that was interrupted goes on, and another checkpoint costs only its own rows. All
-judges together take about 5 CPU seconds a clip and row; --tasks, --clips and --judges make it less.
+compares their scores with the goals; MODEL is a checkpoint directory. It prints the table and
+writes nano.json and nano.md beside the reports of the tasks. Clones are made of speakers without
+training clips only, descriptions are spoken without a preset speaker, and --codec-language names a
+language that was never trained on. What has been judged once is not judged again, so a run that was
+interrupted goes on, and another checkpoint costs only its own rows. All judges together take about
+5 CPU seconds a clip and row; --tasks, --clips and --judges make it less.
 """
 
 from __future__ import annotations
@@ -90,8 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clone-model", type=Path, help="default: MODEL")
-    parser.add_argument("--design-model", type=Path, help="default: MODEL")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--codec-language", help="of the codec's real clips (default: all)")
     parser.add_argument("--clips", type=int, default=50)
@@ -110,8 +108,6 @@ def run(task: str, args: argparse.Namespace) -> Report:
     from qtts_jax.cli import use_compile_cache
 
     use_compile_cache(args.compile_cache or Path.home() / ".cache" / "qtts_jax" / "xla")
-    models = {"clone": args.clone_model, "description": args.design_model}
-    model = models.get(task) or args.model
     plan = Plan(
         task=task,
         manifest=args.manifest,
@@ -127,11 +123,13 @@ def run(task: str, args: argparse.Namespace) -> Report:
         plan = replace(plan, speech="real", language=args.codec_language)
     else:
         plan = replace(plan, language="english")
+    if task == "description":
+        plan = replace(plan, speakers=[])
     if task == "clone":
         plan = replace(plan, unseen=True)
     if task == "speed":
         plan = replace(plan, clips=min(args.clips, 10))
-    return evaluate(plan, lambda: load(task, model), {"model": model.name})
+    return evaluate(plan, lambda: load(task, args.model), {"model": args.model.name})
 
 
 @cache

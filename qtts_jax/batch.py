@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def run_batch(
         report(f"{requests.name}, line {number}{f' ({id_})' if id_ else ''}: {error}")
         _append_result(out, {"id": id_, "line": number, "status": "error", "error": str(error)})
 
-    lines = list(_parse(text, tts.mode, fail))
+    lines = list(_parse(text, tts.modes, fail))
     todo = [line for line in lines if line.id not in done]
     voices = Voices(tts, requests.parent)
     with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
@@ -117,7 +117,7 @@ def run_batch(
 Fail = Callable[[int, str | None, QTTSError], None]
 
 
-def _parse(text: str, mode: str, fail: Fail) -> Iterator[Line]:
+def _parse(text: str, modes: Sequence[str], fail: Fail) -> Iterator[Line]:
     seen: set[str] = set()
     for number, raw in enumerate(text.splitlines(), 1):
         if not raw.strip():
@@ -130,7 +130,7 @@ def _parse(text: str, mode: str, fail: Fail) -> Iterator[Line]:
                 raise RequestError(f"this is not JSON ({error}); correct the line.") from error
             if isinstance(data, dict) and isinstance(data.get("id"), str):
                 id_ = data["id"]
-            data = _check(data, mode)
+            data = _check(data, modes)
             if data["id"] in seen:
                 raise RequestError(f"the id {data['id']!r} is used twice; make ids unique.")
         except QTTSError as error:
@@ -140,7 +140,7 @@ def _parse(text: str, mode: str, fail: Fail) -> Iterator[Line]:
         yield Line(number, data)
 
 
-def _check(data: Any, checkpoint_mode: str) -> dict[str, Any]:
+def _check(data: Any, modes: Sequence[str]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RequestError("a request must be a JSON object; correct the line.")
     data = {k: v for k, v in data.items() if v is not None}
@@ -161,12 +161,13 @@ def _check(data: Any, checkpoint_mode: str) -> dict[str, Any]:
         raise RequestError(
             f"the id {data['id']!r} cannot name files; use letters, digits, '.', '_' and '-'."
         )
-    mode = data.setdefault("mode", checkpoint_mode)
+    mode = data.setdefault("mode", modes[0])
     if mode not in _MODE_FIELDS:
         raise RequestError(f"unknown mode {mode!r}; choose one of {', '.join(_MODE_FIELDS)}.")
-    if mode != checkpoint_mode:
+    if mode not in modes:
+        able = ", ".join(map(repr, modes))
         raise RequestError(
-            f"mode {mode!r} does not fit this checkpoint, which does {checkpoint_mode!r}; "
+            f"mode {mode!r} does not fit this checkpoint, which does {able}; "
             "use a checkpoint of the other type."
         )
     others = set().union(*_MODE_FIELDS.values()) - _MODE_FIELDS[mode]
@@ -269,8 +270,8 @@ def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> SpeechRequest:
         sampling |= {"do_sample": False, "subtalker_dosample": False}
     common = {"seed": d.get("seed"), **sampling}
     # The official defaults: whole text first, except for clones.
-    whole_text = not d.get("stream_text", tts.mode == "voice_clone")
-    if tts.mode == "custom_voice":
+    whole_text = not d.get("stream_text", d["mode"] == "voice_clone")
+    if d["mode"] == "custom_voice":
         return tts.prepare_custom_voice(
             d["text"],
             d.get("speaker"),
@@ -280,7 +281,7 @@ def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> SpeechRequest:
             decoder_voice=voices.decoder(d),
             **common,
         )
-    if tts.mode == "voice_design":
+    if d["mode"] == "voice_design":
         return tts.prepare_voice_design(
             d["text"],
             d.get("instruct"),

@@ -164,6 +164,8 @@ class TTSConfig:
     Attributes:
         model_type: "base" (cloning), "custom_voice" (preset speakers) or "voice_design".
         size: the released size tag, "0b6" or "1b7" (0.6B CustomVoice ignores instructions).
+        further_types: types whose prompts the model was trained on too. A released checkpoint has
+            none; nano is of all three types.
         im_start_id ... tts_eos_id: text-vocabulary ids of the chat frame and the text track.
     """
 
@@ -178,6 +180,12 @@ class TTSConfig:
     tts_pad_id: int
     tts_bos_id: int
     tts_eos_id: int
+    further_types: tuple[str, ...] = ()
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """`model_type` and the further ones."""
+        return (self.model_type, *self.further_types)
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> TTSConfig:
@@ -189,8 +197,10 @@ class TTSConfig:
         f = Fields(data, "config.json")
         f.expect("model_type", "qwen3_tts", optional=False)
         model_type = f.choice("tts_model_type", MODEL_TYPES)
+        further = f.choices("qtts_jax_further_types", MODEL_TYPES, ())
         speaker = f.mapping("speaker_encoder_config", None)
-        if model_type == "base" and speaker is None:
+        clones = "base" in (model_type, *further)
+        if clones and speaker is None:
             raise ConfigError("config.json of a base model lacks speaker_encoder_config; add it.")
         config = cls(
             model_type=model_type,
@@ -200,7 +210,7 @@ class TTSConfig:
             # Only Base checkpoints hold a speaker encoder; the official dump of the other types
             # may still carry the section with class defaults.
             speaker_encoder=SpeakerEncoderConfig.from_hf(speaker, "speaker_encoder_config")
-            if model_type == "base"
+            if clones
             else None,
             im_start_id=f.integer("im_start_token_id"),
             im_end_id=f.integer("im_end_token_id"),
@@ -209,6 +219,7 @@ class TTSConfig:
             tts_pad_id=f.integer("tts_pad_token_id"),
             tts_bos_id=f.integer("tts_bos_token_id"),
             tts_eos_id=f.integer("tts_eos_token_id"),
+            further_types=further,
         )
         f.finish()
         return config
@@ -230,6 +241,8 @@ class TTSConfig:
         }
         if self.assistant_id is not None:
             data["assistant_token_id"] = self.assistant_id
+        if self.further_types:
+            data["qtts_jax_further_types"] = list(self.further_types)
         if self.speaker_encoder is not None:
             data["speaker_encoder_config"] = self.speaker_encoder.to_hf()
         return data

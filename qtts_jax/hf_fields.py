@@ -167,6 +167,15 @@ class Fields:
             )
         return value
 
+    def choices(self, name: str, options: tuple[str, ...], default: Any) -> tuple[str, ...]:
+        """A list of strings out of `options`, as a tuple."""
+        value = self._get(name, default, (list, tuple), "a list")
+        if any(each not in options for each in value):
+            raise ConfigError(
+                f"{self._where}.{name} is {value!r}; it may hold {', '.join(options)}."
+            )
+        return tuple(value)
+
     def expect(self, name: str, value: Any, *, optional: bool = True) -> None:
         """A field for which only one value is implemented."""
         self._seen.add(name)

@@ -129,7 +129,7 @@ class QwenTTS:
             quirks=quirks,
             sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
         )
-        if config.model_type != "base":
+        if "base" not in config.types:
             # Only cloning encodes; without it the encoder would fill the device for nothing.
             speech.keep_on_host("encoder")
         if misfit := speech.misfit(config.talker):
@@ -146,7 +146,12 @@ class QwenTTS:
     @property
     def mode(self) -> str:
         """What this checkpoint does: "custom_voice", "voice_design" or "voice_clone"."""
-        return MODE_OF_TYPE[self.config.model_type]
+        return self.modes[0]
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """All that it does, `mode` first; more than one only if it was trained so, as nano was."""
+        return tuple(MODE_OF_TYPE[each] for each in self.config.types)
 
     @property
     def sample_rate(self) -> int:
@@ -332,7 +337,7 @@ class QwenTTS:
         count = sum(x.size for x in jax.tree.leaves(abstract(TTSModel, self.config)[1]))
         codec = sum(x.size for x in jax.tree.leaves(self.speech_tokenizer.params))
         return {
-            "type": f"{self.config.model_type} ({self.mode}), size {self.config.size}",
+            "type": f"{self.config.model_type} ({', '.join(self.modes)}), size {self.config.size}",
             "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
             "dtype": str(computation_dtype(self.params)),
             "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
@@ -466,10 +471,11 @@ class QwenTTS:
     # ------------------------------------------------------------------ inside
 
     def _require(self, mode: str) -> None:
-        if self.mode != mode:
+        if mode not in self.modes:
+            able = ", ".join(self.modes)
             raise RequestError(
-                f"this is a {self.config.model_type} checkpoint, which does {self.mode}, not "
-                f"{mode}; load a checkpoint of the other type or use the {self.mode} verbs."
+                f"this is a {self.config.model_type} checkpoint, which does {able}, not {mode}; "
+                f"load a checkpoint of the other type or use the verbs of {able}."
             )
 
     def _clone_items(

@@ -1,5 +1,6 @@
 """`qtts batch`: golden requests, resuming, and lines that are wrong."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 import soundfile
 
 from helpers import GOLDEN, load_detweights
+from qtts_jax import QwenTTS
 from qtts_jax.batch import run_batch
 from qtts_jax.cli import main
 from qtts_jax.errors import RequestError
@@ -121,6 +123,17 @@ def test_a_bad_line_is_reported_and_the_rest_is_kept(run, bad, message):
     assert len(reports) == 1 and message in reports[0] and "line 2" in reports[0]
     assert got["a"]["status"] == got["c"]["status"] == "ok"
     assert (run.out / "c.wav").exists() and not (run.out / "b.wav").exists()
+
+
+def test_lines_of_every_mode_that_the_checkpoint_has(model, tmp_path):
+    config = dataclasses.replace(model.config, further_types=("voice_design",))
+    parts = model.params, model.speech_tokenizer, model.text_tokenizer, model.defaults
+    path, reports = tmp_path / "requests.jsonl", []
+    described = line("b", mode="voice_design", speaker=None, instruct="A calm voice.")
+    write_requests(path, [line("a"), described, line("c", mode="voice_clone", speaker=None)])
+    assert run_batch(QwenTTS(config, *parts), path, tmp_path, 4, reports.append) == 1
+    assert "does 'custom_voice', 'voice_design'" in reports[0] and "line 3" in reports[0]
+    assert results(tmp_path)["a"]["status"] == results(tmp_path)["b"]["status"] == "ok"
 
 
 def test_finished_requests_are_not_made_again(run, model, monkeypatch):

@@ -80,6 +80,11 @@ def test_configurations_are_hashable_and_shrink():
         (("talker_config", "code_predictor_config", "num_code_groups"), 4, "must be equal"),
         (("talker_config", "rope_scaling", "rope_type"), "yarn", "not supported"),
         (("tts_model_type",), "singing", "must be one of base, custom_voice, voice_design"),
+        (
+            ("qtts_jax_further_types",),
+            ["base", "song"],
+            "may hold base, custom_voice, voice_design",
+        ),
         (("model_type",), "qwen2", "only 'qwen3_tts' is supported"),
         (("im_start_token_id",), True, "must be a whole number"),
     ],

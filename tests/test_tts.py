@@ -1,5 +1,6 @@
 """The public object: streams, seeds, batches, compilations and refusals."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from qtts_jax import QwenTTS
+from qtts_jax.config import TTSConfig
 from qtts_jax.errors import AudioError, QTTSError, RequestError, TextError
 from qtts_jax.synthesis import Stream
 
@@ -119,6 +121,31 @@ def test_clone_streams_equal_whole_clones(base, recording, in_context, arriving)
     text = pieces(TEXTS[0], (2,)) if arriving else TEXTS[0]
     streamed = np.concatenate(list(base.stream_voice_clone(text, **options)))
     np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
+
+
+def test_a_model_of_several_types_does_what_each_does(base, recording):
+    def as_types(first, *others):
+        config = dataclasses.replace(base.config, model_type=first, further_types=others)
+        assert TTSConfig.from_hf(config.to_hf()) == config
+        parts = base.params, base.speech_tokenizer, base.text_tokenizer, base.defaults
+        return QwenTTS(config, *parts)
+
+    both, options = as_types("base", "voice_design"), {"seed": 2, **SAMPLED}
+    assert (both.mode, both.modes) == ("voice_clone", ("voice_clone", "voice_design"))
+    voice = both.create_voice_clone_prompt(recording, None, True)
+    for given, wanted in (
+        (
+            m.generate_voice_clone(TEXTS[1], voice_clone_prompt=voice, **options)
+            for m in (both, base)
+        ),
+        (
+            m.generate_voice_design(TEXTS[1], "A calm voice.", **options)
+            for m in (both, as_types("voice_design", "base"))
+        ),
+    ):
+        np.testing.assert_array_equal(given[0][0], wanted[0][0])
+    with pytest.raises(RequestError, match="does voice_clone, voice_design, not custom_voice"):
+        both.generate_custom_voice(TEXTS[1], "ryan")
 
 
 def test_voice_design_streams_equal_whole(tts):

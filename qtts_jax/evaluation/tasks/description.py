@@ -108,7 +108,7 @@ def description_rows(
     Raises:
         RequestError: a Base checkpoint, which takes no descriptions.
     """
-    if tts.mode == "voice_clone":
+    if tts.modes == ("voice_clone",):
         raise RequestError("a base checkpoint takes no descriptions; use a VoiceDesign checkpoint.")
     names = list(speakers) or tts.supported_speakers
 
@@ -116,7 +116,7 @@ def description_rows(
         clip, p = clips[i // 2], pairs[i // 2 % len(pairs)]
         words, language = (p.low, p.high)[i % 2], language_of(tts, clip)
         options = speaking.options(tts, i // 2)
-        if tts.mode == "voice_design":
+        if "voice_design" in tts.modes and not speakers:
             return tts.prepare_voice_design(clip.text, words, language, **options)
         name = names[i // 2 % len(names)]
         return tts.prepare_custom_voice(clip.text, name, language, words, **options)
