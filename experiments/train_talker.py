@@ -45,6 +45,8 @@ from qtts_jax.training.nano_talker import (
     NANO_MIX,
     NANO_POSITIONS,
     NANO_PREDICTOR_FRAMES,
+    NANO_PREDICTOR_WEIGHT,
+    NANO_RARE_TIMES,
     NANO_READING_WEIGHT,
     NANO_TALKER_TRAINER,
     NANO_TOKEN_LETTERS,
@@ -110,7 +112,7 @@ def start_config(model: Path) -> TTSConfig:
     config = TTSConfig.from_hf(read_config(model))
     width = config.talker.transformer.width
     encoder = config.speaker_encoder or nano_speaker_encoder(SAMPLE_RATE, width)
-    return dataclasses.replace(config, model_type="base", speaker_encoder=encoder)
+    return dataclasses.replace(config, model_type="base", further_types=(), speaker_encoder=encoder)
 
 
 def start_params(model: Path) -> Params:
@@ -154,9 +156,12 @@ def main() -> None:
     parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
     parser.add_argument("--predictor-chunk", type=int, default=16384)
     parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
-    parser.add_argument("--predictor-weight", type=float, default=TalkerTaskConfig.predictor_weight)
+    parser.add_argument("--predictor-weight", type=float, default=NANO_PREDICTOR_WEIGHT)
     parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
     parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
+    parser.add_argument(
+        "--rare-times", type=int, default=NANO_RARE_TIMES, help="clips of a rare speaker, an epoch"
+    )
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
@@ -193,6 +198,7 @@ def main() -> None:
             waves=waves,
             voices=voices,
             mix=NANO_MIX,
+            rare_times=args.rare_times if split == "train" else 1,
             positions=args.positions,
             batch_positions=args.batch_positions,
             frame_rate=speech.sample_rate / speech.samples_per_frame,

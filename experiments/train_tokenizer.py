@@ -28,7 +28,8 @@ import numpy as np
 from training_piece import Clock, add_arguments, train
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.functional import abstract
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import Params, abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training import data
@@ -65,6 +66,28 @@ def training_settings(args: argparse.Namespace) -> TokenizerTraining:
     return settings
 
 
+def read_tokenizer(model: Path) -> tuple[Tokenizer12HzConfig, Params]:
+    """The configuration and the parameters of a checkpoint."""
+    config = Tokenizer12HzConfig.from_hf(read_config(model))
+    return config, load_params(model, abstract(Tokenizer12Hz, config)[1])
+
+
+def with_decoder(config: Tokenizer12HzConfig, params: Params, model: Path) -> Params:
+    """Parameters whose decoder has the layers of another checkpoint, and its own books.
+
+    What the layers know of the shape of speech outlives the codes that they were trained on.
+
+    Raises:
+        ConfigError: the decoders have other sizes.
+    """
+    other, given = read_tokenizer(model)
+    if other.decoder != config.decoder:
+        raise ConfigError(
+            f"the decoder of {model} has other sizes than that of --model; leave --decoder out."
+        )
+    return params | {"decoder": given["decoder"] | {"quantizer": params["decoder"]["quantizer"]}}
+
+
 def sample_audio(dataset: data.Dataset, count: int, samples: int) -> np.ndarray:
     """The beginnings of held-out clips, recorded ones first: [count, samples]."""
     held = dataset.select(where=lambda r: r.split != "train")
@@ -84,6 +107,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
     parser.add_argument("--stage", choices=sorted(NANO_TOKENIZER_TRAINING), default="joint")
     parser.add_argument("--model", type=Path, help="tokenizer checkpoint to begin with")
+    parser.add_argument("--decoder", type=Path, help="tokenizer that --model's decoder is from")
     parser.add_argument("--config", type=Path, help="config.json of a 12 Hz tokenizer")
     parser.add_argument("--rows", type=int, help="of a step")
     parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES)
@@ -95,11 +119,14 @@ def main() -> None:
     parser.add_argument("--sample-every", type=int, default=5000, help="steps")
     add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
     args = parser.parse_args()
+    if args.decoder is not None and args.model is None:
+        parser.error("--decoder goes with --model, whose codes are decoded")
 
     config, start = nano_tokenizer(), None
     if args.model is not None:
-        config = Tokenizer12HzConfig.from_hf(read_config(args.model))
-        start = load_params(args.model, abstract(Tokenizer12Hz, config)[1])
+        config, start = read_tokenizer(args.model)
+        if args.decoder is not None:
+            start = with_decoder(config, start, args.decoder)
     elif args.config is not None:
         config = Tokenizer12HzConfig.from_hf(json.loads(args.config.read_text()))
     task = TokenizerTask(config, training_settings(args), dtype=args.dtype, start=start)

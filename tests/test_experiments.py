@@ -16,7 +16,11 @@ from matplotlib.image import imread
 
 from qtts_jax import QwenTTS, SpeechTokenizer
 from qtts_jax.embedded import DIRECTORY
-from qtts_jax.presets import tiny_tokenizer, tokenizer_12hz, tts_12hz
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import initialize
+from qtts_jax.io.checkpoint import save_params
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.training.data import prepare
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
@@ -116,12 +120,13 @@ def test_voices_made_of_others_are_no_presets(train_talker):
     assert train_talker.preset_speakers(records, 2) == ["bob", "ann"]
 
 
-@pytest.mark.slow
-def test_a_checkpoint_without_a_speaker_encoder_gets_a_new_one_to_train_on(train_talker):
-    config = train_talker.start_config(DIRECTORY)
-    params = train_talker.start_params(DIRECTORY)
-    assert (config.model_type, config.speaker_encoder.sample_rate) == ("base", 24000)
-    task = TalkerTask(TalkerTaskConfig(config), params)
+def test_a_checkpoint_without_a_speaker_encoder_gets_a_new_one_to_train_on(train_talker, tmp_path):
+    preset = tiny(tts_12hz("0b6", "custom_voice"))
+    (tmp_path / "config.json").write_text(json.dumps(preset.to_hf()))
+    save_params(tmp_path, initialize(TTSModel, preset, seed=0))
+    config = train_talker.start_config(tmp_path)
+    assert (config.types, config.speaker_encoder.sample_rate) == (("base",), 24000)
+    task = TalkerTask(TalkerTaskConfig(config), train_talker.start_params(tmp_path))
     groups, _ = jax.eval_shape(task.init, jax.random.key(0))
     assert set(groups) == {"talker", "code_predictor", "speaker_encoder"}
 
@@ -186,6 +191,23 @@ def small_tokenizer():
         for half in (config.encoder, config.decoder)
     )
     return replace(config, encoder=encoder, decoder=decoder)
+
+
+def test_a_decoder_for_new_codes_begins_with_the_layers_of_another(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    train_tokenizer = importlib.import_module("train_tokenizer")
+    config = small_tokenizer()
+    trees = [
+        {"encoder": {"x": i}, "decoder": {"quantizer": {"books": i}, "stages": i, "pre_conv": i}}
+        for i in range(2)
+    ]
+    monkeypatch.setattr(train_tokenizer, "read_tokenizer", lambda model: (config, trees[1]))
+    made = train_tokenizer.with_decoder(config, trees[0], Path("other"))
+    decoder = {"quantizer": {"books": 0}, "stages": 1, "pre_conv": 1}
+    assert made == {"encoder": {"x": 0}, "decoder": decoder}
+    wider = replace(config, decoder=replace(config.decoder, decoder_width=128))
+    with pytest.raises(ConfigError, match="the decoder of other has other sizes"):
+        train_tokenizer.with_decoder(wider, trees[0], Path("other"))
 
 
 @pytest.mark.slow

@@ -16,7 +16,12 @@ from qtts_jax.training.data.codes import Codes, encode_dataset, pack, unpack
 from qtts_jax.training.data.dataset import Record, Waves
 from qtts_jax.training.data.mels import log_mels
 from qtts_jax.training.data.talker_batches import TalkerBatches
-from qtts_jax.training.data.talker_plan import example_positions, plan_batches
+from qtts_jax.training.data.talker_plan import (
+    draw_choices,
+    example_positions,
+    plan_batches,
+    repeated,
+)
 from qtts_jax.training.talker_batch import LayoutMix, even_pace
 from training.small_talker import BOOKS, CLONING, ENTRIES, MODEL
 from training.speech_files import byte_tokenizer, tone
@@ -97,7 +102,7 @@ def test_planned_lengths_are_those_of_the_examples(config):
     for number in range(40):
         epoch, plan = source._planned(number)
         planned = example_positions(source._table, epoch.choices)
-        np.testing.assert_array_equal(source._make(number)["lengths"], planned[plan.clips])
+        np.testing.assert_array_equal(source._make(number)["lengths"], planned[plan.places])
 
 
 def test_layouts_are_those_of_the_mix():
@@ -213,10 +218,32 @@ def test_a_plan_fills_batches_and_wastes_no_clip():
     rng = np.random.default_rng(0)
     positions = rng.integers(1, 30, 200)
     batches = plan_batches(positions, (10, 20, 30), (16, 8, 4), rng)
-    assert all(len(b.clips) == (16, 8, 4)[b.bucket] for b in batches)
-    assert all(positions[b.clips].max() <= (10, 20, 30)[b.bucket] for b in batches)
-    count = np.bincount(np.concatenate([b.clips for b in batches]), minlength=200)
+    assert all(len(b.places) == (16, 8, 4)[b.bucket] for b in batches)
+    assert all(positions[b.places].max() <= (10, 20, 30)[b.bucket] for b in batches)
+    count = np.bincount(np.concatenate([b.places for b in batches]), minlength=200)
     assert count.min() == 1 and (count > 1).sum() < 4
+
+
+def test_rare_speakers_come_more_often_in_an_epoch():
+    names = ["much"] * 197 + ["little"] * 2 + ["single"]
+    records = [dataclasses.replace(RECORDS[0], speaker=name) for name in names]
+    clips = repeated(records, 3)
+    np.testing.assert_array_equal(np.bincount(clips), [1] * 197 + [1] * 2 + [3])
+    np.testing.assert_array_equal(repeated(records, 1), np.arange(200))
+    assert repeated(records[:50] * 5 + records[197:], 3).tolist()[-6:] == [251] * 3 + [252] * 3
+
+
+def test_repeated_clips_have_layouts_of_their_own_and_are_never_their_own_voice():
+    table, rng = batches(CLONING)._table, np.random.default_rng(0)
+    clips = np.repeat(np.arange(CLIPS), 3)
+    choices = draw_choices(table, LayoutMix(in_context=1.0), rng, clips)
+    assert (choices.clip == clips).all() and (choices.reference != clips).all()
+    for clip, other in zip(clips, choices.reference, strict=True):
+        assert other == -1 if clip == 0 else RECORDS[other].speaker == RECORDS[clip].speaker
+    assert len(set(choices.stream.reshape(CLIPS, 3).sum(axis=1))) > 2
+    lengths = example_positions(table, choices)
+    wanted = table.frames[clips] + np.where(choices.in_context, table.frames[choices.reference], 0)
+    assert (lengths > wanted).all()
 
 
 def test_mels_are_those_of_the_speaker_encoder():

@@ -28,6 +28,7 @@ from qtts_jax.training.data.talker_plan import (
     example_positions,
     plan_batches,
     references_of,
+    repeated,
     speaker_flags,
 )
 from qtts_jax.training.data.voices import Voices
@@ -53,7 +54,7 @@ class _Epoch(NamedTuple):
 
 
 class TalkerBatches(Loader):
-    """Endless batches of `collate`; an epoch is every clip once, in a layout drawn anew.
+    """Endless batches of `collate`; an epoch is every clip, in a layout drawn anew each time.
 
     The voice of an example is another clip of its speaker: its log-mel for the speaker encoder in
     training, and its codes and text for in-context cloning. A speaker that the model has as a
@@ -70,6 +71,8 @@ class TalkerBatches(Loader):
             encoder; None for no clones.
         voices: descriptions; None for those of the manifest alone.
         mix: probabilities of the layouts.
+        rare_times: how often the clips of rare speakers come in an epoch (`repeated`); others come
+            once.
         positions: lengths of the batches, ascending; each is compiled once.
         batch_positions: positions of a whole batch; a length has that many rows, a multiple of 8.
         mel_frames: longest mel of a voice; a longer clip is cut anew each time.
@@ -99,6 +102,7 @@ class TalkerBatches(Loader):
         waves: Waves | None = None,
         voices: Voices | None = None,
         mix: LayoutMix = _DEFAULT_MIX,
+        rare_times: int = 1,
         positions: Sequence[int] = (128, 192, 256, 384, 640),
         batch_positions: int = 16384,
         mel_frames: int = 256,
@@ -142,6 +146,7 @@ class TalkerBatches(Loader):
             for rows, p in zip(size, positions, strict=True)
         ]
         self._check_lengths()
+        self._clips = repeated(self._records, rare_times)
         self._lock = threading.Lock()
         self._epochs: list[_Epoch] = []
         self._ends: list[int] = []
@@ -151,25 +156,26 @@ class TalkerBatches(Loader):
 
     def _make(self, number: int) -> dict[str, Any]:
         epoch, batch = self._planned(number)
-        examples = [self._example(epoch.choices, int(i)) for i in batch.clips]
+        examples = [self._example(epoch.choices, int(i)) for i in batch.places]
         return collate(self._config, examples, self.shapes[batch.bucket][1])
 
     def _example(self, c: Choices, i: int) -> Example:
-        """The clip at a position of the selection, laid out as planned."""
-        record, reference = self._records[i], int(c.reference[i])
+        """The clip at a place of the epoch, laid out as planned."""
+        clip, reference = int(c.clip[i]), int(c.reference[i])
+        record = self._records[clip]
         cloned = reference >= 0 and not c.preset[i] and not c.voiceless[i]
         in_context = bool(c.in_context[i])
-        instruct = self._instructions[i][c.instruct[i]] if c.instruct[i] >= 0 else ()
+        instruct = self._instructions[clip][c.instruct[i]] if c.instruct[i] >= 0 else ()
         utterance = Utterance(
-            text_ids=self._text[i],
-            codes=self._codes[i],
+            text_ids=self._text[clip],
+            codes=self._codes[clip],
             language=record.language if c.tag[i] else AUTO,
             speaker=record.speaker if c.preset[i] else None,
             mel=self._mel(reference, float(c.place[i])) if cloned else None,
             reference_codes=self._codes[reference] if in_context else None,
             reference_ids=self._reference_text[reference] if in_context else (),
             instruct_ids=instruct,
-            spoken=self._spoken[i],
+            spoken=self._spoken[clip],
         )
         mix = _CERTAIN[bool(c.stream[i]), bool(c.voiceless[i])]
         return draw_layout(self._config, self._role, utterance, mix, self._rng)
@@ -197,7 +203,7 @@ class TalkerBatches(Loader):
     def _plan(self, epoch: int) -> int:
         """Plan an epoch; the number of the batch after its last."""
         rng = np.random.default_rng([self._plan_seed, epoch])
-        choices = draw_choices(self._table, self._mix, rng)
+        choices = draw_choices(self._table, self._mix, rng, self._clips)
         lengths = example_positions(self._table, choices)
         # An example that is too long with a reference recording goes without.
         long = (lengths > self._positions[-1]) & choices.in_context

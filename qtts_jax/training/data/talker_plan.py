@@ -6,7 +6,7 @@ known before it is made, and a batch depends on nothing but its number.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,12 +21,14 @@ class Choices(NamedTuple):
     """How the clips of an epoch are laid out; every field is [N].
 
     Attributes:
+        clip: position of the clip in the selection.
         stream, tag, preset, voiceless, in_context: bool, as in `LayoutMix`.
         instruct: number of the instruction, -1 for none.
         reference: position of another clip of the speaker, -1 for none.
         place: float in [0, 1), where the mel of the reference begins.
     """
 
+    clip: np.ndarray
     stream: np.ndarray
     tag: np.ndarray
     preset: np.ndarray
@@ -38,9 +40,9 @@ class Choices(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """Positions of the clips of a batch in the selection, and its bucket."""
+    """Places of the clips of a batch among the epoch's choices, and its bucket."""
 
-    clips: np.ndarray
+    places: np.ndarray
     bucket: int
 
 
@@ -71,9 +73,22 @@ class ClipTable(NamedTuple):
     cloning: bool
 
 
-def draw_choices(table: ClipTable, mix: LayoutMix, rng: np.random.Generator) -> Choices:
-    """Draw the layouts of all clips; an impossible choice is never kept."""
-    count = len(table.frames)
+def repeated(records: Sequence[Record], times: int) -> np.ndarray:
+    """Positions of the clips of an epoch, ascending: rare speakers' clips come `times` times.
+
+    A speaker is rare with less than a hundredth of the clips: however few there are of most voices,
+    they are heard beside a voice that has hours.
+    """
+    clips = Counter(record.speaker for record in records)
+    count = [times if 100 * clips[r.speaker] < len(records) else 1 for r in records]
+    return np.repeat(np.arange(len(records)), count)
+
+
+def draw_choices(
+    table: ClipTable, mix: LayoutMix, rng: np.random.Generator, clips: np.ndarray
+) -> Choices:
+    """Draw the layouts of clips [N] by their positions; an impossible choice is never kept."""
+    count = len(clips)
     stream, tag, preset, voiceless, in_context, instruct = (
         rng.random((6, count)) < np.asarray(
             [mix.stream_text, mix.tag_language, mix.preset, mix.voiceless, mix.in_context,
@@ -82,23 +97,25 @@ def draw_choices(table: ClipTable, mix: LayoutMix, rng: np.random.Generator) -> 
     )  # fmt: skip
     which, other, place = rng.random((3, count))
     reference = np.full(count, -1)
-    for i, group in enumerate(table.references):
+    for i, clip in enumerate(clips):
         # The clip itself is left out: `others` counts the rest of the group.
-        own = np.searchsorted(group, i)
-        inside = own < len(group) and group[own] == i
+        group = table.references[clip]
+        own = np.searchsorted(group, clip)
+        inside = own < len(group) and group[own] == clip
         others = len(group) - inside
         if others and table.cloning:
             k = int(other[i] * others)
             reference[i] = group[k + (inside and k >= own)]
-    described = np.asarray([len(lengths) for lengths in table.instructions])
+    described = np.asarray([len(table.instructions[clip]) for clip in clips])
     # Without a voice the description must decide, so it is there whenever there is one.
     wanted = (instruct | voiceless) & (described > 0)
     number = np.where(wanted, (which * described).astype(np.int64), -1)
     cloned = reference >= 0
-    preset = table.preset & (preset | ~cloned)
+    preset = table.preset[clips] & (preset | ~cloned)
     return Choices(
+        clip=clips,
         stream=stream,
-        tag=tag & table.tagged,
+        tag=tag & table.tagged[clips],
         preset=preset & ~voiceless,
         voiceless=voiceless | ~(preset | cloned),
         in_context=in_context & cloned & ~preset & ~voiceless,
@@ -109,17 +126,17 @@ def draw_choices(table: ClipTable, mix: LayoutMix, rng: np.random.Generator) -> 
 
 
 def example_positions(table: ClipTable, c: Choices) -> np.ndarray:
-    """[N] positions of every example as `build_prompt` and `layout_example` lay it out."""
+    """Positions [N] of every example as `build_prompt` and `layout_example` lay it out."""
     instructed = np.asarray([
-        lengths[k] if k >= 0 else 0 for lengths, k in zip(table.instructions, c.instruct,
-                                                          strict=True)
+        table.instructions[clip][k] if k >= 0 else 0
+        for clip, k in zip(c.clip, c.instruct, strict=True)
     ])  # fmt: skip
-    tags = np.where(c.tag | (table.dialect & c.preset), 4, 3) + ~c.voiceless
+    tags = np.where(c.tag | (table.dialect[c.clip] & c.preset), 4, 3) + ~c.voiceless
     reference = np.where(c.in_context, table.frames[c.reference], 0)
-    text = table.text + np.where(c.in_context, table.reference_text[c.reference], 0) + 1
+    text = table.text[c.clip] + np.where(c.in_context, table.reference_text[c.reference], 0) + 1
     # The rows of tts_bos and of codec bos, and the text where it does not stream.
     rows = table.opening + tags + 2 + np.where(c.stream, 0, text)
-    return instructed + rows + reference + table.frames
+    return instructed + rows + reference + table.frames[c.clip]
 
 
 def plan_batches(
@@ -128,10 +145,10 @@ def plan_batches(
     rows: Sequence[int],
     rng: np.random.Generator,
 ) -> list[PlannedBatch]:
-    """Batches in random order; every clip is in one of them, some in two.
+    """Batches in random order; every example is in one of them, some in two.
 
     What does not fill a batch of its bucket goes into the next larger one; the last batch is
-    filled up with any clips.
+    filled up with any examples.
 
     Args:
         positions: [N], none above the last bucket.
