@@ -43,6 +43,7 @@ SAID = (("codec", "stoi"), ("codec", "sim"), READING)
 FAULTS = (
     (90.0, "its talker does not read yet and babbles: what it says is not what it is told"),
     (20.0, "it reads its text, but says many words so that they are not understood"),
+    (6.0, "it reads its text, but some words so that they are not understood"),
 )
 # A longer pause than this between two lines of a log is one between two pieces of a run.
 PAUSE_SECONDS = 120

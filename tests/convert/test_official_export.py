@@ -52,11 +52,14 @@ EMBEDDED = [
     {"id": "whole_text", "text": "Please hold the line.", "speaker": "joe", "language": "English"},
     {"id": "stream", "text": "A small house.", "speaker": "af_heart", "stream_text": True},
 ]
+DESIGN = [{"id": "described", "text": "Please hold the line.", "instruct": "A high voice."}]
 
 
 def requests(model_type, recording):
     if model_type == "embedded":
         kind, rows = {"mode": "custom_voice"}, EMBEDDED
+    elif model_type == "voice_design":
+        kind, rows = {"mode": "voice_design"}, DESIGN
     elif model_type == "custom_voice":
         kind, rows = {"mode": "custom_voice"}, CUSTOM_VOICE
     else:
@@ -76,6 +79,8 @@ def speak(tts, request):
     if request["mode"] == "custom_voice":
         names = {"speaker": request["speaker"], "instruct": request.get("instruct")}
         prepared = tts.prepare_custom_voice(request["text"], **names, **arguments)
+    elif request["mode"] == "voice_design":
+        prepared = tts.prepare_voice_design(request["text"], request["instruct"], **arguments)
     else:
         voice = tts.create_voice_clone_prompt(
             request["ref_audio"], request.get("ref_text"), request.get("x_vector_only", False)
@@ -108,6 +113,17 @@ def test_released_checkpoint_speaks_alike_after_a_round_trip(
 
 def test_the_embedded_checkpoint_speaks_alike(tmp_path):
     assert_official_speaks_alike(embedded.DIRECTORY, "embedded", None, tmp_path)
+
+
+@pytest.mark.parametrize("first", ["base", "voice_design"])
+def test_the_embedded_checkpoint_speaks_alike_as_each_of_its_types(first, recording, tmp_path):
+    made = tmp_path / "made"
+    shutil.copytree(embedded.DIRECTORY, made)
+    config = TTSConfig.from_hf(read_config(made))
+    others = tuple(each for each in config.types if each != first)
+    config = replace(config, model_type=first, further_types=others)
+    (made / "config.json").write_text(json.dumps(config.to_hf()))
+    assert_official_speaks_alike(made, first, recording, tmp_path)
 
 
 @pytest.mark.parametrize("model_type", ["custom_voice", "base"])
