@@ -111,8 +111,7 @@ def nano_tokenizer(
     )
 
 
-# Rows of 1.92 s that a step hears. In a training of minutes more steps are worth more than larger
-# ones, and decoding costs several times the encoder.
+# Rows of 1.92 s that a step hears.
 NANO_TOKENIZER_ROWS: dict[Stage, int] = {"codes": 32, "decoder": 32, "joint": 16}
 NANO_TOKENIZER_FRAMES = 24
 

@@ -54,7 +54,7 @@ class TTS:
     speech_tokenizer = SimpleNamespace(samples_per_frame=FRAME)
 
     def __init__(self, mode, pitch=lambda words: 150, frames=lambda words: 12):
-        self.mode, self.asked = mode, []
+        self.mode, self.modes, self.asked = mode, (mode,), []
         self._pitch, self._frames = pitch, frames
 
     def _prepare(self, text, voice, language, **options):

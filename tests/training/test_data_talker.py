@@ -209,6 +209,8 @@ def test_what_does_not_fit_is_refused_before_training():
         batches(positions=(16, 24))
     with pytest.raises(DataError, match="no speaker encoder"):
         batches(MODEL, waves=WAVES)
+    with pytest.raises(DataError, match="cannot come 0 times in an epoch"):
+        batches(rare_times=0)
     codes = Codes({i: c for i, c in all_codes().items() if i != 9}, "hash")
     with pytest.raises(DataError, match="clip 9 has no codes"):
         TalkerBatches(MODEL, DATASET, codes, byte_tokenizer(), **SIZES)

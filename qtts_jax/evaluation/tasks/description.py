@@ -103,7 +103,8 @@ def description_rows(
 
     Args:
         clips: whose texts are spoken; each takes the next pair.
-        speakers: preset speakers of a CustomVoice checkpoint, in turns; empty for all.
+        speakers: preset speakers, in turns, whose instruction the description is; empty for a
+            voice made by the description alone or, where a checkpoint has no such, for all presets.
 
     Raises:
         RequestError: a Base checkpoint, which takes no descriptions.

@@ -86,7 +86,8 @@ class TalkerBatches(Loader):
 
     Raises:
         DataError: there are no clips, a clip is longer than the last length, codes of a clip are
-            missing, or one with an alignment has codes of another frame rate.
+            missing, one with an alignment has codes of another frame rate, or `rare_times` is
+            below 1.
         TextError: a text is empty.
     """
 
@@ -146,6 +147,10 @@ class TalkerBatches(Loader):
             for rows, p in zip(size, positions, strict=True)
         ]
         self._check_lengths()
+        if rare_times < 1:
+            raise DataError(
+                f"clips of rare speakers cannot come {rare_times} times in an epoch; use 1 or more."
+            )
         self._clips = repeated(self._records, rare_times)
         self._lock = threading.Lock()
         self._epochs: list[_Epoch] = []
