@@ -198,6 +198,11 @@ class TTSConfig:
         f.expect("model_type", "qwen3_tts", optional=False)
         model_type = f.choice("tts_model_type", MODEL_TYPES)
         further = f.choices("qtts_jax_further_types", MODEL_TYPES, ())
+        if len({model_type, *further}) <= len(further):
+            raise ConfigError(
+                f"config.json names a type twice: {model_type} and qtts_jax_further_types "
+                f"{list(further)}; name each once."
+            )
         speaker = f.mapping("speaker_encoder_config", None)
         clones = "base" in (model_type, *further)
         if clones and speaker is None:

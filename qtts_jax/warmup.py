@@ -70,7 +70,7 @@ def _steps(tts: QwenTTS, batch_size: int, seconds: float) -> Iterator[Step]:
         yield f"{rows} together, {seconds:g} s", partial(speaker.together, rows, "Long.", longest)
         for frames in _frame_counts(longest):
             yield f"decode {rows} x {frames} frames", partial(speaker.decode, rows, frames)
-    if tts.mode == "voice_clone":
+    if "voice_clone" in tts.modes:
         for length in RECORDINGS:
             yield f"reference of {length:g} s", partial(speaker.clone, length)
 

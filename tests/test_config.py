@@ -85,6 +85,7 @@ def test_configurations_are_hashable_and_shrink():
             ["base", "song"],
             "may hold base, custom_voice, voice_design",
         ),
+        (("qtts_jax_further_types",), ["base", "custom_voice"], "names a type twice"),
         (("model_type",), "qwen2", "only 'qwen3_tts' is supported"),
         (("im_start_token_id",), True, "must be a whole number"),
     ],

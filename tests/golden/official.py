@@ -48,6 +48,8 @@ AutoConfig, AutoProcessor = transformers.AutoConfig, transformers.AutoProcessor
 Request = Mapping[str, Any]
 """One line of a `qtts batch` file: id, mode, text, language, speaker, instruct, ref_audio, ..."""
 
+# Of `TTSConfig.to_hf`.
+FURTHER_TYPES = "qtts_jax_further_types"
 SAMPLING_FIELDS = (
     "max_new_tokens",
     "repetition_penalty",
@@ -212,8 +214,9 @@ def _require_same_tensors(module: torch.nn.Module, directory: Path) -> None:
     with safe_open(directory / "model.safetensors", "pt") as file:
         stored = set(file.keys())
     wanted = set(module.state_dict())
-    if getattr(module, "speaker_encoder", True) is None:
-        # A checkpoint of several types has one; the official class of the others leaves it unread.
+    config = json.loads((directory / "config.json").read_text())
+    if config.get("tts_model_type") != "base" and "base" in config.get(FURTHER_TYPES, ()):
+        # It clones as well; the official class of its first type leaves the encoder unread.
         stored = {name for name in stored if not name.startswith("speaker_encoder.")}
     if stored != wanted:
         raise ValueError(

@@ -96,13 +96,17 @@ def test_an_epoch_has_every_clip_and_its_own_order():
     assert set(np.concatenate([clips_of(b) for b in first[:count]])) == set(range(CLIPS))
 
 
+@pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("config", [MODEL, CLONING], ids=["presets", "clones"])
-def test_planned_lengths_are_those_of_the_examples(config):
+def test_planned_lengths_are_those_of_the_examples(config, times):
     source = batches(config, voices=VOICES, mix=LayoutMix(voiceless=0.3))
+    source._clips = np.repeat(np.arange(CLIPS), times)
     for number in range(40):
         epoch, plan = source._planned(number)
         planned = example_positions(source._table, epoch.choices)
-        np.testing.assert_array_equal(source._make(number)["lengths"], planned[plan.places])
+        batch = source._make(number)
+        np.testing.assert_array_equal(batch["lengths"], planned[plan.places])
+        np.testing.assert_array_equal(clips_of(batch), epoch.choices.clip[plan.places])
 
 
 def test_layouts_are_those_of_the_mix():
