@@ -5,7 +5,7 @@
     python experiments/train_tokenizer.py --data DATASET --model runs/codes/model \
         --out runs/decoder --stage decoder --minutes 9 --decay-minutes 1.5
 
-First encoder and books learn, by a linear head that reads spectra from the codes and by a semantic
+First encoder and books learn, by a head that reads spectra from the codes and by a semantic
 teacher; then the decoder learns from these codes against discriminators. `--stage joint` trains all
 at once. The same command again is the next piece: it goes on where the last one ended. RUN/model is
 the tokenizer so far (averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and what

@@ -95,9 +95,11 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
             for text, tokens in zip(texts, piper(texts), strict=True)
         ]
 
-    jobs = for_hours(piper_jobs(sentences[1::2]), piper_hours)
+    # Beyond its own half, the fast synthesiser reads the other one from its end.
+    mine, others = sentences[1::2], sentences[0::2]
+    jobs = for_hours(piper_jobs([*mine, *reversed(others)]), piper_hours)
     write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, ("tokens", "anchors"))
-    jobs = for_hours(kokoro_jobs(sentences[0::2]), kokoro_hours)
+    jobs = for_hours(kokoro_jobs(others), kokoro_hours)
     write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens)
 
 

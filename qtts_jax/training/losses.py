@@ -20,7 +20,7 @@ Features = Sequence[Sequence[jax.Array]]
 def mel_loss(
     decoded: jax.Array,
     real: jax.Array,
-    scales: Sequence[tuple[int, int]],
+    scales: Sequence[tuple[int, ...]],
     sample_rate: int,
     quiet: float = 0.0,
 ) -> jax.Array:
@@ -30,13 +30,14 @@ def mel_loss(
 
     Args:
         decoded, real: [B, N].
-        scales: pairs of window (samples) and number of mel bins.
+        scales: window (samples), number of mel bins and, for a part of the band, its upper edge
+            in Hz.
         sample_rate: Hz.
         quiet: see `log10_mel`.
     """
     total = jnp.zeros((), jnp.float32)
-    for window, mels in scales:
-        a, b = (log10_mel(wave, window, mels, sample_rate, quiet) for wave in (decoded, real))
+    for window, mels, *top in scales:
+        a, b = (log10_mel(wave, window, mels, sample_rate, quiet, *top) for wave in (decoded, real))
         total += _mean_abs(a - b)
     return total
 

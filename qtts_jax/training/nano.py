@@ -117,7 +117,9 @@ NANO_TOKENIZER_FRAMES = 24
 
 # White noise at -66 dB of full scale: what a pause of a good recording has.
 _QUIET = 5e-4
-_ENVELOPE = EnvelopeConfig()
+# Short windows of the whole band, and of its low end windows that tell harmonics apart: without
+# these the codes leave the pitch open by half a semitone.
+_ENVELOPES = (EnvelopeConfig(), EnvelopeConfig(window=1920, mels=64, top=2000.0))
 # All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
 # vectors from running away from their books.
 _CODES = LossWeights(envelope=10.0, teacher=0.3, commitment=0.05)
@@ -134,7 +136,8 @@ _DISCRIMINATOR = DiscriminatorConfig(
 _CODES_TRAINING = TokenizerTraining(
     stage="codes",
     weights=_CODES,
-    envelope=_ENVELOPE,
+    envelopes=_ENVELOPES,
+    equalize=6.0,
     quiet=_QUIET,
     # The talker always gives all books.
     codebook=CodebookTraining(dropout=0.0),
@@ -145,7 +148,10 @@ _DECODER_TRAINING = TokenizerTraining(
     stage="decoder",
     weights=_SAMPLES,
     quiet=_QUIET,
+    equalize=3.0,
     decoded_frames=8,
+    # The last two beside DAC's: what a listener and PESQ miss first lies below 1 kHz.
+    mel_scales=(*TokenizerTraining().mel_scales, (1024, 40, 2000), (2048, 80, 2000)),
     # The norms of the discriminators' gradients grow a hundredfold while they learn, so the
     # average is a short one.
     balance=0.99,
@@ -163,7 +169,7 @@ NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
         _DECODER_TRAINING,
         stage="joint",
         weights=replace(_CODES, mel=4.0, feature=2.0, adversarial=1.0),
-        envelope=_ENVELOPE,
+        envelopes=_ENVELOPES,
         teacher_width=TEACHER_WIDTH,
     ),
 }

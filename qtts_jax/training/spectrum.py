@@ -55,13 +55,19 @@ def stft(wave: jax.Array, window: int) -> jax.Array:
 
 
 def log10_mel(
-    wave: jax.Array, window: int, mels: int, sample_rate: int, quiet: float = 0.0
+    wave: jax.Array,
+    window: int,
+    mels: int,
+    sample_rate: int,
+    quiet: float = 0.0,
+    top: float | None = None,
 ) -> jax.Array:
-    """log10 of the mel magnitudes (slaney filters over the whole band), at least 1e-5 each.
+    """log10 of the mel magnitudes (slaney filters), at least 1e-5 each.
 
     Args:
         wave: [B, N].
         quiet: what is below white noise of this root mean square counts as that noise.
+        top: Hz, upper edge of the filters; None for the whole band.
 
     Returns:
         float32 [B, T, mels].
@@ -72,7 +78,7 @@ def log10_mel(
         hop=window // OVERLAP,
         win=window,
         n_mels=mels,
-        fmax=sample_rate / 2,
+        fmax=top or sample_rate / 2,
     )
     spectrum = jnp.fft.rfft(frames(wave.astype(jnp.float32), window) * hann_window(config), axis=-1)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
@@ -85,7 +91,13 @@ def log10_mel(
 
 
 def envelope_spectra(
-    wave: jax.Array, window: int, mels: int, steps: int, sample_rate: int, quiet: float
+    wave: jax.Array,
+    window: int,
+    mels: int,
+    steps: int,
+    sample_rate: int,
+    quiet: float,
+    top: float | None = None,
 ) -> jax.Array:
     """The short spectra of every code frame, each of the `window` samples up to its own end.
 
@@ -96,5 +108,6 @@ def envelope_spectra(
         float32 [B, T, steps * mels].
     """
     before = window - window // OVERLAP
-    spectra = log10_mel(jnp.pad(wave, ((0, 0), (before, 0))), window, mels, sample_rate, quiet)
+    wave = jnp.pad(wave, ((0, 0), (before, 0)))
+    spectra = log10_mel(wave, window, mels, sample_rate, quiet, top)
     return spectra.reshape(wave.shape[0], -1, steps * mels)

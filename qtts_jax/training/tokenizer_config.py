@@ -67,19 +67,22 @@ class CodebookTraining:
 
 @dataclass(frozen=True)
 class EnvelopeConfig:
-    """The spectra that a linear head reads from the quantized vectors; only training has it.
+    """Spectra that a small head reads from the quantized vectors; only training has it.
 
     A vector of 80 ms has to hold several short spectra. Their way back through a decoder of
-    samples is long, and a training of minutes stays with a smooth envelope; a linear map is short.
+    samples is long, and a training of minutes stays with a smooth envelope; that of a head is
+    short.
 
     Attributes:
         window: samples of one spectrum, one every window / 4, which ends where the next quarter
             begins: what a causal encoder has heard. A quarter must divide a code frame.
         mels: bins of one spectrum.
+        top: Hz, upper edge of the bins; None for the whole band.
     """
 
     window: int = 960
     mels: int = 80
+    top: float | None = None
 
     def steps(self, samples_per_frame: int) -> int:
         """Spectra of one code frame.
@@ -127,7 +130,9 @@ class TokenizerTraining:
             steps cost a fraction. "decoder" then trains the decoder, and discriminators if there
             are any, on the codes as they are.
         weights: of the losses.
-        envelope: spectra that the quantized vectors must tell; None for none.
+        envelopes: spectra that the quantized vectors must tell.
+        equalize: dB, most gain of any octave by which the rows of a batch are coloured at random,
+            so that codes hold for other rooms and microphones; 0 for none.
         quiet: root mean square of white noise that is as good as silence in all spectra. Without
             it the logarithms weigh what nobody hears (empty bands, pauses) like speech.
         decoded_frames: code frames of each row that are decoded and judged, from a random place;
@@ -137,7 +142,8 @@ class TokenizerTraining:
             that reaches the samples, by moving averages of its norms with this decay (EnCodec,
             arXiv:2210.13438, section 3.4: 0.999, and there mel 1, feature 3, adversarial 3,
             commitment 1); None for plain weights.
-        mel_scales: pairs of window (samples) and mel bins (DAC, arXiv:2306.06546, section 3.4).
+        mel_scales: window (samples), mel bins and, for a part of the band, its upper edge in Hz
+            (the default: DAC, arXiv:2306.06546, section 3.4).
         codebook: of the codebooks.
         discriminator: sizes; None trains on reconstruction alone.
         discriminator_start: optimizer steps before the discriminators start; what they would cost
@@ -152,11 +158,12 @@ class TokenizerTraining:
 
     stage: Stage = "joint"
     weights: LossWeights = LossWeights()
-    envelope: EnvelopeConfig | None = None
+    envelopes: tuple[EnvelopeConfig, ...] = ()
+    equalize: float = 0.0
     quiet: float = 0.0
     decoded_frames: int | None = None
     balance: float | None = None
-    mel_scales: tuple[tuple[int, int], ...] = (
+    mel_scales: tuple[tuple[int, ...], ...] = (
         (32, 5),
         (64, 10),
         (128, 20),
@@ -176,14 +183,15 @@ class TokenizerTraining:
             raise ConfigError(
                 f"a stage of tokenizer training is joint, codes or decoder, not {self.stage!r}."
             )
-        if self.stage == "codes" and self.envelope is None and self.teacher_width is None:
+        if self.stage == "codes" and not self.envelopes and self.teacher_width is None:
             raise ConfigError(
-                "codes learn from an envelope or a teacher; set TokenizerTraining.envelope."
+                "codes learn from an envelope or a teacher; set TokenizerTraining.envelopes."
             )
         if self.decoded_frames is not None and self.decoded_frames < 1:
             raise ConfigError(f"decoded_frames must be at least 1, not {self.decoded_frames}.")
-        if self.quiet < 0:
-            raise ConfigError(f"quiet must be 0 or more, not {self.quiet}.")
+        for name in ("quiet", "equalize"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}.")
 
     @property
     def learns_codes(self) -> bool:

@@ -2,9 +2,8 @@
 
 The recipe is that of the codecs this family comes from (EnCodec arXiv:2210.13438, DAC
 arXiv:2306.06546, Mimi arXiv:2410.00037): reconstruction of mel spectra, discriminators, and a
-teacher for the first book. Short trainings go in two stages instead, codes first, by a linear head
-that reads spectra from them. Every frame rate, codebook count and width is one of the
-configuration.
+teacher for the first book. Short trainings go in two stages instead, codes first, by a head that
+reads spectra from them. Every frame rate, codebook count and width is one of the configuration.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from flax import nnx
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
-from qtts_jax.layers.linear import Linear
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training import losses
 from qtts_jax.training.balance import balanced, first_norms, weighted
@@ -34,10 +32,12 @@ from qtts_jax.training.codebook import (
     used,
 )
 from qtts_jax.training.discriminators import Discriminators
+from qtts_jax.training.equalize import equalize
 from qtts_jax.training.judging import JUDGED, Verdict, judge, no_verdict
 from qtts_jax.training.spectrum import envelope_spectra
-from qtts_jax.training.tokenizer_config import TokenizerTraining
+from qtts_jax.training.tokenizer_config import EnvelopeConfig, TokenizerTraining
 from qtts_jax.training.tokenizer_forward import embed, resample_frames, synthesize
+from qtts_jax.training.tokenizer_heads import Heads
 from qtts_jax.training.tokenizer_params import (
     PARTS,
     assemble,
@@ -76,23 +76,6 @@ class Reconstruction(NamedTuple):
     vectors: jax.Array
     books: dict[str, Codebooks]
     revived: jax.Array
-
-
-class Heads(nnx.Module):
-    """Linear maps from what the decoder gets; only training has them.
-
-    Args:
-        widths: D of the decoder's input; of the teacher's features, read from the semantic
-            vectors, or None; and of a frame's spectra, read from all vectors, or None.
-    """
-
-    def __init__(self, widths: tuple[int, int | None, int | None], *, rngs: nnx.Rngs) -> None:
-        width, teacher, envelope = widths
-        axes: Any = ("embed",), (None,)
-        if teacher is not None:
-            self.teacher = Linear((width,), (teacher,), *axes, rngs=rngs)
-        if envelope is not None:
-            self.envelope = Linear((width,), (envelope,), *axes, bias=True, rngs=rngs)
 
 
 class TokenizerTask:
@@ -145,9 +128,8 @@ class TokenizerTask:
         self.dtype, self.precision = jnp.dtype(dtype), precision
         self.accumulate = accumulate
         self._model = abstract(Tokenizer12Hz, config)[0]
-        e, spectra = training.envelope, None
-        if e is not None:
-            spectra = e.mels * e.steps(config.samples_per_frame)
+        frame = config.samples_per_frame
+        spectra = sum(e.mels * e.steps(frame) for e in training.envelopes) or None
         width = config.decoder.quantizer.model_width
         self._heads = (width, training.teacher_width, spectra)
         self._judged = training.discriminator if training.decodes else None
@@ -188,6 +170,10 @@ class TokenizerTask:
         """
         audio, t = self._check(batch), self.training
         by_name = dataclasses.asdict(t.weights)
+        by_name |= {f"envelope/{e.window}": t.weights.envelope for e in t.envelopes}
+        if t.equalize:
+            key, color = jax.random.split(key)
+            audio = equalize(audio, color, t.equalize)
 
         def generate(generator: Params) -> tuple[tuple[Any, Metrics], Reconstruction]:
             out = self._pass(generator, extras, audio, key)
@@ -228,15 +214,19 @@ class TokenizerTask:
             wanted = resample_frames(batch["teacher"], out.semantic.shape[1])
             student = heads.teacher(out.semantic.astype(jnp.float32))
             found["teacher"] = losses.teacher_loss(student, wanted)
-        if t.envelope is not None:
-            e, c = t.envelope, self.config
-            steps = e.steps(c.samples_per_frame)
-            spectra = envelope_spectra(
-                audio, e.window, e.mels, steps, c.output_sample_rate, t.quiet
-            )
-            told = heads.envelope(out.vectors.astype(jnp.float32))
-            found["envelope"] = losses.envelope_loss(told, spectra)
+        if t.envelopes:
+            told, start = heads.envelope(out.vectors.astype(jnp.float32)), 0
+            for e in t.envelopes:
+                spectra = self._spectra(audio, e)
+                part = told[..., start : start + spectra.shape[-1]]
+                found[f"envelope/{e.window}"] = losses.envelope_loss(part, spectra)
+                start += spectra.shape[-1]
         return found
+
+    def _spectra(self, audio: jax.Array, e: EnvelopeConfig) -> jax.Array:
+        c = self.config
+        steps, rate = e.steps(c.samples_per_frame), c.output_sample_rate
+        return envelope_spectra(audio, e.window, e.mels, steps, rate, self.training.quiet, e.top)
 
     def _sample_losses(
         self,

@@ -26,10 +26,11 @@ from training.tokenizer_toy import FRAME, SCALES, TEACHER, toy_batch, toy_config
 CONFIG = toy_config()
 # Windows of two frames; four spectra to a code frame are one quarter of the smallest window each.
 ENVELOPE = EnvelopeConfig(window=32, mels=5)
+LOW = EnvelopeConfig(window=64, mels=3, top=3000.0)
 CODES = TokenizerTraining(
     stage="codes",
-    weights=LossWeights(envelope=10.0, commitment=0.05),
-    envelope=ENVELOPE,
+    weights=LossWeights(envelope=5.0, commitment=0.05),
+    envelopes=(ENVELOPE, LOW),
     codebook=CodebookTraining(dropout=0.0, decay=0.9),
     teacher_width=TEACHER,
 )
@@ -77,7 +78,8 @@ def checkpoint(learned):
 
 def test_codes_learn_to_tell_their_spectra(learned):
     metrics = learned[3]
-    assert metrics["envelope"][-10:].mean() < metrics["envelope"][0] / 20
+    for name in ("envelope/32", "envelope/64"):
+        assert metrics[name][-10:].mean() < metrics[name][0] / 20
     assert metrics["teacher"][-10:].mean() < metrics["teacher"][0] / 2
     assert "mel" not in metrics
 
@@ -96,7 +98,7 @@ def test_stage_codes_has_no_decoder_and_no_discriminator(learned):
     assert same == {n for n in before if n.startswith("decoder/") and "quantizer" not in n}
 
 
-def test_envelope_loss_is_the_error_of_a_linear_map_of_the_vectors():
+def test_envelope_losses_are_the_errors_of_a_head_of_two_frames():
     task, batch, key = make(CODES), toy_batch(rows=2), jax.random.key(5)
     params, extras = jax.jit(task.init)(jax.random.key(1))
     metrics = jax.jit(task.gradients)(params, extras, batch, key)[2]
@@ -105,13 +107,21 @@ def test_envelope_loss_is_the_error_of_a_linear_map_of_the_vectors():
     def vectors(params, extras):
         return task._pass(params["generator"], extras, batch["audio"], key).vectors
 
-    head = params["generator"]["heads"]["envelope"]
-    told = np.asarray(vectors(params, extras)) @ np.asarray(head["kernel"]).T + head["bias"]
-    wanted = envelope_spectra(batch["audio"], 32, 5, 2, 24000, 0.0)
-    assert told.shape == wanted.shape == (2, 16, 10)
-    expected = np.mean((told - np.asarray(wanted)) ** 2)
-    np.testing.assert_allclose(metrics["envelope"], expected, rtol=1e-4)
-    np.testing.assert_allclose(losses.envelope_loss(told, wanted), expected, rtol=1e-5)
+    x = np.asarray(vectors(params, extras))
+    x = np.concatenate([x, np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], 1)], -1)
+    head = jax.device_get(params["generator"]["heads"]["envelope"])
+
+    def linear(name, x):
+        return x @ head[name]["kernel"].T + head[name].get("bias", 0)
+
+    told = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
+    wide = envelope_spectra(batch["audio"], 32, 5, 2, 24000, 0.0)
+    low = envelope_spectra(batch["audio"], 64, 3, 1, 24000, 0.0, 3000.0)
+    assert told.shape == (2, 16, 13)
+    for name, part, wanted in (("32", told[..., :10], wide), ("64", told[..., 10:], low)):
+        expected = np.mean((part - np.asarray(wanted)) ** 2)
+        np.testing.assert_allclose(metrics[f"envelope/{name}"], expected, rtol=1e-4)
+        np.testing.assert_allclose(losses.envelope_loss(part, wanted), expected, rtol=1e-5)
 
 
 def test_spectra_of_a_frame_hear_nothing_after_it():
@@ -136,7 +146,7 @@ def test_stage_decoder_keeps_the_codes(checkpoint):
     still = {n for n, g in flatten_params(grads["generator"]).items() if not np.any(g)}
     assert not still
     assert {"mel", "feature", "adversarial"} < set(metrics)
-    assert not {"commitment", "envelope", "teacher"} & set(metrics)
+    assert not {"commitment", "envelope/32", "teacher"} & set(metrics)
     codes = jax.jit(task.reconstruct)(params, extras, batch["audio"])[0]
     before = jax.jit(make(CODES, start=checkpoint).reconstruct)
     whole = jax.jit(make(CODES, start=checkpoint).init)(jax.random.key(9))
@@ -193,9 +203,10 @@ def test_noise_below_the_quiet_level_counts_as_silence():
     ("change", "message"),
     [
         ({"stage": "encoder"}, "joint, codes or decoder"),
-        ({"envelope": None, "teacher_width": None}, "envelope or a teacher"),
+        ({"envelopes": (), "teacher_width": None}, "envelope or a teacher"),
         ({"decoded_frames": 0}, "decoded_frames"),
         ({"quiet": -1.0}, "quiet"),
+        ({"equalize": -1.0}, "equalize"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change, message):
@@ -205,7 +216,7 @@ def test_settings_that_make_no_sense_are_refused(change, message):
 
 def test_windows_that_do_not_fit_a_frame_are_refused():
     with pytest.raises(ConfigError, match="divide a code frame"):
-        make(replace(CODES, envelope=EnvelopeConfig(window=40)))
+        make(replace(CODES, envelopes=(EnvelopeConfig(window=40),)))
 
 
 def test_a_decoder_without_codes_is_refused():
