@@ -117,8 +117,8 @@ NANO_TOKENIZER_FRAMES = 24
 
 # White noise at -66 dB of full scale: what a pause of a good recording has.
 _QUIET = 5e-4
-# Short windows of the whole band, and of its low end windows that tell harmonics apart: without
-# these the codes leave the pitch open by half a semitone.
+# Short windows of the whole band, and of its low end windows that tell harmonics apart: with the
+# first alone the pitch came out further off (`experiments/results/nano_bands.md`).
 _ENVELOPES = (EnvelopeConfig(), EnvelopeConfig(window=1920, mels=64, top=2000.0))
 # All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
 # vectors from running away from their books.
@@ -150,7 +150,7 @@ _DECODER_TRAINING = TokenizerTraining(
     quiet=_QUIET,
     equalize=3.0,
     decoded_frames=8,
-    # The last two beside DAC's: what a listener and PESQ miss first lies below 1 kHz.
+    # The last two beside DAC's: what PESQ misses first lies below 1 kHz (the same table).
     mel_scales=(*TokenizerTraining().mel_scales, (1024, 40, 2000), (2048, 80, 2000)),
     # The norms of the discriminators' gradients grow a hundredfold while they learn, so the
     # average is a short one.

@@ -130,7 +130,7 @@ class TokenizerTraining:
             steps cost a fraction. "decoder" then trains the decoder, and discriminators if there
             are any, on the codes as they are.
         weights: of the losses.
-        envelopes: spectra that the quantized vectors must tell.
+        envelopes: spectra that the quantized vectors must tell, of different windows.
         equalize: dB, most gain of any octave by which the rows of a batch are coloured at random,
             so that codes hold for other rooms and microphones; 0 for none.
         quiet: root mean square of white noise that is as good as silence in all spectra. Without
@@ -186,6 +186,11 @@ class TokenizerTraining:
         if self.stage == "codes" and not self.envelopes and self.teacher_width is None:
             raise ConfigError(
                 "codes learn from an envelope or a teacher; set TokenizerTraining.envelopes."
+            )
+        if len({e.window for e in self.envelopes}) < len(self.envelopes):
+            raise ConfigError(
+                "two of TokenizerTraining.envelopes have the same window, by which their losses "
+                "are named; change one."
             )
         if self.decoded_frames is not None and self.decoded_frames < 1:
             raise ConfigError(f"decoded_frames must be at least 1, not {self.decoded_frames}.")

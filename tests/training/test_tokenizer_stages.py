@@ -204,6 +204,7 @@ def test_noise_below_the_quiet_level_counts_as_silence():
     [
         ({"stage": "encoder"}, "joint, codes or decoder"),
         ({"envelopes": (), "teacher_width": None}, "envelope or a teacher"),
+        ({"envelopes": (ENVELOPE, ENVELOPE)}, "same window"),
         ({"decoded_frames": 0}, "decoded_frames"),
         ({"quiet": -1.0}, "quiet"),
         ({"equalize": -1.0}, "equalize"),

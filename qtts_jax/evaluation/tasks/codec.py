@@ -42,7 +42,7 @@ def codec_rows(
         samples = (_opus(clip, bits) for clip in clips)
         rows.append(judge_row(f"Opus {bits / 1000:g} kbit/s", samples, panel, n))
     codes: list[np.ndarray] = []
-    row = judge_row("tokenizer", _tokenized(tokenizer, clips, codes), panel, n)
+    row = judge_row("tokenizer", tokenized(tokenizer, clips, codes), panel, n)
     row.details = _codebooks(tokenizer, codes)
     rows.append(row)
     for other in rows[1:]:
@@ -60,13 +60,19 @@ def _opus(clip: Clip, bits: int) -> Sample:
     return _compared(clip, decoded, rate, {"bit_rate": (used, 1)})
 
 
-def _tokenized(
-    tokenizer: SpeechTokenizer, clips: Sequence[Clip], kept: list[np.ndarray]
+def tokenized(
+    tokenizer: SpeechTokenizer, clips: Sequence[Clip], kept: list[np.ndarray] | None = None
 ) -> Iterator[Sample]:
+    """Recordings through the tokenizer and back, each beside its original.
+
+    Args:
+        kept: takes the codes [T, Q] of each clip.
+    """
     bits = bit_rate(tokenizer)
     for clip in clips:
         codes = tokenizer.encode([clip.audio])[0]
-        kept.append(codes)
+        if kept is not None:
+            kept.append(codes)
         options: dict[str, Any] = {}
         if tokenizer.needs_voice:
             options = {"voice": tokenizer.reference_voice(clip.audio, clip.audio.name), "seed": 0}
