@@ -54,14 +54,15 @@ def test_window_that_four_does_not_divide_is_refused():
 def test_mel_loss_sums_the_scales():
     a, b = waves(2, 600), waves(2, 600, scale=0.05)
     expected = 0.0
-    for window, mels in ((64, 6), (256, 20)):
-        bank = librosa.filters.mel(sr=RATE, n_fft=window, n_mels=mels, fmin=0, fmax=RATE / 2)
+    scales = ((64, 6), (256, 20), (256, 10, 2000))
+    for window, mels, top in ((64, 6, RATE / 2), (256, 20, RATE / 2), (256, 10, 2000)):
+        bank = librosa.filters.mel(sr=RATE, n_fft=window, n_mels=mels, fmin=0, fmax=top)
         logs = [
             [np.log10(np.maximum(np.abs(spectra(row, window)) @ bank.T, 1e-5)) for row in wave]
             for wave in (a, b)
         ]
         expected += np.mean(np.abs(np.array(logs[0]) - np.array(logs[1])))
-    actual = mel_loss(a, b, ((64, 6), (256, 20)), RATE)
+    actual = mel_loss(a, b, scales, RATE)
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
