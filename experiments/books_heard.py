@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from judged import finish
 
 from qtts_jax.config import TTSConfig
-from qtts_jax.errors import EvaluationError, QTTSError
+from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
 from qtts_jax.evaluation.rows import judge_row
@@ -189,14 +189,7 @@ def main() -> int:
     parser.add_argument("--books", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--judges", nargs="+", default=["asr", "mos"])
     args = parser.parse_args()
-    try:
-        report = run(args)
-        report.write(args.out, plot=False)
-    except QTTSError as error:
-        print(f"books_heard: {error}", file=sys.stderr)
-        return 1
-    print(report.markdown())
-    return 0
+    return finish("books_heard", lambda: run(args), args.out)
 
 
 if __name__ == "__main__":

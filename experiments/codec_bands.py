@@ -14,15 +14,14 @@ names the part that codes or decoder have to learn first.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import librosa
 import numpy as np
+from judged import finish
 
-from qtts_jax.errors import QTTSError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
 from qtts_jax.evaluation.rows import judge_row
@@ -101,14 +100,7 @@ def main() -> int:
     parser.add_argument("--below", type=float, nargs="+", default=[500, 1000, 2000], help="Hz")
     parser.add_argument("--judges", nargs="+", default=["pesq", "stoi"])
     args = parser.parse_args()
-    try:
-        report = run(args)
-        report.write(args.out, plot=False)
-    except QTTSError as error:
-        print(f"codec_bands: {error}", file=sys.stderr)
-        return 1
-    print(report.markdown())
-    return 0
+    return finish("codec_bands", lambda: run(args), args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params
 
 GOLDEN = Path(__file__).parent / "golden"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 CHECKPOINTS = ("base", "custom_voice", "voice_design")
 
 
@@ -23,6 +25,15 @@ def load_detweights():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_experiment(name):
+    """The module of a script in experiments/, which imports its neighbours as a script does."""
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
 
 
 def released_params(data, module, config, detweights, seed):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from helpers import EXPERIMENTS, load_experiment
 from qtts_jax import QwenTTS, SpeechTokenizer
 from qtts_jax.embedded import DIRECTORY
 from qtts_jax.errors import ConfigError
@@ -27,7 +28,6 @@ from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
 from training.speech_files import corpus
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = ROOT / "experiments"
 
 
 def run(script, *arguments, fails=False):
@@ -70,11 +70,7 @@ def test_codec_benchmark_and_its_table(tmp_path):
 
 
 def test_table_of_both_rates_beside_the_official_decoder():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        from codec_table import render
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    render = load_experiment("codec_table").render
 
     def part(ms, wait):
         return {

@@ -1,15 +1,14 @@
 """What `experiments/books_heard.py` predicts from recorded frames."""
 
 import dataclasses
-import importlib
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import load_experiment
 from qtts_jax.functional import abstract, bind
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
@@ -20,11 +19,7 @@ CONFIG = small("custom_voice", layers=1)
 
 @pytest.fixture(scope="module")
 def books_heard():
-    sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-    try:
-        return importlib.import_module("books_heard")
-    finally:
-        sys.path.pop(0)
+    return load_experiment("books_heard")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """What `experiments/codec_bands.py` puts right in decoded speech."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+
+from helpers import load_experiment
 
 RATE = 16_000
 TIME = np.arange(2 * RATE) / RATE
@@ -13,11 +11,7 @@ TIME = np.arange(2 * RATE) / RATE
 
 @pytest.fixture(scope="module")
 def bands():
-    sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-    try:
-        return importlib.import_module("codec_bands")
-    finally:
-        sys.path.pop(0)
+    return load_experiment("codec_bands")
 
 
 def tones(low, high):

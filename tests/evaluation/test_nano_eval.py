@@ -1,24 +1,15 @@
 """The table of goals says what the reports say."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
+from helpers import load_experiment
 from qtts_jax.evaluation.report import Report
 from qtts_jax.evaluation.rows import Row
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(scope="module")
 def nano_eval():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        import nano_eval
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-    return nano_eval
+    return load_experiment("nano_eval")
 
 
 def test_goals_are_compared_in_the_unit_of_the_table(nano_eval):

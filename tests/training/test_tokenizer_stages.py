@@ -29,6 +29,7 @@ ENVELOPE = EnvelopeConfig(window=32, mels=5)
 LOW = EnvelopeConfig(window=64, mels=3, top=3000.0)
 CODES = TokenizerTraining(
     stage="codes",
+    # Of each of two sets of spectra.
     weights=LossWeights(envelope=5.0, commitment=0.05),
     envelopes=(ENVELOPE, LOW),
     codebook=CodebookTraining(dropout=0.0, decay=0.9),
