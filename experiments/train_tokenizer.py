@@ -43,7 +43,7 @@ from qtts_jax.training.nano import (
     nano_tokenizer,
 )
 from qtts_jax.training.state import TrainState
-from qtts_jax.training.tokenizer_config import TokenizerTraining
+from qtts_jax.training.tokenizer_config import LossWeights, TokenizerTraining
 from qtts_jax.training.tokenizer_task import TokenizerTask
 from qtts_jax.training.trainer import Hook
 
@@ -63,7 +63,19 @@ def training_settings(args: argparse.Namespace) -> TokenizerTraining:
         settings = dataclasses.replace(settings, decoded_frames=args.decoded_frames)
     if args.no_discriminator:
         settings = dataclasses.replace(settings, discriminator=None)
-    return settings
+    weights = dataclasses.replace(settings.weights, **dict(args.weights))
+    return dataclasses.replace(settings, weights=weights)
+
+
+def weight(text: str) -> tuple[str, float]:
+    """NAME=VALUE of a field of `LossWeights`."""
+    name, _, value = text.partition("=")
+    if name not in {field.name for field in dataclasses.fields(LossWeights)}:
+        raise argparse.ArgumentTypeError(f"{text!r} names no loss of LossWeights")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like mel=3") from None
 
 
 def read_tokenizer(model: Path) -> tuple[Tokenizer12HzConfig, Params]:
@@ -115,6 +127,9 @@ def main() -> None:
     parser.add_argument("--generator-start", type=int)
     parser.add_argument("--decoded-frames", type=int)
     parser.add_argument("--no-discriminator", action="store_true")
+    parser.add_argument(
+        "--weights", type=weight, nargs="+", default=[], metavar="LOSS=X", help="of LossWeights"
+    )
     parser.add_argument("--samples", type=int, default=4, help="held-out clips to listen to")
     parser.add_argument("--sample-every", type=int, default=5000, help="steps")
     add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])

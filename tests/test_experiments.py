@@ -1,5 +1,6 @@
 """The benchmarks run: each one at its smallest, in a process of its own."""
 
+import argparse
 import importlib
 import json
 import os
@@ -204,6 +205,19 @@ def test_a_decoder_for_new_codes_begins_with_the_layers_of_another(monkeypatch):
     wider = replace(config, decoder=replace(config.decoder, decoder_width=128))
     with pytest.raises(ConfigError, match="the decoder of other has other sizes"):
         train_tokenizer.with_decoder(wider, trees[0], Path("other"))
+
+
+def test_weights_of_losses_are_named_on_the_command_line(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    train_tokenizer = importlib.import_module("train_tokenizer")
+    assert train_tokenizer.weight("mel=2.5") == ("mel", 2.5)
+    for wrong, message in (
+        ("loud=2", "names no loss"),
+        ("mel:2", "names no"),
+        ("mel=x", "not like"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            train_tokenizer.weight(wrong)
 
 
 @pytest.mark.slow

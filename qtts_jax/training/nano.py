@@ -119,13 +119,19 @@ NANO_TOKENIZER_FRAMES = 24
 _QUIET = 5e-4
 # Short windows of the whole band, and of its low end windows that tell harmonics apart: with the
 # first alone the pitch came out further off (`experiments/results/nano_bands.md`).
-_ENVELOPES = (EnvelopeConfig(), EnvelopeConfig(window=1920, mels=64, top=2000.0))
+# Both are logarithms, to which the noise of a recording is worth as much as its speech; the third
+# has what is loud. Its spectra vary nine times as much as theirs, and count twice after that.
+_ENVELOPES = (
+    EnvelopeConfig(),
+    EnvelopeConfig(window=1920, mels=64, top=2000.0),
+    EnvelopeConfig(window=768, mels=49, top=8000.0, loudness=True, weight=0.2),
+)
 # All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
 # vectors from running away from their books.
 _CODES = LossWeights(envelope=10.0, teacher=0.3, commitment=0.05)
 # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
 # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
-_SAMPLES = LossWeights(mel=4.0, feature=2.0, adversarial=1.0)
+_SAMPLES = LossWeights(mel=3.0, loudness=3.0, feature=2.0, adversarial=1.0)
 # Half of the published channels per spectrum, three of five windows, and a fifth of the channels
 # per period: the spectra are most of the cost of a step, the periods most of the size of a
 # checkpoint.
@@ -168,7 +174,7 @@ NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
     "joint": replace(
         _DECODER_TRAINING,
         stage="joint",
-        weights=replace(_CODES, mel=4.0, feature=2.0, adversarial=1.0),
+        weights=replace(_CODES, mel=3.0, loudness=3.0, feature=2.0, adversarial=1.0),
         envelopes=_ENVELOPES,
         teacher_width=TEACHER_WIDTH,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,23 +93,17 @@ def log10_mel(
 
 
 def envelope_spectra(
-    wave: jax.Array,
-    window: int,
-    mels: int,
-    steps: int,
-    sample_rate: int,
-    quiet: float,
-    top: float | None = None,
+    wave: jax.Array, window: int, steps: int, spectra: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
     """The short spectra of every code frame, each of the `window` samples up to its own end.
 
     Args:
         wave: [B, N], N whole code frames of `steps` quarters of a window.
+        spectra: gives [B, M] the spectra [B, T, bins] of windows, one every quarter of them.
 
     Returns:
-        float32 [B, T, steps * mels].
+        float32 [B, code frames, steps * bins].
     """
     before = window - window // OVERLAP
-    wave = jnp.pad(wave, ((0, 0), (before, 0)))
-    spectra = log10_mel(wave, window, mels, sample_rate, quiet, top)
-    return spectra.reshape(wave.shape[0], -1, steps * mels)
+    found = spectra(jnp.pad(wave, ((0, 0), (before, 0))))
+    return found.reshape(wave.shape[0], -1, steps * found.shape[-1])

@@ -78,11 +78,16 @@ class EnvelopeConfig:
             begins: what a causal encoder has heard. A quarter must divide a code frame.
         mels: bins of one spectrum.
         top: Hz, upper edge of the bins; None for the whole band.
+        loudness: the bins are Bark bands and tell how loud they are (`training.loudness`), instead
+            of logarithms of mel bands.
+        weight: of its loss beside those of other spectra.
     """
 
     window: int = 960
     mels: int = 80
     top: float | None = None
+    loudness: bool = False
+    weight: float = 1.0
 
     def steps(self, samples_per_frame: int) -> int:
         """Spectra of one code frame.
@@ -106,10 +111,12 @@ class LossWeights:
     The values are those of DAC (arXiv:2306.06546, section 3.4), whose mel loss is the one used
     here; its feature loss is a sum and not relative, so compare the `pull/` metrics before trusting
     them on another set of discriminators, or balance (`TokenizerTraining.balance`). No weight of a
-    teacher is published for this family; 1 is a start. The envelope loss is this project's own.
+    teacher is published for this family; 1 is a start. The envelope loss is this project's own, and
+    so is `loudness` (`training.loudness.disturbance`); 0 leaves that out.
     """
 
     mel: float = 15.0
+    loudness: float = 0.0
     feature: float = 2.0
     adversarial: float = 1.0
     commitment: float = 0.25
@@ -138,10 +145,10 @@ class TokenizerTraining:
         decoded_frames: code frames of each row that are decoded and judged, from a random place;
             None for all. Decoding costs most of a step, while the encoder needs long rows to learn
             its attention.
-        balance: treat the weights of `mel`, `feature` and `adversarial` as shares of the gradient
-            that reaches the samples, by moving averages of its norms with this decay (EnCodec,
-            arXiv:2210.13438, section 3.4: 0.999, and there mel 1, feature 3, adversarial 3,
-            commitment 1); None for plain weights.
+        balance: treat the weights of `mel`, `loudness`, `feature` and `adversarial` as shares of
+            the gradient that reaches the samples, by moving averages of its norms with this decay
+            (EnCodec, arXiv:2210.13438, section 3.4: 0.999, and there mel 1, feature 3, adversarial
+            3, commitment 1); None for plain weights.
         mel_scales: window (samples), mel bins and, for a part of the band, its upper edge in Hz
             (the default: DAC, arXiv:2306.06546, section 3.4).
         codebook: of the codebooks.

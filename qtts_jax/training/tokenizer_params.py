@@ -20,6 +20,7 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training.codebook import Codebooks, empty
+from qtts_jax.training.loudness import SPEECH_LEVEL
 from qtts_jax.training.tokenizer_config import Stage
 
 PARTS = ("semantic", "acoustic")
@@ -27,9 +28,6 @@ STORED = ("embed_sum", "usage", "initialized")
 UNREAD = {"encoder": "output_projection", "decoder": "input_projection"}
 
 Path = tuple[Any, ...]
-
-# Usual level of speech at full scale 1, as a root mean square.
-SPEECH_LEVEL = 0.06
 
 
 def check_trainable(config: Tokenizer12HzConfig) -> None:

@@ -9,6 +9,7 @@ reads spectra from them. Every frame rate, codebook count and width is one of th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +35,8 @@ from qtts_jax.training.codebook import (
 from qtts_jax.training.discriminators import Discriminators
 from qtts_jax.training.equalize import equalize
 from qtts_jax.training.judging import JUDGED, Verdict, judge, no_verdict
-from qtts_jax.training.spectrum import envelope_spectra
+from qtts_jax.training.loudness import disturbance, loudness_spectra
+from qtts_jax.training.spectrum import envelope_spectra, log10_mel
 from qtts_jax.training.tokenizer_config import EnvelopeConfig, TokenizerTraining
 from qtts_jax.training.tokenizer_forward import embed, resample_frames, synthesize
 from qtts_jax.training.tokenizer_heads import Heads
@@ -152,7 +154,8 @@ class TokenizerTask:
             groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(judges))
         norms = {}
         if self.training.balance is not None and self.training.decodes:
-            norms = first_norms(("mel",) if self._judged is None else ("mel", *JUDGED))
+            names = ("mel", *(("loudness",) if self.training.weights.loudness else ()))
+            norms = first_norms(names if self._judged is None else (*names, *JUDGED))
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
@@ -170,7 +173,7 @@ class TokenizerTask:
         """
         audio, t = self._check(batch), self.training
         by_name = dataclasses.asdict(t.weights)
-        by_name |= {f"envelope/{e.window}": t.weights.envelope for e in t.envelopes}
+        by_name |= {f"envelope/{e.window}": e.weight * t.weights.envelope for e in t.envelopes}
         if t.equalize:
             key, color = jax.random.split(key)
             audio = equalize(audio, color, t.equalize)
@@ -224,9 +227,15 @@ class TokenizerTask:
         return found
 
     def _spectra(self, audio: jax.Array, e: EnvelopeConfig) -> jax.Array:
-        c = self.config
-        steps, rate = e.steps(c.samples_per_frame), c.output_sample_rate
-        return envelope_spectra(audio, e.window, e.mels, steps, rate, self.training.quiet, e.top)
+        rate, quiet = self.config.output_sample_rate, self.training.quiet
+
+        def spectra(wave: jax.Array) -> jax.Array:
+            if e.loudness:
+                return loudness_spectra(wave, e.window, e.mels, rate, e.top or rate / 2)
+            return log10_mel(wave, e.window, e.mels, rate, quiet, e.top)
+
+        steps = e.steps(self.config.samples_per_frame)
+        return envelope_spectra(audio, e.window, steps, spectra)
 
     def _sample_losses(
         self,
@@ -239,14 +248,15 @@ class TokenizerTask:
 
         The discriminators' own loss is among the losses as `discriminator`.
         """
-        t = self.training
-
-        def reconstruction(samples: jax.Array) -> jax.Array:
-            rate = self.config.output_sample_rate
-            return losses.mel_loss(samples, recorded, t.mel_scales, rate, t.quiet)
-
-        mel, d_mel = jax.value_and_grad(reconstruction)(samples)
-        values, pulls, grads = {"mel": mel}, {"mel": d_mel}, {}
+        t, rate = self.training, self.config.output_sample_rate
+        compared: dict[str, Callable[[jax.Array], jax.Array]] = {
+            "mel": lambda x: losses.mel_loss(x, recorded, t.mel_scales, rate, t.quiet)
+        }
+        if t.weights.loudness:
+            compared["loudness"] = lambda x: disturbance(x, recorded, rate)
+        values, pulls, grads = {}, {}, {}
+        for name, loss in compared.items():
+            values[name], pulls[name] = jax.value_and_grad(loss)(samples)
         config = self._judged
         if config is not None:
             step = extras["calls"] // self.accumulate

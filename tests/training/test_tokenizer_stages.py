@@ -1,6 +1,7 @@
 """Codes first, then the decoder: what each stage trains, and what it leaves as it is."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import pytest
 from qtts_jax.errors import ConfigError
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training import losses
-from qtts_jax.training.spectrum import envelope_spectra
+from qtts_jax.training.loudness import disturbance, loudness_spectra
+from qtts_jax.training.spectrum import envelope_spectra, log10_mel
 from qtts_jax.training.tokenizer_config import (
     CodebookTraining,
     DiscriminatorConfig,
@@ -37,6 +39,7 @@ CODES = TokenizerTraining(
 )
 DECODER = TokenizerTraining(
     stage="decoder",
+    weights=LossWeights(loudness=2.0),
     mel_scales=SCALES,
     decoded_frames=6,
     codebook=CodebookTraining(dropout=0.0),
@@ -75,6 +78,14 @@ def checkpoint(learned):
     """The tree of the tokenizer after the stage codes."""
     task, params, extras, _ = learned
     return jax.device_get(task.tokenizer_params(params, extras))
+
+
+def log_envelopes(wave, e, steps):
+    """Mel spectra [B, T, steps * mels] of every code frame."""
+    spectra = partial(
+        log10_mel, window=e.window, mels=e.mels, sample_rate=24000, quiet=0.0, top=e.top
+    )
+    return envelope_spectra(jnp.asarray(wave), e.window, steps, spectra)
 
 
 def test_codes_learn_to_tell_their_spectra(learned):
@@ -116,8 +127,8 @@ def test_envelope_losses_are_the_errors_of_a_head_of_two_frames():
         return x @ head[name]["kernel"].T + head[name].get("bias", 0)
 
     told = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
-    wide = envelope_spectra(batch["audio"], 32, 5, 2, 24000, 0.0)
-    low = envelope_spectra(batch["audio"], 64, 3, 1, 24000, 0.0, 3000.0)
+    wide = log_envelopes(batch["audio"], ENVELOPE, 2)
+    low = log_envelopes(batch["audio"], LOW, 1)
     assert told.shape == (2, 16, 13)
     for name, part, wanted in (("32", told[..., :10], wide), ("64", told[..., 10:], low)):
         expected = np.mean((part - np.asarray(wanted)) ** 2)
@@ -125,11 +136,27 @@ def test_envelope_losses_are_the_errors_of_a_head_of_two_frames():
         np.testing.assert_allclose(losses.envelope_loss(part, wanted), expected, rtol=1e-5)
 
 
+def test_loud_spectra_are_told_with_a_weight_of_their_own():
+    loud = EnvelopeConfig(window=64, mels=5, top=8000.0, loudness=True, weight=0.5)
+    training = replace(CODES, envelopes=(loud,), teacher_width=None)
+    task, batch, key = make(training), toy_batch(rows=2), jax.random.key(5)
+    params, extras = jax.jit(task.init)(jax.random.key(1))
+    grown = jax.tree.map(lambda x: 0 * x, params["generator"]["heads"]["envelope"])
+    params["generator"]["heads"]["envelope"] = grown
+    metrics = jax.jit(task.gradients)(params, extras, batch, key)[2]
+    # A head of zeros is off by the spectra themselves, of 64 samples up to the end of each frame.
+    wave = jnp.pad(jnp.asarray(batch["audio"]), ((0, 0), (48, 0)))
+    spectra = loudness_spectra(wave, 64, 5, 24000, 8000.0)
+    np.testing.assert_allclose(metrics["envelope/64"], np.mean(spectra**2), rtol=1e-4)
+    expected = 0.5 * 5.0 * metrics["envelope/64"] + 0.05 * metrics["commitment"]
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
 def test_spectra_of_a_frame_hear_nothing_after_it():
     wave = np.random.default_rng(0).standard_normal((1, 4 * FRAME)).astype(np.float32)
     later = wave.copy()
     later[:, 2 * FRAME :] = 0
-    a, b = (envelope_spectra(jnp.asarray(x), 32, 5, 2, 24000, 0.0) for x in (wave, later))
+    a, b = (log_envelopes(x, ENVELOPE, 2) for x in (wave, later))
     np.testing.assert_array_equal(a[:, :2], b[:, :2])
     assert np.any(a[:, 2] != b[:, 2])
 
@@ -146,7 +173,11 @@ def test_stage_decoder_keeps_the_codes(checkpoint):
         jax.tree.map(np.testing.assert_array_equal, after[name], extras[name])
     still = {n for n, g in flatten_params(grads["generator"]).items() if not np.any(g)}
     assert not still
-    assert {"mel", "feature", "adversarial"} < set(metrics)
+    assert {"mel", "loudness", "feature", "adversarial"} < set(metrics)
+    out = jax.jit(task._pass)(params["generator"], extras, batch["audio"], jax.random.key(0))
+    expected = disturbance(out.samples, out.recorded, CONFIG.output_sample_rate)
+    np.testing.assert_allclose(metrics["loudness"], expected, rtol=1e-3)
+    assert metrics["pull/loudness"] > 0
     assert not {"commitment", "envelope/32", "teacher"} & set(metrics)
     codes = jax.jit(task.reconstruct)(params, extras, batch["audio"])[0]
     before = jax.jit(make(CODES, start=checkpoint).reconstruct)
