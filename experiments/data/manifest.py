@@ -57,7 +57,8 @@ def planned_rows(corpus: Path) -> list[Row]:
 
 def source_rows(corpus: Path) -> list[Row]:
     """Rows of the clips whose voices are varied: all but Piper's, which vary by themselves."""
-    return [row for row in planned_rows(corpus) if not row["audio"].startswith("audio/piper/")]
+    rows = [row for row in planned_rows(corpus) if not row["audio"].startswith("audio/piper/")]
+    return [next(made_rows(corpus, [row]), row) for row in rows]
 
 
 def made_rows(corpus: Path, rows: Iterable[Row]) -> Iterator[Row]:
@@ -85,8 +86,9 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
 
     heard = read_wer(corpus / "wer.jsonl")
     aligned = {
-        f"audio/piper/{clip}.flac": row
-        for clip, row in read_lines(corpus / "audio/piper" / ALIGNMENTS, "id").items()
+        f"audio/{engine}/{clip}.flac": row
+        for engine in ("piper", "kokoro")
+        for clip, row in read_lines(corpus / f"audio/{engine}" / ALIGNMENTS, "id").items()
     }
     lengths = _known_lengths(corpus / "manifest.jsonl")
     lengths |= {audio: row["seconds"] for audio, row in aligned.items()}

@@ -1,8 +1,10 @@
-"""Run the ONNX graph of a Piper voice with PyTorch, so that a GPU can speak many texts at once.
+"""Run the ONNX graph of a Piper or Kokoro voice with PyTorch, on a GPU.
 
-onnxruntime on a CPU makes about ten seconds of speech a second and core; its GPU build is larger
-than all other packages of this corpus together. The graph of a voice has fifty kinds of operations,
-each one line here. What they do is the ONNX specification (onnx.ai/onnx/operators, opset 15).
+onnxruntime on a CPU makes about ten seconds of Piper's speech a second and core, and two of
+Kokoro's; its GPU build is larger than all other packages of this corpus together. The graph of a
+voice has some seventy kinds of operations, each one line here or in `onnx_speech_ops.py`. What they
+do is the ONNX specification (onnx.ai/onnx/operators, opsets 15 to 20); what is not to be done for
+each clip is done once (`onnx_rewrite.py`).
 
 Shapes and what is computed from them stay on the CPU, so that the device is not waited for; all
 else is on the device.
@@ -10,14 +12,17 @@ else is on the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 from onnx import numpy_helper
 from torch.nn import functional
+
+from experiments.data.onnx_rewrite import REWRITTEN, Model, Node, of_shapes_alone, rewrite
+from experiments.data.onnx_speech_ops import FUSED, SPEECH
 
 Tensor = torch.Tensor
 Attributes = dict[str, Any]
@@ -25,93 +30,166 @@ Attributes = dict[str, Any]
 # Operations with operands that are shapes, axes or indices: the first two are read on the CPU.
 _READ_SHAPES = frozenset({
     "ConstantOfShape", "CumSum", "Expand", "Gather", "GatherElements", "GatherND", "Pad", "Range",
-    "ReduceSum", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Unsqueeze",
+    "ReduceMean", "ReduceSum", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "STFT",
+    "Unsqueeze",
 })  # fmt: skip
 
 # Integers that may be a shape, or a few of them.
 _LONGEST_SHAPE = 64
 
 
+class Step(NamedTuple):
+    """A node as it is run: its function, and where its values lie in the list of all values.
+
+    Attributes:
+        host: its results stay on the CPU.
+        done: places of the values that no later step reads.
+    """
+
+    kind: str
+    function: Callable[..., Any]
+    attributes: Attributes
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    host: bool
+    done: tuple[int, ...]
+
+
 class Graph:
     """The nodes of a model, with its constants as tensors."""
 
-    def __init__(self, path: Path, device: torch.device | str) -> None:
+    def __init__(self, path: Path, device: torch.device | str, kept: Collection[str] = ()) -> None:
         """Read a model.
+
+        Args:
+            kept: values beside the outputs that a caller gives or asks for; others may be lost
+                where several nodes become one.
 
         Raises:
             NotImplementedError: it has an operation that is not among those here.
         """
         graph = onnx.load(str(path)).graph
         self.device = torch.device(device)
-        self.constants = {c.name: self._constant(c) for c in graph.initializer}
-        self.nodes = [node for node in graph.node if node.op_type != "Constant"]
-        for node in graph.node:
-            if node.op_type == "Constant":
-                value = onnx.helper.get_attribute_value(node.attribute[0])
-                self.constants[node.output[0]] = self._constant(value)
-        unknown = sorted({node.op_type for node in self.nodes} - set(OPERATIONS))
+        model = _read(graph, [*kept, *(o.name for o in graph.output)])
+        unknown = sorted({node.kind for node in model.nodes} - set(OPERATIONS) - REWRITTEN)
         if unknown:
             raise NotImplementedError(f"{path} has the operations {unknown}, which are not known.")
-        self._attributes = [
-            {a.name: self._attribute(a) for a in node.attribute} for node in self.nodes
-        ]
-        self._last = self._last_uses({o.name for o in graph.output})
+        with torch.no_grad():
+            rewrite(model, OPERATIONS)
+        self.nodes = model.nodes
+        on_cpu = of_shapes_alone(model, {i.name for i in graph.input} - set(model.constants))
+        self._host = {id(node) for node in model.nodes if node.outputs[0] in on_cpu}
+        self._places = {"": 0}
+        for name in (name for node in model.nodes for name in [*node.inputs, *node.outputs]):
+            self._places.setdefault(name, len(self._places))
+        self._values: list[Tensor | None] = [None] * len(self._places)
+        for name, value in model.constants.items():
+            if name in self._places:
+                moved = value if name in on_cpu else self._moved(value)
+                self._values[self._places[name]] = moved
+        for node in model.nodes:
+            node.attributes = {a: self._moved(value) for a, value in node.attributes.items()}
+        self._plans: dict[tuple[frozenset[str], tuple[str, ...]], list[Step]] = {}
 
-    def _constant(self, tensor: onnx.TensorProto) -> Tensor:
-        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        return value.to(self.device) if value.is_floating_point() else value
-
-    def _attribute(self, attribute: onnx.AttributeProto) -> Any:
-        value = onnx.helper.get_attribute_value(attribute)
-        return self._constant(value) if isinstance(value, onnx.TensorProto) else value
+    def _moved(self, value: Any) -> Any:
+        """Numbers and the weights of modules on the device; integers stay on the CPU."""
+        if isinstance(value, torch.nn.Module):
+            return value.to(self.device)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(self.device)
+        return value
 
     def _placed(self, operation: str, x: Tensor) -> Tensor:
         """Numbers belong on the device, and so do indices and what grids of them are made from."""
-        of_shape = x.dtype in (torch.int64, torch.bool) and x.numel() <= _LONGEST_SHAPE
-        if x.device.type != "cpu" or (of_shape and operation != "Range"):
+        if not x.is_cpu:
             return x
-        return x.to(self.device)
+        of_shape = x.dtype in (torch.int64, torch.bool) and x.numel() <= _LONGEST_SHAPE
+        if of_shape and operation != "Range":
+            return x
+        return x.to(self.device, non_blocking=True)
 
-    def _last_uses(self, kept: set[str]) -> list[list[str]]:
-        """After each node, the values that no later one reads."""
-        seen = set(kept) | set(self.constants)
-        last: list[list[str]] = []
+    def steps(self, given: Collection[str], outputs: list[str]) -> list[Step]:
+        """What has to be run for `outputs` if the values `given` are there."""
+        plan, constant = list[Step](), {i for i, x in enumerate(self._values) if x is not None}
+        needed = {self._places[name] for name in outputs}
+        seen = needed | constant | {0}
         for node in reversed(self.nodes):
-            names = {name for name in [*node.input, *node.output] if name} - seen
-            seen |= names
-            last.append(sorted(names))
-        return last[::-1]
+            inputs, results = ([self._places[name] for name in names]
+                               for names in (node.inputs, node.outputs))  # fmt: skip
+            if not needed & set(results) or node.outputs[0] in given:
+                continue
+            needed |= set(inputs)
+            last = ({*inputs, *results} - seen) - {0}
+            seen |= last
+            plan.append(
+                Step(
+                    node.kind,
+                    OPERATIONS.get(node.kind) or FUSED[node.kind],
+                    node.attributes,
+                    tuple(inputs),
+                    tuple(results),
+                    id(node) in self._host,
+                    tuple(last),
+                )
+            )
+        return plan[::-1]
 
     @torch.inference_mode()
     def __call__(self, inputs: dict[str, Tensor], outputs: list[str]) -> list[Tensor]:
         """The values `outputs` for `inputs`, both of any node: what is given is not computed."""
-        values: dict[str, Tensor | None] = {"": None, **self.constants, **inputs}
-        wanted: dict[str, Tensor] = {}
-        for node, attributes, done in zip(self.nodes, self._attributes, self._last, strict=True):
-            if node.output[0] in inputs:
-                continue
-            operands = _together(node.op_type, [values[name] for name in node.input])
-            result = OPERATIONS[node.op_type](attributes, *operands)
-            if len(node.output) == 1:
+        key = frozenset(inputs), tuple(outputs)
+        if key not in self._plans:
+            self._plans[key] = self.steps(inputs, outputs)
+        values, mixed = self._values.copy(), self.device.type != "cpu"
+        for name, given in inputs.items():
+            if name in self._places:
+                values[self._places[name]] = given
+        for step in self._plans[key]:
+            operands = [values[i] for i in step.inputs]
+            if mixed and len(operands) > 1:
+                operands = _together(step.kind, operands)
+            result = step.function(step.attributes, *operands)
+            if len(step.outputs) == 1:
                 result = [result]
-            for name, value in zip(node.output, result, strict=True):
-                value = self._placed(node.op_type, value)
-                values[name] = value
-                if name in outputs:
-                    wanted[name] = value
-            for name in done:
-                values.pop(name, None)
-        return [wanted[name] for name in outputs]
+            for i, value in zip(step.outputs, result, strict=True):
+                values[i] = self._placed(step.kind, value) if mixed and not step.host else value
+            for i in step.done:
+                values[i] = None
+        found = [values[self._places[name]] for name in outputs]
+        return [value for value in found if value is not None]
+
+
+def _read(graph: onnx.GraphProto, kept: Collection[str]) -> Model:
+    """The nodes and constants of a graph, all on the CPU."""
+    constants = {c.name: _tensor(c) for c in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attributes = {
+            name: _tensor(value) if isinstance(value, onnx.TensorProto) else value
+            for name, value in attributes.items()
+        }
+        if node.op_type == "Constant":
+            [constants[node.output[0]]] = attributes.values()
+        else:
+            nodes.append(Node(node.op_type, list(node.input), list(node.output), attributes))
+    return Model(nodes, constants, kept)
+
+
+def _tensor(tensor: onnx.TensorProto) -> Tensor:
+    return torch.from_numpy(numpy_helper.to_array(tensor).copy())
 
 
 def _together(operation: str, operands: list[Tensor | None]) -> list[Tensor | None]:
     """Operands that meet on the device of the first that is not on the CPU."""
-    device = next((x.device for x in operands if x is not None and x.device.type != "cpu"), None)
-    if device is None:
+    there = [x for x in operands if x is not None and not x.is_cpu]
+    if not there or len(there) == len(operands):
         return operands
-    stay = operation in _READ_SHAPES
+    device, stay = there[0].device, operation in _READ_SHAPES
     return [
-        x if x is None or x.dim() == 0 or (stay and x.dtype == torch.int64) else x.to(device)
+        x
+        if x is None or not x.is_cpu or x.dim() == 0 or (stay and x.dtype == torch.int64)
+        else x.to(device, non_blocking=True)
         for x in operands
     ]
 
@@ -149,6 +227,8 @@ def _expand(a: Attributes, x: Tensor, shape: Tensor) -> Tensor:
 
 def _gather(a: Attributes, x: Tensor, index: Tensor) -> Tensor:
     axis = a.get("axis", 0) % x.dim()
+    if index.dim() == 0 and index.is_cpu:
+        return x.select(axis, int(index))
     index = torch.where(index < 0, index + x.shape[axis], index)
     rows = x.index_select(axis, _on(index.reshape(-1), x))
     return rows.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
@@ -176,6 +256,10 @@ def _unsqueeze(a: Attributes, x: Tensor, axes: Tensor) -> Tensor:
 def _pad(a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None) -> Tensor:
     sizes = pads.tolist()
     pairs = [(sizes[i], sizes[i + x.dim()]) for i in reversed(range(x.dim()))]
+    if (mode := a.get("mode", b"constant").decode()) != "constant":
+        if any(pair != (0, 0) for pair in pairs[1:]):
+            raise NotImplementedError(f"padding of mode {mode} along more than the last axis")
+        return functional.pad(x, pairs[0], mode)
     fill = 0.0 if value is None else float(value)
     return functional.pad(x, [n for pair in pairs for n in pair], value=fill)
 
@@ -199,6 +283,11 @@ def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tenso
 def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     extra = a.get("output_padding", [0])
     return functional.conv_transpose1d(x, w, b, output_padding=extra, **_one_dimensional(a))
+
+
+def _reduce_mean(a: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    over = a["axes"] if axes is None else axes.tolist()
+    return x.mean(over, keepdim=bool(a.get("keepdims", 1)))
 
 
 def _reduce_sum(a: Attributes, x: Tensor, axes: Tensor) -> Tensor:
@@ -227,8 +316,10 @@ def _simple(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
+    **SPEECH,
     "Add": _simple(torch.add),
     "And": _simple(torch.logical_and),
+    "Atan": _simple(torch.atan),
     "Cast": _cast,
     "Ceil": _simple(torch.ceil),
     "Clip": lambda a, x, low=None, high=None: torch.clamp(x, low, high),
@@ -236,15 +327,18 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "Cos": _simple(torch.cos),
     "CumSum": lambda a, x, axis: torch.cumsum(x, int(axis)),
     "Div": _divide,
     "Equal": _simple(torch.eq),
     "Erf": _simple(torch.erf),
     "Exp": _simple(torch.exp),
     "Expand": _expand,
+    "Floor": _simple(torch.floor),
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": lambda a, x, index: x[_on(index, x).unbind(-1)],
+    "Greater": _simple(torch.gt),
     "GreaterOrEqual": _simple(torch.ge),
     "LeakyRelu": lambda a, x: functional.leaky_relu(x, a.get("alpha", 0.01)),
     "Less": _simple(torch.lt),
@@ -259,13 +353,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "RandomNormalLike": lambda a, x: torch.randn(x.shape, device=x.device),
     "Range": _range,
     "ReduceMax": lambda a, x: x.max(),
-    "ReduceMean": lambda a, x: x.mean(a["axes"], keepdim=bool(a.get("keepdims", 1))),
+    "ReduceMean": _reduce_mean,
     "ReduceSum": _reduce_sum,
     "Relu": _simple(torch.relu),
     "Reshape": _reshape,
+    "Round": _simple(torch.round),
     "ScatterND": _scatter_nd,
     "Shape": lambda a, x: torch.tensor(x.shape),
     "Sigmoid": _simple(torch.sigmoid),
+    "Sin": _simple(torch.sin),
     "Slice": _slice,
     "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "Softplus": _simple(functional.softplus),

@@ -10,6 +10,8 @@ from experiments.data.anchors import Anchor, anchors_of, groups_of
 # Kokoro takes at most 510 ids.
 LONGEST = 500
 
+_KOKORO_BREAKS = ' ;:,.!?\u2014\u2026"()\u201c\u201d'
+
 
 class KokoroPhonemes:
     """Phonemes of American (`en-us`) or British (`en-gb`) English as Kokoro-82M numbers them."""
@@ -18,6 +20,8 @@ class KokoroPhonemes:
         from kokoro_onnx.tokenizer import Tokenizer
 
         self.vocabulary: dict[str, int] = Tokenizer().vocab
+        marks = [mark for mark in _KOKORO_BREAKS if mark in self.vocabulary]
+        self._breaks = frozenset(self.vocabulary[mark] for mark in marks)
 
     def __call__(self, texts: Sequence[str], accent: str) -> list[list[int]]:
         import phonemizer
@@ -27,6 +31,13 @@ class KokoroPhonemes:
         )
         known = [[p for p in line.strip() if p in self.vocabulary] for line in lines]
         return [[self.vocabulary[p] for p in line] for line in known]
+
+    def anchors(self, text: str, tokens: Sequence[int]) -> list[Anchor]:
+        """Where the words of a text begin and end among its phoneme ids (`anchors_of`).
+
+        Marks of stress take time of their own and come first in their word: they count.
+        """
+        return anchors_of(text, groups_of(tokens, frozenset(), self._breaks))
 
 
 class PiperPhonemes:

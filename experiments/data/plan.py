@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ VOICES = (
     "am_liam", "am_michael", "am_onyx", "am_puck", "am_santa", "bf_alice", "bf_emma",
     "bf_isabella", "bf_lily", "bm_daniel", "bm_fable", "bm_george", "bm_lewis",
 )  # fmt: skip
+# Voices of other languages, which read English with an accent: more voices to clone. Italian ones
+# are left out, as that language is for tests only.
+ACCENTED_VOICES = (
+    "ef_dora", "em_alex", "em_santa", "ff_siwis", "hf_alpha", "hf_beta", "hm_omega", "hm_psi",
+    "jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo", "pf_dora", "pm_alex",
+    "pm_santa", "zf_xiaobei", "zf_xiaoni", "zf_xiaoxiao", "zf_xiaoyi", "zm_yunjian", "zm_yunxi",
+    "zm_yunxia", "zm_yunyang",
+)  # fmt: skip
+# Voices that get hours, by their turns in a round of all: the one that speaks when nobody is named,
+# and a man and a woman of the other accent.
+OFTEN = {"af_heart": 15, "am_michael": 7, "bf_emma": 7, "bm_george": 7}
+# Rounds in which every English voice has one turn; with more hours come the other voices.
+EVEN_ROUNDS = 250
 PIPER_VOICE = "joe"
 # Other voices of the same man, by the semitones that his is moved, formants and all: two of five
 # clips, so that there are many kinds of voices to tell apart.
@@ -56,20 +69,30 @@ def job(engine: str, voice: str, sentence: Sentence, package: str) -> Job:
 
 
 def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
-    """All voices in turn, each sentence once; unseen voices read test sentences only."""
+    """Voices in turn, each sentence once; unseen voices read test sentences only."""
     rest = (s for s in sentences)
     test = (s for s in sentences if split_of(s.text) == TEST)
     unseen = dict.fromkeys(UNSEEN_VOICES, UNSEEN_CLIPS)
-    while True:
-        for voice in VOICES:
-            if voice in unseen:
-                if not unseen[voice]:
-                    continue
-                unseen[voice] -= 1
-            sentence = next(test if voice in unseen else rest, None)
-            if sentence is None:
-                return
-            yield job("kokoro", voice, sentence, "kokoro-js")
+    for voice in chain(VOICES * EVEN_ROUNDS, cycle(later_round())):
+        if voice in unseen:
+            if not unseen[voice]:
+                continue
+            unseen[voice] -= 1
+        sentence = next(test if voice in unseen else rest, None)
+        if sentence is None:
+            return
+        yield job("kokoro", voice, sentence, "kokoro-js")
+
+
+def later_round() -> list[str]:
+    """The voices that train, those of `OFTEN` spread evenly among the others."""
+    voices = [v for v in (*VOICES, *ACCENTED_VOICES) if v not in UNSEEN_VOICES]
+    turns = []
+    for k, voice in enumerate(voices):
+        count = OFTEN.get(voice, 1)
+        # Those with one turn each lie side by side along the round, as voices of many turns do.
+        turns += [((i + (k + 0.5) / len(voices)) / count, voice) for i in range(count)]
+    return [voice for _, voice in sorted(turns)]
 
 
 def piper_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:

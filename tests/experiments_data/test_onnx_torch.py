@@ -28,10 +28,17 @@ TRUE, OTHER = X > 0, Y > 0
 INDEX = ints(1, -1, 0)
 FILL = numpy_helper.from_array(np.array([2.5], np.float32))
 
+REPEAT = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
+REPEAT |= {"nearest_mode": "floor"}
+BETWEEN = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+
 # Operation, operands, attributes; numbers of one element and no axis are written as `np.array(n)`.
 CASES = [
     *((kind, [X, Y], {}) for kind in ("Add", "Sub", "Mul", "Div", "Equal", "Less", "LessOrEqual")),
     *((kind, [X, X[:, :1]], {}) for kind in ("Mul", "GreaterOrEqual")),
+    ("Greater", [X, Y], {}),
+    *((kind, [X], {}) for kind in ("Atan", "Cos", "Floor", "Round", "Sin")),
+    ("Round", [np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32)], {}),
     *((kind, [X], {}) for kind in ("Ceil", "Erf", "Exp", "Neg", "Relu", "Shape", "Sigmoid")),
     *((kind, [X], {}) for kind in ("Softplus", "Tanh", "LeakyRelu", "NonZero")),
     ("Add", [X, np.array(2.0, np.float32)], {}),
@@ -51,24 +58,40 @@ CASES = [
     ("CumSum", [X, np.array(-1)], {}),
     ("Div", [ints(7, -7, 8), ints(2, 2, -3)], {}),
     ("Expand", [X[:, :1], ints(2, 2, 1, 8)], {}),
+    ("FastGelu", [X], {}),
+    ("FastGelu", [X, values(8)], {}),
+    ("FusedMatMul", [X, values(2, 3, 5)], {"transA": 1}),
+    ("FusedMatMul", [X, values(2, 5, 8)], {"transB": 1, "alpha": 0.5}),
     ("Gather", [X, INDEX.reshape(3, 1)], {"axis": 1}),
     ("Gather", [X, np.array(-1)], {"axis": -1}),
     ("GatherElements", [X, np.tile(INDEX, (2, 3, 1))], {"axis": -1}),
     ("GatherND", [X, np.stack([ints(0, 1, 1), ints(2, 0, -1)], -1)], {}),
+    ("LayerNormalization", [X, values(8), values(8)], {"axis": -1, "epsilon": 0.1}),
+    ("LayerNormalization", [X, values(3, 8)], {"axis": 1}),
     ("LeakyRelu", [X], {"alpha": 0.3}),
     ("MatMul", [X, values(2, 8, 3)], {}),
     ("Not", [TRUE], {}),
     ("Pad", [X, ints(0, 1, 2, 1, 0, 3)], {}),
     ("Pad", [X, ints(0, 0, -2, 0, 0, 1), np.array(0.5, np.float32)], {}),
+    ("Pad", [X, ints(0, 0, 2, 0, 0, 3)], {"mode": "reflect"}),
     ("Pow", [X, np.array(2.0, np.float32)], {}),
     ("Range", [np.array(2), np.array(9), np.array(3)], {}),
     ("ReduceMax", [X], {"keepdims": 0}),
     ("ReduceMean", [X], {"axes": [-1]}),
     ("ReduceMean", [X], {"axes": [0, 1], "keepdims": 0}),
+    ("ReduceMean", [X, ints(0, 2)], {}),
     ("ReduceSum", [X, ints(1, 2)], {}),
     ("ReduceSum", [X, ints(-2)], {"keepdims": 0}),
     ("Reshape", [X, ints(0, -1, 4)], {}),
+    ("Resize", [X, None, np.array([1, 1, 3], np.float32)], REPEAT),
+    ("Resize", [X, None, np.array([1, 1, 3], np.float32)], BETWEEN),
+    ("Resize", [X, None, np.array([1, 1, 0.25], np.float32)], BETWEEN),
+    ("Resize", [values(1, 2, 900), None, np.array([1, 1, 1 / 300], np.float32)], BETWEEN),
     ("ScatterND", [X, np.stack([ints(0, 1), ints(2, 0)], -1), values(2, 8)], {}),
+    ("STFT", [values(1, 90, 1), np.array(5), 0.1 * values(20), np.array(20)], {}),
+    ("STFT", [values(2, 64, 1), np.array(4), values(16)], {"onesided": 0}),
+    ("SkipLayerNormalization", [X, Y, values(8), values(8)], {"epsilon": 0.1}),
+    ("SkipLayerNormalization", [X, Y, values(8), values(8), values(8)], {"epsilon": 1e-5}),
     ("Slice", [X, ints(1, -6), ints(9, -1), ints(1, 2)], {}),
     ("Slice", [X, ints(0), ints(100), ints(-1), ints(3)], {}),
     ("Slice", [X, ints(-1), ints(-(2**62)), ints(2), ints(-1)], {}),
@@ -84,27 +107,36 @@ CASES = [
 ]
 
 
-def write_model(path, nodes, inputs, outputs, constants=()):
+# What came later than opset 15, and what onnxruntime has of its own.
+LATE = {"LayerNormalization", "STFT"}
+MICROSOFT = {"DynamicQuantizeLSTM", "FastGelu", "FusedMatMul", "SkipLayerNormalization"}
+
+
+def write_model(path, nodes, inputs, outputs, constants=(), opset=15):
     """A model file; inputs are names with the kind of their numbers."""
+    for node in nodes:
+        node.domain = "com.microsoft" if node.op_type in MICROSOFT else ""
     inputs = [helper.make_tensor_value_info(*each, None) for each in inputs.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in outputs]
     constants = [numpy_helper.from_array(value, name) for name, value in dict(constants).items()]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
-    opset = [helper.make_opsetid("", 15)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return path
 
 
 def model_of(path, kind, operands, attributes):
     """The model of one operation: the first operand is given, the others are constants."""
-    names = [f"x{n}" for n in range(len(operands))]
+    names = [f"x{n}" if x is not None else "" for n, x in enumerate(operands)]
+    late = kind in LATE or (kind == "ReduceMean" and len(operands) == 2)
     outputs = [f"y{n}" for n in range(3 if kind == "Split" else 1)]
     write_model(
         path,
         [helper.make_node(kind, names, outputs, **attributes)],
         {"x0": helper.np_dtype_to_tensor_dtype(operands[0].dtype)},
         outputs,
-        zip(names[1:], operands[1:], strict=True),
+        [(name, x) for name, x in zip(names[1:], operands[1:], strict=True) if name],
+        opset=20 if late else 15,
     )
     return outputs
 
