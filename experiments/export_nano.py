@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.to_torch import to_torch
-from qtts_jax.config import MODEL_TYPES, TTSConfig
-from qtts_jax.errors import CheckpointError, QTTSError
+from qtts_jax.config import MODEL_TYPES, TalkerConfig, TTSConfig
+from qtts_jax.errors import CheckpointError, ConfigError, QTTSError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.new_directory import new_directory
@@ -59,6 +59,8 @@ def export(args: argparse.Namespace) -> int:
     params = load_params(args.model, abstract(TTSModel, config)[1])
     others = tuple(each for each in MODEL_TYPES if each != args.type)
     config = replace(config, model_type=args.type, further_types=others)
+    if args.speaker is not None:
+        config = replace(config, talker=speaks_first(config.talker, args.speaker))
     results = json.loads(args.results.read_text()) if args.results else None
     with new_directory(args.out, overwrite=True) as out:
         generation = json.loads((args.model / GENERATION).read_text())
@@ -78,6 +80,19 @@ def export(args: argparse.Namespace) -> int:
     if args.torch:
         to_torch(args.out, args.torch, overwrite=True)
     return size
+
+
+def speaks_first(talker: TalkerConfig, name: str) -> TalkerConfig:
+    """The talker with that preset speaker before the others: who speaks when nobody is named.
+
+    Raises:
+        ConfigError: there is no such speaker.
+    """
+    known = dict(talker.speakers)
+    if name not in known:
+        raise ConfigError(f"the model has no speaker {name!r}; choose among {', '.join(known)}.")
+    order = sorted(known, key=lambda each: each != name)
+    return replace(talker, speakers=tuple((each, known[each]) for each in order))
 
 
 def description(results: dict[str, Any] | None) -> str:
@@ -196,6 +211,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
     parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
     parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
+    parser.add_argument("--speaker", help="who speaks when nobody is named (default: as trained)")
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")

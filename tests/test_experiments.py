@@ -17,10 +17,11 @@ from matplotlib.image import imread
 
 from helpers import EXPERIMENTS, load_experiment
 from qtts_jax import QwenTTS, SpeechTokenizer
+from qtts_jax.config import TTSConfig
 from qtts_jax.embedded import DIRECTORY
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import initialize
-from qtts_jax.io.checkpoint import save_params
+from qtts_jax.io.checkpoint import read_config, save_params
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.training.data import prepare
@@ -218,6 +219,17 @@ def test_weights_of_losses_are_named_on_the_command_line(monkeypatch):
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=message):
             train_tokenizer.weight(wrong)
+
+
+def test_the_speaker_named_at_export_comes_first_and_the_others_keep_their_order():
+    speaks_first = load_experiment("export_nano").speaks_first
+    talker = TTSConfig.from_hf(read_config(DIRECTORY)).talker
+    names = [name for name, _ in talker.speakers]
+    changed = speaks_first(talker, names[3]).speakers
+    assert [name for name, _ in changed] == [names[3], *names[:3], *names[4:]]
+    assert dict(changed) == dict(talker.speakers)
+    with pytest.raises(ConfigError, match="no speaker 'nobody'; choose among"):
+        speaks_first(talker, "nobody")
 
 
 @pytest.mark.slow

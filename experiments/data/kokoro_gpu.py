@@ -1,4 +1,4 @@
-"""Kokoro-82M on a device: clips with the samples that each of their phonemes takes."""
+"""Kokoro-82M on a device: clips with the samples that each phoneme takes."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,13 +19,17 @@ Row = dict[str, Any]
 FOLDER = "audio/varied"
 # Semitones; more of them would no longer be voices that a person could have.
 SHIFTS = (-3.0, -1.5, 1.5, 3.0)
+# Of a synthetic voice, which has as many as are asked for: enough to be heard as voices.
+SYNTHETIC_CLIPS = 70
 
 
 def varied_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
     """Each row that trains with those of its variations, which have no person's name."""
+    heard: Counter[str] = Counter()
     for row in rows:
-        if row["split"] != TRAIN:
+        if row["split"] != TRAIN or heard[row["speaker"]] == SYNTHETIC_CLIPS:
             continue
+        heard[row["speaker"]] += bool(row["synthetic"])
         for shift in SHIFTS:
             name = f"{Path(row['audio']).stem}{shift:+g}.flac"
             yield (

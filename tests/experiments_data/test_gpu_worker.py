@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.data import gpu_worker
+from experiments.data import gpu_worker, piper_gpu
 from experiments.data.kokoro_gpu import HOP, KokoroVoice
+from experiments.data.piper_gpu import PiperVoice
 from experiments.data.worker import write_audio
 
-SAMPLES = 16 * gpu_worker.HOP  # of every phoneme id that the fake voice speaks
+SAMPLES = 16 * piper_gpu.HOP  # of every phoneme id that the fake voice speaks
 
 
 def test_batches_have_every_job_once_and_a_bounded_size():
     lengths = [*np.random.default_rng(0).integers(1, 900, 5000), 13000]
     jobs = [{"id": n, "tokens": [0] * length} for n, length in enumerate(lengths)]
-    groups = list(gpu_worker.batches(jobs))
+    groups = list(PiperVoice.batches(jobs))
     assert sorted(each["id"] for group in groups for each in group) == list(range(len(jobs)))
     padded = 0
     for group in groups:
         longest = max(len(each["tokens"]) for each in group)
-        assert len(group) == 1 or len(group) * longest <= gpu_worker._BATCH_IDS
+        assert len(group) == 1 or len(group) * longest <= piper_gpu._BATCH_IDS
         padded += len(group) * longest
     assert padded < 1.1 * sum(lengths)
-    assert list(gpu_worker.batches([])) == []
+    assert list(PiperVoice.batches([])) == []
 
 
 def tone(*seconds, rate):
@@ -70,7 +71,7 @@ def voice(monkeypatch):
 
     class Voice:
         lead = 0
-        batches = staticmethod(gpu_worker.batches)
+        batches = staticmethod(PiperVoice.batches)
 
         def __init__(self, models, device):
             self.rate = 22050
@@ -86,7 +87,7 @@ def voice(monkeypatch):
             wave = 0.5 * np.sin(2 * np.pi * 250 * time).astype(np.float16)
             return np.stack([wave] * len(jobs)), np.array(samples, np.int64)
 
-    monkeypatch.setattr(gpu_worker, "Voice", Voice)
+    monkeypatch.setattr(gpu_worker, "PiperVoice", Voice)
     return spoken
 
 

@@ -11,8 +11,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from experiments.data.gpu_worker import DURATIONS, HOP, LENGTH, OUTPUT, Voice  # noqa: E402
 from experiments.data.onnx_torch import _READ_SHAPES, OPERATIONS, Graph  # noqa: E402
+from experiments.data.piper_gpu import DURATIONS, HOP, LENGTH, OUTPUT, PiperVoice  # noqa: E402
 
 
 def values(*shape):
@@ -285,7 +285,7 @@ def test_voice_speaks_each_job_at_its_pace(models):
         {"tokens": [4], "pitch": 2.0, "speed": 1.0},
         {"tokens": [4, 8], "pitch": 1.0, "speed": 0.5},
     ]
-    voice = Voice(models, "cpu")
+    voice = PiperVoice(models, "cpu")
     waves, samples = voice(jobs)
     frames = np.array([[3, 5, 8], [12, 0, 0], [12, 24, 0]])
     assert voice.rate == 22050

@@ -1,13 +1,21 @@
 """Varied clips: which there are, what they are called, and how they sound."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import soundfile
 
-from experiments.data.vary import SHIFTS, varied_rows, vary
+from experiments.data.vary import SHIFTS, SYNTHETIC_CLIPS, varied_rows, vary
 from experiments.data.worker import write_audio
 
-ROW = {"audio": "audio/kokoro/a.ogg", "speaker": "af_sky", "speed": 0.8, "derived": False}
+ROW = {
+    "audio": "audio/kokoro/a.ogg",
+    "speaker": "af_sky",
+    "speed": 0.8,
+    "derived": False,
+    "synthetic": True,
+}
 
 
 def test_only_clips_that_train_are_varied():
@@ -15,6 +23,17 @@ def test_only_clips_that_train_are_varied():
     varied = list(varied_rows(rows))
     assert [source for source, _ in varied] == rows[:1] * len(SHIFTS)
     assert ROW["audio"] == rows[0]["audio"]
+
+
+def test_of_a_synthetic_voice_some_clips_are_varied_and_of_a_recorded_one_all():
+    rows = [
+        ROW | {"split": "train", "speaker": speaker, "synthetic": speaker != "joan"}
+        for _ in range(SYNTHETIC_CLIPS + 5)
+        for speaker in ("af_sky", "am_adam", "joan")
+    ]
+    counts = Counter(source["speaker"] for source, _ in varied_rows(rows))
+    few, all_of_them = (len(SHIFTS) * n for n in (SYNTHETIC_CLIPS, SYNTHETIC_CLIPS + 5))
+    assert counts == {"af_sky": few, "am_adam": few, "joan": all_of_them}
 
 
 def test_varied_rows_have_their_names_and_speeds():
@@ -26,10 +45,12 @@ def test_varied_rows_have_their_names_and_speeds():
         "speaker": "af_sky-1.5",
         "speed": pytest.approx(0.8 * 2 ** (-1.5 / 12), abs=1e-4),
         "derived": True,
+        "synthetic": True,
         "semitones": -1.5,
         "split": "train",
     }
-    prompt = {key: ROW[key] for key in ("audio", "speaker")} | {"split": "train"}
+    prompt = {"audio": "audio/asterisk/a.ogg", "speaker": "af_sky", "synthetic": False}
+    prompt |= {"split": "train"}
     names = [(row["speaker"], row["speed"]) for _, row in varied_rows([prompt])]
     assert names[-1] == ("af_sky+3", pytest.approx(2 ** (3 / 12), abs=1e-4))
     assert len(set(names)) == len(SHIFTS)
