@@ -45,6 +45,10 @@ FAULTS = (
     (20.0, "it reads its text, but says many words so that they are not understood"),
     (6.0, "it reads its text, but some words so that they are not understood"),
 )
+LOUD = (
+    "A loss of the decoder is modelled on the standard behind PESQ, so PESQ flatters it; the other "
+    "scores do not know that loss."
+)
 # A longer pause than this between two lines of a log is one between two pieces of a run.
 PAUSE_SECONDS = 120
 
@@ -152,9 +156,10 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         *([f"Note: {wrong}.", ""] if (wrong := fault(results)) else []),
         "Made to show that everything works on a fresh machine, on minutes of training and hours "
-        "of speech. Its voices are much less clear than those of the released checkpoints. "
-        "Synthetic voices were taught by other models' speech and keep their faults. Do not use it "
-        "to imitate a person without consent.",
+        "of speech: English, mostly the sentences of dictionaries. A clone has the timbre of its "
+        "recording, hardly its manner. Synthetic voices were taught by other models' speech and "
+        "keep their faults. Do not use it to imitate a person without consent.",
+        *(["", LOUD] if any("loudness" in read_metrics(run)[-1] for run in args.runs) else []),
     ]
     return "\n".join(lines) + "\n"
 
