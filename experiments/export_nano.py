@@ -18,6 +18,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,17 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         *([f"Note: {wrong}.", ""] if (wrong := fault(results)) else []),
         "Made to show that everything works on a fresh machine, on minutes of training and hours "
-        "of speech: English, mostly the sentences of dictionaries. A clone has the timbre of its "
-        "recording, hardly its manner. Synthetic voices were taught by other models' speech and "
-        "keep their faults. Do not use it to imitate a person without consent.",
-        *(["", LOUD] if any("loudness" in read_metrics(run)[-1] for run in args.runs) else []),
+        "of speech: English, mostly the sentences of dictionaries. Synthetic voices were taught by "
+        "other models' speech and keep their faults. Do not use it to imitate a person without "
+        "consent.",
+        *(["", LOUD] if knows_loudness(args.runs) else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def knows_loudness(runs: Sequence[Path]) -> bool:
+    """Whether a decoder was trained on what is loud."""
+    return any("loudness" in row for run in runs for row in read_metrics(run))
 
 
 def data_lines(directory: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """The benchmarks run: each one at its smallest, in a process of its own."""
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -106,9 +105,8 @@ def test_table_of_both_rates_beside_the_official_decoder():
 
 
 @pytest.fixture
-def train_talker(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    return importlib.import_module("train_talker")
+def train_talker():
+    return load_experiment("train_talker")
 
 
 def test_voices_made_of_others_are_no_presets(train_talker):
@@ -192,8 +190,7 @@ def small_tokenizer():
 
 
 def test_a_decoder_for_new_codes_begins_with_the_layers_of_another(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    train_tokenizer = importlib.import_module("train_tokenizer")
+    train_tokenizer = load_experiment("train_tokenizer")
     config = small_tokenizer()
     trees = [
         {"encoder": {"x": i}, "decoder": {"quantizer": {"books": i}, "stages": i, "pre_conv": i}}
@@ -208,9 +205,8 @@ def test_a_decoder_for_new_codes_begins_with_the_layers_of_another(monkeypatch):
         train_tokenizer.with_decoder(wider, trees[0], Path("other"))
 
 
-def test_weights_of_losses_are_named_on_the_command_line(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    train_tokenizer = importlib.import_module("train_tokenizer")
+def test_weights_of_losses_are_named_on_the_command_line():
+    train_tokenizer = load_experiment("train_tokenizer")
     assert train_tokenizer.weight("mel=2.5") == ("mel", 2.5)
     for wrong, message in (
         ("loud=2", "names no loss"),

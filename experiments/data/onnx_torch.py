@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import onnx
 import torch
@@ -155,8 +155,7 @@ class Graph:
                 values[i] = self._placed(step.kind, value) if mixed and not step.host else value
             for i in step.done:
                 values[i] = None
-        found = [values[self._places[name]] for name in outputs]
-        return [value for value in found if value is not None]
+        return [cast(Tensor, values[self._places[name]]) for name in outputs]
 
 
 def _read(graph: onnx.GraphProto, kept: Collection[str]) -> Model:

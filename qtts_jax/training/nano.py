@@ -126,12 +126,20 @@ _ENVELOPES = (
     EnvelopeConfig(window=1920, mels=64, top=2000.0),
     EnvelopeConfig(window=768, mels=49, top=8000.0, loudness=True, weight=0.2),
 )
-# All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
-# vectors from running away from their books.
-_CODES = LossWeights(envelope=10.0, teacher=0.3, commitment=0.05)
-# Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
-# 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
-_SAMPLES = LossWeights(mel=3.0, loudness=3.0, feature=2.0, adversarial=1.0)
+# Of all stages; each has the losses of what it trains.
+_WEIGHTS = LossWeights(
+    # All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
+    # vectors from running away from their books.
+    envelope=10.0,
+    teacher=0.3,
+    commitment=0.05,
+    # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
+    # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
+    mel=3.0,
+    loudness=3.0,
+    feature=2.0,
+    adversarial=1.0,
+)
 # Half of the published channels per spectrum, three of five windows, and a fifth of the channels
 # per period: the spectra are most of the cost of a step, the periods most of the size of a
 # checkpoint.
@@ -141,7 +149,7 @@ _DISCRIMINATOR = DiscriminatorConfig(
 
 _CODES_TRAINING = TokenizerTraining(
     stage="codes",
-    weights=_CODES,
+    weights=_WEIGHTS,
     envelopes=_ENVELOPES,
     equalize=6.0,
     quiet=_QUIET,
@@ -152,7 +160,7 @@ _CODES_TRAINING = TokenizerTraining(
 )
 _DECODER_TRAINING = TokenizerTraining(
     stage="decoder",
-    weights=_SAMPLES,
+    weights=_WEIGHTS,
     quiet=_QUIET,
     equalize=3.0,
     decoded_frames=8,
@@ -174,7 +182,6 @@ NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
     "joint": replace(
         _DECODER_TRAINING,
         stage="joint",
-        weights=replace(_CODES, mel=3.0, loudness=3.0, feature=2.0, adversarial=1.0),
         envelopes=_ENVELOPES,
         teacher_width=TEACHER_WIDTH,
     ),
