@@ -3,9 +3,10 @@
 The model is that of PESQ (ITU-T P.862, section 10.2) without what it does about time, level and
 the line: power in bands of equal width on the Bark scale, Zwicker's loudness, small differences
 masked, what was added weighed more than what was lost. Logarithms weigh the noise of a recording
-like its speech; loudness does not, and what a listener hears first of a vocoder, noise between the
-harmonics, is what it weighs most. All formulas are public; the bands are Traunmüller's (JASA 88,
-1990) and the threshold of hearing is Terhardt's (Hearing Research 1, 1979) instead of tables.
+like its speech; loudness does not, and noise that a decoder leaves between the harmonics, where
+the recording has little, counts as added. All formulas are public; the bands are Traunmüller's
+(JASA 88, 1990) and the threshold of hearing is Terhardt's (Hearing Research 1, 1979) instead of
+tables.
 """
 
 from __future__ import annotations
