@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows = args.rows * args.accumulate * args.data
     host = make_batch(config, rows, args.positions)
     frames = int(host["frames"][0])
-    batch = placement.put(host, args.accumulate)
+    batch = jax.tree.map(lambda x: x[0], placement.put([host], args.accumulate))
     step = jax.jit(
         make_step(task, rules, updates, args.accumulate, None),
         donate_argnums=0,

@@ -178,7 +178,7 @@ def data_lines(directory: Path) -> list[str]:
         extra = record.extra
         kind = "synthetic" if extra.get("synthetic") else "recorded"
         if extra.get("derived"):
-            kind += ", moved in pitch"
+            kind += ", blended" if "~" in record.speaker else ", moved in pitch"
         key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
         seconds[key] += dataset.seconds(record.index)
     rows = [f"| {' | '.join(key)} | {t / 3600:.2f} |" for key, t in sorted(seconds.items())]

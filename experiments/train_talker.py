@@ -124,7 +124,7 @@ def start_params(model: Path) -> Params:
 def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
     """Speakers of at least so many clips; the one with most is who speaks when nobody is named.
 
-    Voices that were made by resampling those of others (`derived`) are there to be cloned only.
+    Voices that were made of others (`derived`: moved in pitch, or blended) are to be cloned only.
     """
     clips = Counter(r.speaker for r in records if not r.extra.get("derived"))
     return [speaker for speaker, count in clips.most_common() if count >= least]
@@ -202,6 +202,7 @@ def main() -> None:
             positions=args.positions,
             batch_positions=args.batch_positions,
             frame_rate=speech.sample_rate / speech.samples_per_frame,
+            together=args.steps_per_call if split == "train" else 1,
             seed=args.seed,
             threads=threads,
             stop=stop,

@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="that make batches ahead")
+    parser.add_argument(
+        "--steps-per-call", type=int, default=base.steps_per_call, help="in one go on the device"
+    )
     parser.add_argument("--save-every", type=int, default=base.save_every)
     parser.add_argument("--log-every", type=int, default=base.log_every)
     parser.add_argument("--no-tensorboard", action="store_true")
@@ -66,6 +69,7 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
         steps=args.steps or base.steps,
         optimizers=rules,
         seed=args.seed,
+        steps_per_call=args.steps_per_call,
         save_every=args.save_every,
         log_every=args.log_every,
         keep=1,

@@ -236,7 +236,7 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     config = tmp_path / "tokenizer.json"
     config.write_text(json.dumps(small_tokenizer().to_hf()))
     common = ["--data", tmp_path / "speech", "--no-tensorboard"]
-    common += ["--log-every", 1, "--save-every", 2]
+    common += ["--log-every", 1, "--save-every", 2, "--steps-per-call", 2]
     tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2, "--samples", 0]
     codes = [*tokenizer, "--stage", "codes", "--config", config, "--out", tmp_path / "codes"]
     run(*codes, "--steps", 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.worker import RATE, Job, find
+from experiments.data.worker import RATE, Job, find, style_of
 
 # The value of the graph that holds what each token takes, in frames of `HOP` samples.
 DURATIONS, OUTPUT = "/encoder/Gather_output_0", "audio"
@@ -17,7 +17,7 @@ _TOGETHER = 8
 
 
 class KokoroVoice:
-    """All voices of Kokoro on a device.
+    """All voices of Kokoro on a device, and their blends.
 
     Attributes:
         lead: tokens that the voice says before those of a job.
@@ -47,8 +47,8 @@ class KokoroVoice:
 
         said = []
         for each in jobs:
-            tokens, styles = each["tokens"], self._styles[each["voice"]]
-            style = styles[min(len(tokens), len(styles)) - 1].astype(np.float32).reshape(1, -1)
+            tokens = each["tokens"]
+            style = style_of(self._styles, each["voice"], len(tokens))
             given = {
                 "tokens": torch.tensor([[0, *tokens, 0]]),
                 "style": torch.from_numpy(style),

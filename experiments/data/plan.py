@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, cycle, islice
+from itertools import chain, combinations, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from experiments.data.packages import PACKAGES
 from experiments.data.phonemes import LONGEST
 from experiments.data.sentences import Sentence
 from experiments.data.split import TEST, UNSEEN_VOICES, digest, split_of
+from experiments.data.worker import BLEND
 from qtts_jax.io.files import write_whole
 
 Job = dict[str, Any]
@@ -30,10 +32,13 @@ ACCENTED_VOICES = (
     "pm_santa", "zf_xiaobei", "zf_xiaoni", "zf_xiaoxiao", "zf_xiaoyi", "zm_yunjian", "zm_yunxi",
     "zm_yunxia", "zm_yunyang",
 )  # fmt: skip
-# Voices that get hours, by their turns in a round of all: the one that speaks when nobody is named,
-# and a man and a woman of the other accent.
-OFTEN = {"af_heart": 15, "am_michael": 7, "bf_emma": 7, "bm_george": 7}
-# Rounds in which every English voice has one turn; with more hours come the other voices.
+TRAINED_VOICES = tuple(v for v in (*VOICES, *ACCENTED_VOICES) if v not in UNSEEN_VOICES)
+BLENDS_OF_A_SEX = 60
+# Voices that get hours, by their turns in a round of all: the one that speaks when nobody is named
+# (15 % of a round), a man of the same accent, and a man and a woman of the other one (6 % each).
+OFTEN = {"af_heart": 37, "am_michael": 15, "bf_emma": 15, "bm_george": 15}
+# Rounds in which every English voice has one turn; with more hours come the other voices
+# and the blends.
 EVEN_ROUNDS = 250
 PIPER_VOICE = "joe"
 # Other voices of the same man, by the semitones that his is moved, formants and all: two of five
@@ -43,6 +48,27 @@ PIPER_SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 UNSEEN_CLIPS = 60
 SECONDS_PER_CHARACTER = 1 / 15
 _LICENCES = {package.name: package.licence for package in PACKAGES}
+
+
+def blends(voices: Sequence[str], count: int) -> list[str]:
+    """Pairs of voices, each in about as many as any other, by the hashes of their names."""
+    pairs = sorted(combinations(voices, 2), key=lambda pair: digest(BLEND.join(pair)))
+    turns: Counter[str] = Counter()
+    chosen = []
+    for _ in range(count):
+        pair = min(pairs, key=lambda pair: turns[pair[0]] + turns[pair[1]])
+        pairs.remove(pair)
+        turns.update(pair)
+        chosen.append(BLEND.join(pair))
+    return chosen
+
+
+# Voices half way between two of the same sex: many more to clone. The first one's accent is theirs.
+BLENDED_VOICES = tuple(
+    blend
+    for sex in "fm"
+    for blend in blends([v for v in TRAINED_VOICES if v[1] == sex], BLENDS_OF_A_SEX)
+)
 
 
 def speed_of(text: str, voice: str) -> float:
@@ -85,8 +111,8 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
 
 
 def later_round() -> list[str]:
-    """The voices that train, those of `OFTEN` spread evenly among the others."""
-    voices = [v for v in (*VOICES, *ACCENTED_VOICES) if v not in UNSEEN_VOICES]
+    """The voices that train and their blends, those of `OFTEN` spread evenly among the others."""
+    voices = (*TRAINED_VOICES, *BLENDED_VOICES)
     turns = []
     for k, voice in enumerate(voices):
         count = OFTEN.get(voice, 1)

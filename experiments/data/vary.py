@@ -24,10 +24,15 @@ SYNTHETIC_CLIPS = 70
 
 
 def varied_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
-    """Each row that trains with those of its variations, which have no person's name."""
+    """Each row that trains with those of its variations, which have no person's name.
+
+    Blends (`derived`) are many voices already.
+    """
     heard: Counter[str] = Counter()
     for row in rows:
-        if row["split"] != TRAIN or heard[row["speaker"]] == SYNTHETIC_CLIPS:
+        if row["split"] != TRAIN or row.get("derived"):
+            continue
+        if heard[row["speaker"]] == SYNTHETIC_CLIPS:
             continue
         heard[row["speaker"]] += bool(row["synthetic"])
         for shift in SHIFTS:

@@ -18,7 +18,10 @@ KOKORO_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406c
 
 
 def assemble(unpacked: Path, models: Path, voices: Sequence[str]) -> None:
-    """Write `kokoro.onnx`, `voices.npz`, `piper.onnx` and `piper.json` to `models`."""
+    """Write `kokoro.onnx`, `voices.npz`, `piper.onnx` and `piper.json` to `models`.
+
+    Blends are no voices here: a worker computes them.
+    """
     import hashlib
 
     models.mkdir(parents=True, exist_ok=True)

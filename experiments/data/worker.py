@@ -6,10 +6,11 @@ The builder runs this same file on its own machine; copied elsewhere (`build --e
 the cores of any other one. A job is a line `{"id", "engine", "voice", "tokens", "speed"}` (of Piper
 also `"pitch"`) with phoneme ids, so that no phonemiser is needed. The folders of the models have
 `kokoro.onnx` or its xz-compressed parts `kokoro.onnx.xz.part0`, ..., which are joined once;
-`voices.npz` (float16 or float32 [510, 256] for each voice); `piper.onnx` with `piper.json`. Each
-clip becomes `OUT/ID.ogg` (Opus, 24 kHz, mono, trimmed), written whole or not at all; clips that are
-there are not made again, so that a killed run goes on. `--seconds` starts no clip after so many
-seconds; `--pack` then collects the clips in tar files of at most 15 MiB.
+`voices.npz` (float16 or float32 [510, 256] for each voice, none for blends `A~B` of two);
+`piper.onnx` with `piper.json`. Each clip becomes `OUT/ID.ogg` (Opus, 24 kHz, mono, trimmed),
+written whole or not at all; clips that are there are not made again, so that a killed run goes on.
+`--seconds` starts no clip after so many seconds; `--pack` then collects the clips in tar files of
+at most 15 MiB.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import os
 import queue
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ OPUS_LEVEL = 1 - (32 - 6) / 250
 PACK_BYTES = 15 << 20
 SILENCE_DB = -45.0
 MARGIN_SECONDS = 0.1
+# Between the voices of a blend.
+BLEND = "~"
 
 Job = dict[str, Any]
 Engine = Callable[[Job], np.ndarray]
@@ -142,17 +145,23 @@ def open_model(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def style_of(styles: Mapping[str, np.ndarray], voice: str, tokens: int) -> np.ndarray:
+    """Kokoro's style for so many tokens, float32 [1, 256]; of a blend `A~B` the mean of both."""
+    tables = [styles[name] for name in voice.split(BLEND)]
+    rows = [table[min(tokens, len(table)) - 1].reshape(1, -1) for table in tables]
+    return np.concatenate(rows).mean(0, np.float32, keepdims=True)
+
+
 def kokoro(models: Sequence[Path], threads: int) -> Engine:
     """Kokoro-82M: tokens int [N <= 510], one style row of the voice by N -> float32 [T], 24 kHz."""
     session = open_model(find(models, "kokoro.onnx"), threads)
     voices = dict(np.load(find(models, "voices.npz")))
 
     def speak(job: Job) -> np.ndarray:
-        tokens, voice = job["tokens"], voices[job["voice"]]
-        style = voice[min(len(tokens), len(voice)) - 1].astype(np.float32)
+        tokens = job["tokens"]
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
-            "style": style.reshape(1, -1),
+            "style": style_of(voices, job["voice"], len(tokens)),
             "speed": np.array([job["speed"]], np.float32),
         }
         return session.run(None, inputs)[0].ravel()

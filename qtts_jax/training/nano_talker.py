@@ -139,6 +139,7 @@ _ADAM = OptimizerConfig(
 NANO_TALKER_TRAINER = TrainerConfig(
     steps=_STEPS,
     optimizers={"talker": _ADAM, "code_predictor": _ADAM, "speaker_encoder": _ADAM},
+    steps_per_call=4,
     average_decay=0.999,
     log_every=50,
     save_every=2000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class Placement:
         self.config = config
         self.mesh: Mesh = make_mesh(config.data, config.model)
         self.whole = NamedSharding(self.mesh, PartitionSpec())
-        self.rows = NamedSharding(self.mesh, PartitionSpec("data"))
+        self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
 
     def params(self, shapes: Params, axes: Params | None) -> Params:
         """A sharding for every parameter; `axes` as in `sharding.shardings`, None for no names.
@@ -73,12 +74,15 @@ class Placement:
                 spec[max(free, key=lambda i: leaf.shape[i])] = "data"
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
-    def put(self, batch: dict[str, np.ndarray], accumulate: int) -> dict[str, jax.Array]:
-        """Copy a batch to the devices, rows split over `data`.
+    def put(
+        self, batches: Sequence[dict[str, np.ndarray]], accumulate: int
+    ) -> dict[str, jax.Array]:
+        """Copy batches of the same shapes to the devices, as [steps, rows, ...], rows over `data`.
 
         Raises:
             TrainingError: the rows do not divide into `accumulate` microbatches on every device.
         """
+        batch = batches[0]
         rows = {name: np.shape(x)[0] if np.ndim(x) else 0 for name, x in batch.items()}
         count, parts = next(iter(rows.values()), 0), self.config.data * accumulate
         if len(set(rows.values())) != 1 or not count or count % parts:
@@ -86,4 +90,5 @@ class Placement:
                 f"a batch must have a multiple of {parts} rows ({self.config.data} devices x "
                 f"{accumulate} microbatches), the same in every array, not {rows}."
             )
-        return jax.device_put(batch, self.rows)
+        stacked = {name: np.stack([b[name] for b in batches]) for name in batch}
+        return jax.device_put(stacked, self.rows)

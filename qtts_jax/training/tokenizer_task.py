@@ -346,6 +346,7 @@ class TokenizerTask:
                         t.codebook,
                         accumulate=self.accumulate,
                         last=(extras["calls"] + 1) % self.accumulate == 0,
+                        filled=self._start is not None,
                     )
                     revived += count
                 vectors = straight_through(inner, quantized[part], in_use[part], bypass)

@@ -24,7 +24,7 @@ from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.watch import Watch
 
 CHECKPOINTS = "checkpoints"
-# Steps of a piece that are not counted in its speed: they compile.
+# Calls of a piece that are not counted in its speed: they compile.
 _COMPILING = 2
 # Share of the steps that would fit into the rest of a piece: hooks and saves take time too.
 _CAUTION = 0.9
@@ -39,6 +39,8 @@ class TrainerConfig:
         optimizers: one for each group of the task, by name.
         seed: of parameters and of every random choice in training.
         accumulate: microbatches of one step.
+        steps_per_call: steps that the device does in one go (`lax.scan`), on batches of one shape.
+            A GPU does the steps of a small model faster than a host can ask for them.
         average_decay: of the moving average of the weights; None for no average.
         mesh: devices and how parameters are split over them.
         log_every: steps of one line in the log, which holds the means over them.
@@ -53,6 +55,7 @@ class TrainerConfig:
     optimizers: Mapping[str, OptimizerConfig]
     seed: int = 0
     accumulate: int = 1
+    steps_per_call: int = 1
     average_decay: float | None = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
     log_every: int = 10
@@ -63,13 +66,21 @@ class TrainerConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "save_every", "keep"):
+        for name in ("steps", "accumulate", "steps_per_call", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.save_every % self.steps_per_call:
+            raise ConfigError(
+                f"checkpoints come after whole calls: save_every ({self.save_every}) must be a "
+                f"multiple of steps_per_call ({self.steps_per_call})."
+            )
 
 
 class Hook(NamedTuple):
-    """Something done beside training every `every` steps (audio samples, a validation loss)."""
+    """Something done beside training every `every` steps (audio samples, a validation loss).
+
+    With several steps in a call it comes after the call in which its step is.
+    """
 
     every: int
     run: Callable[[TrainState, RunLog], None]
@@ -134,8 +145,10 @@ class Trainer:
             task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
         )
         # Metrics are whole on every device; the state stays where it lies.
-        self._step = jax.jit(
-            step, donate_argnums=0, out_shardings=(self.shardings, self.placement.whole)
+        self._steps = jax.jit(
+            lambda state, batches: jax.lax.scan(step, state, batches),
+            donate_argnums=0,
+            out_shardings=(self.shardings, self.placement.whole),
         )
         self._finite = jax.jit(_all_finite)
 
@@ -219,27 +232,28 @@ class Trainer:
     ) -> Outcome:
         c, first = self.config, int(state.step)
         position = self.batches.state()
-        batch = self._next() if first < c.steps else None
         meter = _Meter(watch, log, c.log_every)
         step, end = first, int(state.ending[1]) or c.steps
+        batches, count = self._take(c.steps - first)
         with tqdm(
             total=c.steps, initial=first, unit="step", disable=not c.progress, smoothing=0.05
         ) as bar:
-            while batch is not None and step < min(end, c.steps) and not clock.is_up():
+            while count and step < min(end, c.steps) and not clock.is_up():
                 if end == c.steps and clock.decays():
-                    end = step + clock.steps_left()
+                    # Whole calls, since a shorter one would be compiled anew.
+                    end = step + count * max(clock.steps_left() // count, 1)
                     state = self._end_at(state, step, end)
-                state, metrics = self._step(state, batch)
-                step += 1
-                # The device works while the host makes the next batch and looks at the metrics
-                # of the step before.
+                state, metrics = self._steps(state, batches)
+                done, step = count, step + count
+                # The device works while the host makes the next batches and looks at the metrics
+                # of the call before.
                 position = self.batches.state()
-                batch = self._next() if step < min(end, c.steps) else None
+                batches, count = self._take(min(end, c.steps) - step)
                 meter.add(step, metrics)
-                clock.stepped()
-                bar.update()
+                clock.stepped(done)
+                bar.update(done)
                 bar.set_postfix(loss=f"{meter.loss:.4g}", refresh=False)
-                due = [hook for hook in self.hooks if step % hook.every == 0]
+                due = [hook for hook in self.hooks if step % hook.every < done]
                 if due:
                     meter.settle()
                     for hook in due:
@@ -251,7 +265,7 @@ class Trainer:
         meter.settle()
         if saved != step:
             self._save(state, position, watch, clock)
-        done = step >= min(end, c.steps) or batch is None
+        done = step >= min(end, c.steps) or not count
         return Outcome(step, done, checkpoints.checkpoints(self.checkpoints)[-1])
 
     def _new(self) -> TrainState:
@@ -292,12 +306,28 @@ class Trainer:
         ending = jax.device_put(np.asarray([first, last], np.int32), self.placement.whole)
         return state._replace(ending=ending)
 
-    def _next(self) -> dict[str, jax.Array] | None:
-        try:
-            batch = next(self.batches)
-        except StopIteration:
-            return None
-        return self.placement.put(batch, self.config.accumulate)
+    def _take(self, most: int) -> tuple[dict[str, jax.Array], int]:
+        """The batches of the next call, [steps, rows, ...] on the devices, and how many they are.
+
+        Raises:
+            TrainingError: the rows do not divide over the devices, or shapes differ.
+        """
+        taken: list[dict[str, np.ndarray]] = []
+        for _ in range(min(self.config.steps_per_call, most)):
+            try:
+                taken.append(next(self.batches))
+            except StopIteration:
+                break
+        shapes = [{name: np.shape(x) for name, x in batch.items()} for batch in taken]
+        for shape in shapes:
+            if shape != shapes[0]:
+                raise TrainingError(
+                    f"batches of one call must have the same shapes, not {shapes[0]} and {shape}; "
+                    "use steps_per_call=1"
+                )
+        if not taken:
+            return {}, 0
+        return self.placement.put(taken, self.config.accumulate), len(taken)
 
     def _save(
         self, state: TrainState, position: dict[str, Any], watch: Watch, clock: _Clock
@@ -315,10 +345,11 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 
 class _Meter:
-    """Looks at the metrics of each step once the next one is under way, and logs their means."""
+    """Looks at the metrics of each call once the next one is under way, and logs their means."""
 
     def __init__(self, watch: Watch, log: RunLog, every: int) -> None:
         self._watch, self._log, self._every = watch, log, every
+        # The last step of a call, and the metrics [steps] of all of its steps.
         self._waiting: tuple[int, Any] | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -330,11 +361,15 @@ class _Meter:
         self._waiting = (step, metrics)
 
     def settle(self) -> None:
-        """Wait for the step in flight and judge it."""
+        """Wait for the call in flight and judge its steps."""
         if self._waiting is None:
             return
-        (step, metrics), self._waiting = self._waiting, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        (last, metrics), self._waiting = self._waiting, None
+        found = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
+        for i, step in enumerate(range(last - len(found["loss"]) + 1, last + 1)):
+            self._judge(step, {name: values[i] for name, values in found.items()})
+
+    def _judge(self, step: int, values: dict[str, float]) -> None:
         self._watch.check(step, values)
         self.loss = values["loss"]
         self._count += 1
@@ -349,37 +384,39 @@ class _Meter:
 
 
 class _Clock:
-    """Whether another step and the save after it still fit into the time of this piece."""
+    """Whether another call and the save after it still fit into the time of this piece."""
 
     def __init__(self, max_seconds: float | None, decay_seconds: float | None) -> None:
         now = time.monotonic()
         self._end = None if max_seconds is None else now + max_seconds
         self._decay = decay_seconds
-        self._step = self._save = 0.0
+        self._call = self._save = 0.0
         self._last = now
-        self._steps, self._stepping = 0, 0.0
+        self._calls, self._steps, self._stepping = 0, 0, 0.0
 
     def is_up(self) -> bool:
         left = float("inf") if self._end is None else self._end - time.monotonic()
-        return left < self._step + 1.5 * self._save
+        return left < self._call + 1.5 * self._save
 
-    def stepped(self) -> None:
+    def stepped(self, count: int) -> None:
+        """One more call, of so many steps, is done."""
         now = time.monotonic()
         taken, self._last = now - self._last, now
-        self._steps += 1
-        if self._steps > _COMPILING:
-            self._step = taken
+        self._calls += 1
+        if self._calls > _COMPILING:
+            self._call = taken
+            self._steps += count
             self._stepping += taken
 
     def decays(self) -> bool:
         """Whether the time of the last decay has come."""
-        if self._decay is None or self._end is None or self._steps <= _COMPILING:
+        if self._decay is None or self._end is None or not self._steps:
             return False
         return self._end - time.monotonic() < self._decay
 
     def steps_left(self) -> int:
         """How many steps, at their mean pace so far, fit before the end and its save."""
-        pace = self._stepping / (self._steps - _COMPILING)
+        pace = self._stepping / self._steps
         left = self._end - time.monotonic() - 2 * self._save if self._end is not None else 0.0
         return max(1, int(_CAUTION * left / max(pace, 1e-9)))
 

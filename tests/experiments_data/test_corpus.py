@@ -10,14 +10,24 @@ import soundfile
 
 from experiments.data import asterisk, gpu_worker, hear, manifest, worker
 from experiments.data.build import export, main, merge
-from experiments.data.manifest import check, read_wer, source_rows, write_manifest
+from experiments.data.manifest import (
+    check,
+    read_wer,
+    source_rows,
+    synthetic_row,
+    write_manifest,
+)
 from experiments.data.plan import (
     ACCENTED_VOICES,
+    BLENDED_VOICES,
     OFTEN,
     PIPER_SHIFTS,
+    TRAINED_VOICES,
     UNSEEN_CLIPS,
     VOICES,
+    blends,
     for_hours,
+    job,
     kokoro_jobs,
     later_round,
     piper_jobs,
@@ -86,12 +96,39 @@ def test_with_more_hours_some_voices_speak_often_and_those_of_other_languages_to
     even, turns = len(VOICES) * 2, later_round()
     assert voices[even : even + len(turns)] == turns
     counts = Counter(turns)
-    assert set(counts) == {*VOICES, *ACCENTED_VOICES} - UNSEEN_VOICES
+    assert set(counts) == {*VOICES, *ACCENTED_VOICES, *BLENDED_VOICES} - UNSEEN_VOICES
     assert counts == {voice: OFTEN.get(voice, 1) for voice in counts}
     # Spread over the round, so that any part of it has them.
     half = Counter(turns[: len(turns) // 2])
     assert abs(half["af_heart"] - OFTEN["af_heart"] / 2) <= 1
+    shares = {voice: counts[voice] / len(turns) for voice in OFTEN}
+    others = dict.fromkeys(("am_michael", "bf_emma", "bm_george"), 0.06)
+    assert shares == pytest.approx({"af_heart": 0.15} | others, abs=0.002)
     assert not any(voice.startswith("i") for voice in counts)
+
+
+def test_blends_are_of_two_trained_voices_of_one_sex_and_have_all_of_them():
+    pairs = [blend.split("~") for blend in BLENDED_VOICES]
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) == 120
+    assert Counter(a[1] + b[1] for a, b in pairs) == {"ff": 60, "mm": 60}
+    counts = Counter(voice for pair in pairs for voice in pair)
+    assert set(counts) == {*VOICES, *ACCENTED_VOICES} - UNSEEN_VOICES
+    assert min(counts.values()) >= 4 and max(counts.values()) <= 6
+
+
+def test_blends_are_the_same_in_every_process():
+    assert BLENDED_VOICES[0] == "af_heart~zf_xiaoxiao"
+    women = [voice for voice in TRAINED_VOICES if voice[1] == "f"]
+    assert tuple(blends(women, 60)) == BLENDED_VOICES[:60]
+
+
+@pytest.mark.parametrize("voice", ["af_bella~bf_emma", "bm_george~zm_yunxi"])
+def test_a_blend_is_derived_and_has_the_sex_of_both(voice):
+    planned = job("kokoro", voice, sentences(1)[0], "kokoro-js")
+    row = synthetic_row(planned)
+    assert row["derived"] and row["speaker"] == voice and voice in row["audio"]
+    assert row["sex"] == {"f": "female", "m": "male"}[voice[1]]
+    assert not synthetic_row(planned | {"voice": voice[: voice.index("~")]})["derived"]
 
 
 def test_unseen_voices_are_two_women_and_two_men():

@@ -25,6 +25,10 @@ def test_only_clips_that_train_are_varied():
     assert ROW["audio"] == rows[0]["audio"]
 
 
+def test_blends_are_not_varied():
+    assert not list(varied_rows([ROW | {"split": "train", "derived": True}]))
+
+
 def test_of_a_synthetic_voice_some_clips_are_varied_and_of_a_recorded_one_all():
     rows = [
         ROW | {"split": "train", "speaker": speaker, "synthetic": speaker != "joan"}

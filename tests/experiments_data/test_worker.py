@@ -193,3 +193,16 @@ def test_what_a_kill_left_of_a_line_is_dropped(tmp_path):
 def test_job_files_have_a_job_a_line(tmp_path):
     (tmp_path / "jobs.jsonl").write_text(json.dumps(job("a", 1)) + "\n")
     assert worker.read_jobs(tmp_path / "jobs.jsonl") == [job("a", 1)]
+
+
+@pytest.mark.parametrize("shape", [(510, 256), (510, 1, 256)])
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_style_of_a_blend_is_the_mean_of_both(shape, kind):
+    rng = np.random.default_rng(0)
+    styles = {name: rng.normal(size=shape).astype(kind) for name in ("af_a", "bf_b")}
+    first, second = (styles[name].reshape(510, 256).astype(np.float32) for name in styles)
+    for tokens, row in ((1, 0), (3, 2), (600, 509)):
+        style = worker.style_of(styles, "af_a~bf_b", tokens)
+        assert style.shape == (1, 256) and style.dtype == np.float32
+        np.testing.assert_allclose(style[0], (first[row] + second[row]) / 2, atol=1e-6)
+        np.testing.assert_array_equal(worker.style_of(styles, "bf_b", tokens)[0], second[row])

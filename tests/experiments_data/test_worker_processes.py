@@ -41,9 +41,9 @@ def away(tmp_path):
     (tmp_path / "kokoro.onnx").write_bytes(tiny_kokoro())
     # The style of n tokens is row n - 1; only that of three is heard.
     style = np.zeros((510, 256), np.float16)
-    style[2, 0] = 0.5
-    np.savez(tmp_path / "voices.npz", af_heart=style)
-    job = {"engine": "kokoro", "voice": "af_heart", "tokens": [5, 6, 7], "speed": 1.0}
+    style[2, 0] = 1.0
+    np.savez(tmp_path / "voices.npz", af_heart=style, bf_emma=np.zeros_like(style))
+    job = {"engine": "kokoro", "voice": "af_heart~bf_emma", "tokens": [5, 6, 7], "speed": 1.0}
     lines = [json.dumps(job | {"id": f"clip{n}"}) for n in range(CLIPS)]
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
     return tmp_path

@@ -61,7 +61,7 @@ def make(mesh, directory, steps):
 def gradients(trainer):
     """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
     state = jax.device_put(trainer._new(), trainer.shardings, may_alias=False)
-    batch = trainer.placement.put(batch_of(8), 1)
+    batch = jax.tree.map(lambda x: x[0], trainer.placement.put([batch_of(8)], 1))
     run = jax.jit(trainer.task.gradients)
     grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
     whole = trainer.placement.whole

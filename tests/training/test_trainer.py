@@ -233,3 +233,55 @@ def test_run_json_is_readable(uninterrupted):
     newest = checkpoints.checkpoints(uninterrupted / "checkpoints")[-1]
     run = json.loads((newest / "run.json").read_text())
     assert run["step"] == 9 and run["data"] == {"at": 9}
+
+
+def test_several_steps_in_a_call_give_what_single_steps_give(tmp_path, uninterrupted):
+    trainer(tmp_path, steps_per_call=4).run()  # two whole calls and the last step alone
+    single, run = final_state(uninterrupted)
+    several, run_of_several = final_state(tmp_path)
+    assert run_of_several == run
+    for name, x in single.items():
+        np.testing.assert_allclose(several[name], x, rtol=1e-5, atol=1e-6, err_msg=name)
+    found, wanted = losses(tmp_path), losses(uninterrupted)
+    assert list(found) == list(wanted)
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-5)
+
+
+def test_calls_of_several_steps_resume_bit_by_bit(tmp_path):
+    trainer(tmp_path / "whole", steps_per_call=2, steps=8).run()
+    trainer(tmp_path / "parts", steps_per_call=2, steps=4).run()
+    trainer(tmp_path / "parts", steps_per_call=2, steps=8).run()
+    whole, parts = (final_state(tmp_path / n, steps_per_call=2) for n in ("whole", "parts"))
+    assert whole[1] == parts[1]
+    for name, x in whole[0].items():
+        np.testing.assert_array_equal(parts[0][name], x, err_msg=name)
+
+
+def test_a_fault_within_a_call_names_its_step(tmp_path):
+    t = trainer(
+        tmp_path, LineBatches(poisoned=6), LineTask(poison=7.5), steps_per_call=4, save_every=4
+    )
+    with pytest.raises(TrainingError, match="step 7 .*last good checkpoint is .*000004"):
+        t.run()
+
+
+def test_hooks_come_after_the_call_of_their_step(tmp_path):
+    seen = []
+    hook = Hook(3, lambda state, log: seen.append(int(state.step)))
+    trainer(tmp_path, hooks=[hook], steps_per_call=4, steps=12).run()
+    assert seen == [4, 8, 12]
+
+
+def test_batches_of_a_call_must_have_one_shape(tmp_path):
+    class Growing(LineBatches):
+        def __next__(self):
+            self.rows = 8 * (self.at + 1)
+            return super().__next__()
+
+    with pytest.raises(TrainingError, match="same shapes"):
+        trainer(tmp_path, Growing(), steps_per_call=2, save_every=4).run()
+
+
+def test_checkpoints_come_after_whole_calls(tmp_path):
+    with pytest.raises(ConfigError, match="multiple of steps_per_call"):
+        trainer(tmp_path, steps_per_call=3)

@@ -78,6 +78,8 @@ class TalkerBatches(Loader):
         mel_frames: longest mel of a voice; a longer clip is cut anew each time.
         reference_seconds: longest clip that is the voice of another.
         frame_rate: of the codes, frames a second; only alignments need it.
+        together: so many batches in a row have one length, for a trainer that takes as many in a
+            call (`TrainerConfig.steps_per_call`).
         seed: of all choices.
         threads, stop: see `Loader`.
 
@@ -109,6 +111,7 @@ class TalkerBatches(Loader):
         mel_frames: int = 256,
         reference_seconds: float = 8.0,
         frame_rate: float = 12.5,
+        together: int = 1,
         seed: int = 0,
         threads: int = 1,
         stop: int | None = None,
@@ -152,6 +155,7 @@ class TalkerBatches(Loader):
                 f"clips of rare speakers cannot come {rare_times} times in an epoch; use 1 or more."
             )
         self._clips = repeated(self._records, rare_times)
+        self._together = together
         self._lock = threading.Lock()
         self._epochs: list[_Epoch] = []
         self._ends: list[int] = []
@@ -215,7 +219,7 @@ class TalkerBatches(Loader):
         choices = choices._replace(in_context=choices.in_context & ~long)
         lengths = example_positions(self._table, choices)
         rows = [rows for rows, _ in self.shapes]
-        batches = plan_batches(lengths, self._positions, rows, rng)
+        batches = plan_batches(lengths, self._positions, rows, rng, self._together)
         first = self._first(epoch)
         self._epochs = [*self._epochs[-2:], _Epoch(first, choices, batches)]
         return first + len(batches)

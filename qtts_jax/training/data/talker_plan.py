@@ -144,6 +144,7 @@ def plan_batches(
     buckets: Sequence[int],
     rows: Sequence[int],
     rng: np.random.Generator,
+    together: int = 1,
 ) -> list[PlannedBatch]:
     """Batches in random order; every example is in one of them, some in two.
 
@@ -154,19 +155,22 @@ def plan_batches(
         positions: [N], none above the last bucket.
         buckets: ascending.
         rows: of a batch of each bucket.
+        together: so many batches in a row, counted from the first, are of one bucket.
     """
     order = rng.permutation(len(positions))
     of = np.searchsorted(np.asarray(buckets), positions[order])
-    batches, left = [], order[:0]
+    runs: list[list[PlannedBatch]] = []
+    left = order[:0]
     for bucket, size in enumerate(rows):
         clips = rng.permutation(np.concatenate([left, order[of == bucket]]))
-        whole = len(clips) // size * size
-        batches += [PlannedBatch(part, bucket) for part in clips[:whole].reshape(-1, size)]
+        if bucket == len(rows) - 1 and len(clips) % (together * size):
+            more = together * size - len(clips) % (together * size)
+            clips = np.concatenate([clips, rng.integers(0, len(positions), more)])
+        whole = len(clips) // (together * size) * together * size
+        for run in clips[:whole].reshape(-1, together, size):
+            runs.append([PlannedBatch(part, bucket) for part in run])
         left = clips[whole:]
-    if len(left):
-        more = rng.integers(0, len(positions), rows[-1] - len(left))
-        batches.append(PlannedBatch(np.concatenate([left, more]), len(rows) - 1))
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
 
 
 def references_of(records: Sequence[Record], usable: Sequence[bool]) -> list[np.ndarray]:
