@@ -81,7 +81,7 @@ SPEECH: dict[str, Callable[..., Any]] = {
     "SkipLayerNormalization": _skip_layer_norm,
 }
 
-# What `onnx_rewrite.py` makes of several operations.
+# What `onnx_fuse.py` makes of several operations.
 FUSED: dict[str, Callable[..., Any]] = {
     # -0 + 0 is 0, whose angle is not -pi.
     "Angle": lambda a, y, x: torch.atan2(y + 0.0, x),

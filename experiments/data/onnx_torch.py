@@ -4,7 +4,7 @@ onnxruntime on a CPU makes about ten seconds of Piper's speech a second and core
 Kokoro's; its GPU build is larger than all other packages of this corpus together. The graph of a
 voice has some seventy kinds of operations, each one line here or in `onnx_speech_ops.py`. What they
 do is the ONNX specification (onnx.ai/onnx/operators, opsets 15 to 20); what is not to be done for
-each clip is done once (`onnx_rewrite.py`).
+each clip is done once (`onnx_floats.py`, `onnx_fuse.py`).
 
 Shapes and what is computed from them stay on the CPU, so that the device is not waited for; all
 else is on the device.
@@ -21,7 +21,9 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
-from experiments.data.onnx_rewrite import REWRITTEN, Model, Node, of_shapes_alone, rewrite
+from experiments.data.onnx_floats import REWRITTEN, drop_quantisation, float_weights
+from experiments.data.onnx_fuse import fuse
+from experiments.data.onnx_graph import Model, Node, of_shapes_alone
 from experiments.data.onnx_speech_ops import FUSED, SPEECH
 
 Tensor = torch.Tensor
@@ -75,7 +77,9 @@ class Graph:
         if unknown:
             raise NotImplementedError(f"{path} has the operations {unknown}, which are not known.")
         with torch.no_grad():
-            rewrite(model, OPERATIONS)
+            float_weights(model)
+            drop_quantisation(model)
+            fuse(model, OPERATIONS)
         self.nodes = model.nodes
         on_cpu = of_shapes_alone(model, {i.name for i in graph.input} - set(model.constants))
         self._host = {id(node) for node in model.nodes if node.outputs[0] in on_cpu}

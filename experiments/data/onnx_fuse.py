@@ -1,166 +1,20 @@
-"""Make an ONNX graph smaller before it is run: less to interpret, the same values.
+"""Fewer operations of a graph for the same values.
 
-A graph that was quantised for a CPU rounds activations to 8 bits at run time. Here its integer
-weights become floats once and nothing is rounded; the scales and biases that followed such an
-operation go into its weights. What depends on constants alone is computed once.
+Scales and biases that follow a convolution or a projection go into its weights; what depends on
+constants alone is computed once; several operations become one.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-Tensor = torch.Tensor
+from experiments.data.onnx_graph import Model, Node, Tensor
+
 Operation = Callable[..., Any]
-
-# Operations that are rewritten as others.
-REWRITTEN = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear",
-    "MatMulInteger",
-})  # fmt: skip
-_FLOAT, _INT32 = 1, 6
-
-
-@dataclass
-class Node:
-    """An operation of a graph, with the names of its values."""
-
-    kind: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Model:
-    """Nodes in the order in which they run.
-
-    Attributes:
-        kept: names of values that have to stay, for the caller gives or takes them.
-    """
-
-    nodes: list[Node]
-    constants: dict[str, Tensor]
-    kept: Collection[str]
-
-    def rename(self, names: Mapping[str, str]) -> None:
-        """Read other values instead of those named."""
-        for node in self.nodes:
-            for i, name in enumerate(node.inputs):
-                while name in names:
-                    name = names[name]
-                node.inputs[i] = name
-
-    def uses(self) -> Counter[str]:
-        """How often each value is read."""
-        read = Counter(name for node in self.nodes for name in node.inputs)
-        return read + Counter(self.kept)
-
-    def without(self, gone: Collection[int]) -> None:
-        """Drop nodes by their `id`."""
-        self.nodes = [node for node in self.nodes if id(node) not in gone]
-
-
-def rewrite(model: Model, operations: Mapping[str, Operation]) -> None:
-    """All that is below, in its order."""
-    float_weights(model)
-    drop_quantisation(model)
-    read_scales(model)
-    fold_constants(model, operations)
-    square(model)
-    absorb(model)
-    normalise(model)
-    angle(model)
-    multiply_and_add(model)
-
-
-def float_weights(model: Model) -> None:
-    """Integer weights as floats without their zero points, scaled where the scale is constant."""
-    tables = {node.outputs[0]: node for node in model.nodes if node.kind == "Gather"}
-    constants, states = model.constants, set[str]()
-
-    def real(weight: str, zero: str = "") -> Tensor:
-        if weight not in constants:
-            raise NotImplementedError(f"the quantised weight {weight} is not a constant")
-        return constants[weight].float() - (constants[zero].float() if zero else 0.0)
-
-    for node in model.nodes:
-        weight = f"{node.outputs[0]}/weight"
-        if node.kind in ("ConvInteger", "MatMulInteger"):
-            constants[weight] = real(node.inputs[1], (node.inputs + [""] * 2)[3])
-            node.kind = node.kind.removesuffix("Integer")
-            node.inputs = [node.inputs[0], weight]
-        elif node.kind == "DequantizeLinear":
-            table, (_, scale, *zero) = tables[node.inputs[0]], node.inputs
-            constants[weight] = real(table.inputs[0], *zero) * constants[scale]
-            node.kind, node.attributes = "Gather", table.attributes
-            node.inputs = [weight, table.inputs[1]]
-        elif node.kind == "DynamicQuantizeLSTM":
-            _to_lstm(node, real, constants)
-            states.update(node.outputs[1:])
-            node.outputs = node.outputs[:1]
-    lost = (states - {""}) & set(model.uses())
-    if lost:
-        raise NotImplementedError(f"the last state of an LSTM is read: {sorted(lost)}")
-
-
-def _to_lstm(node: Node, real: Callable[..., Tensor], constants: Mapping[str, Tensor]) -> None:
-    """A node of kind `LSTM` whose weights are a module of PyTorch; operands x, h, c."""
-    x, w, r, b, lengths, h, c, peephole, w_scale, w_zero, r_scale, r_zero = node.inputs
-    if lengths or peephole or node.attributes["direction"] != b"bidirectional":
-        raise NotImplementedError("an LSTM with lengths, peepholes or one direction")
-
-    def gates(rows: Tensor) -> Tensor:
-        """Gates i, o, f, c of ONNX as i, f, c, o."""
-        i, o, f, c = rows.chunk(4)
-        return torch.cat([i, f, c, o])
-
-    def scaled(weight: str, scale: str, zero: str) -> Tensor:
-        shape = (2, 1, -1)
-        centred = constants[weight].float() - constants[zero].float().reshape(shape)
-        return (centred * constants[scale].reshape(shape)).transpose(1, 2)
-
-    inner, recurrent = scaled(w, w_scale, w_zero), scaled(r, r_scale, r_zero)
-    module = torch.nn.LSTM(inner.shape[2], recurrent.shape[2], bidirectional=True)
-    with torch.no_grad():
-        for n, end in enumerate(("_l0", "_l0_reverse")):
-            to, back = constants[b][n].chunk(2)
-            for name, rows in zip(
-                ("weight_ih", "weight_hh", "bias_ih", "bias_hh"),
-                (inner[n], recurrent[n], to, back),
-                strict=True,
-            ):
-                getattr(module, name + end).copy_(gates(rows))
-    node.kind, node.inputs = "LSTM", [x, h, c]
-    node.attributes = {"module": module.requires_grad_(False)}
-
-
-def drop_quantisation(model: Model) -> None:
-    """Activations stay as they are: of scale 1, and what was rounded to their scale is not."""
-    of_scale, renamed = set[str](), dict[str, str]()
-    gone = set[int]()
-    for node in model.nodes:
-        if node.kind == "DynamicQuantizeLinear":
-            value, scale, _ = node.outputs
-            renamed[value] = node.inputs[0]
-            model.constants[scale] = torch.tensor(1.0)
-            of_scale.add(scale)
-            gone.add(id(node))
-            continue
-        varying = [name for name in node.inputs if name and name not in model.constants]
-        scales = [name for name in node.inputs if name in of_scale]
-        if not scales or not set(varying) <= of_scale:
-            continue
-        of_scale.update(node.outputs)
-        if node.kind == "Floor" or (node.kind == "Cast" and node.attributes["to"] == _INT32):
-            renamed[node.outputs[0]] = node.inputs[0]
-            gone.add(id(node))
-    model.without(gone)
-    model.rename(renamed)
+_FLOAT = 1
 
 
 def read_scales(model: Model) -> None:
@@ -341,26 +195,12 @@ def multiply_and_add(model: Model) -> None:
     model.without(gone)
 
 
-def of_shapes_alone(model: Model, inputs: Collection[str]) -> set[str]:
-    """Names that decide how long a `NonZero` is, where these follow from shapes and constants.
-
-    Computed on the CPU, they do not make it wait for the device.
-    """
-    makers = {name: node for node in model.nodes for name in node.outputs}
-
-    def ancestors(name: str) -> set[str] | None:
-        found, waiting = set[str](), [name]
-        while waiting:
-            name = waiting.pop()
-            if name in inputs:
-                return None
-            found.add(name)
-            if name in makers and makers[name].kind != "Shape":
-                waiting += [other for other in makers[name].inputs if other and other not in found]
-        return found
-
-    names = set[str]()
-    for node in model.nodes:
-        if node.kind == "NonZero":
-            names |= ancestors(node.inputs[0]) or set()
-    return names
+def fuse(model: Model, operations: Mapping[str, Operation]) -> None:
+    """All of the above, in its order."""
+    read_scales(model)
+    fold_constants(model, operations)
+    square(model)
+    absorb(model)
+    normalise(model)
+    angle(model)
+    multiply_and_add(model)
