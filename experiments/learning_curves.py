@@ -20,6 +20,9 @@ from qtts_jax.errors import TrainingError
 from qtts_jax.training.log import METRICS, read_metrics
 
 COLUMNS, PANEL = 4, (3.6, 2.4)
+# Values that fall by more than this factor are drawn by their logarithm: the first steps of a
+# training would otherwise flatten the rest.
+WIDE = 5.0
 NO_SCALARS = ("step", "time")
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -51,23 +54,35 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 def draw(runs: dict[str, Curves], out: Path) -> int:
     """Draw all runs and return the number of panels."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     columns = min(COLUMNS, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(columns * PANEL[0], lines * PANEL[1] + 0.4), layout="constrained")
+    keys = 2 * columns
+    height = lines * PANEL[1] + 0.3 * -(-len(runs) // keys)
+    figure = Figure(figsize=(columns * PANEL[0], height), layout="constrained")
     FigureCanvasAgg(figure)
+    colours = colormaps["tab10" if len(runs) <= 10 else "gist_rainbow"].resampled(len(runs))(
+        range(len(runs))
+    )
     for i, name in enumerate(names):
         axes = figure.add_subplot(lines, columns, i + 1, title=name)
-        for colour, (run, curves) in enumerate(runs.items()):
+        falls = False
+        for number, (run, curves) in enumerate(runs.items()):
             if name in curves:
                 steps, values = curves[name]
-                axes.plot(steps, values, color=f"C{colour}", alpha=0.25, linewidth=0.8)
-                axes.plot(steps, smoothed(values), color=f"C{colour}", label=run)
+                axes.plot(steps, values, color=colours[number], alpha=0.25, linewidth=0.8)
+                axes.plot(steps, smoothed(values), color=colours[number], label=run)
+                falls |= values.min() > 0 and values[0] > WIDE * values[-1]
+        if falls:
+            axes.set_yscale("log")
     handles = {h.get_label(): h for axes in figure.axes for h in axes.get_lines()}
-    figure.legend([handles[run] for run in runs], list(runs), loc="outside upper center")
+    figure.legend(
+        [handles[run] for run in runs], list(runs), loc="outside upper center", ncols=keys
+    )
     figure.savefig(out, dpi=110)
     return len(names)
 

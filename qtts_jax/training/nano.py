@@ -136,7 +136,7 @@ _WEIGHTS = LossWeights(
     # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
     # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
     mel=3.0,
-    loudness=3.0,
+    loudness=6.0,
     feature=2.0,
     adversarial=1.0,
 )

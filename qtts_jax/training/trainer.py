@@ -40,7 +40,8 @@ class TrainerConfig:
         seed: of parameters and of every random choice in training.
         accumulate: microbatches of one step.
         steps_per_call: steps that the device does in one go (`lax.scan`), on batches of one shape.
-            A GPU does the steps of a small model faster than a host can ask for them.
+            A GPU does the steps of a small model faster than a host can ask for them. Checkpoints
+            and hooks come after the call in which their step is.
         average_decay: of the moving average of the weights; None for no average.
         mesh: devices and how parameters are split over them.
         log_every: steps of one line in the log, which holds the means over them.
@@ -69,18 +70,10 @@ class TrainerConfig:
         for name in ("steps", "accumulate", "steps_per_call", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.save_every % self.steps_per_call:
-            raise ConfigError(
-                f"checkpoints come after whole calls: save_every ({self.save_every}) must be a "
-                f"multiple of steps_per_call ({self.steps_per_call})."
-            )
 
 
 class Hook(NamedTuple):
-    """Something done beside training every `every` steps (audio samples, a validation loss).
-
-    With several steps in a call it comes after the call in which its step is.
-    """
+    """Something done beside training every `every` steps (audio samples, a validation loss)."""
 
     every: int
     run: Callable[[TrainState, RunLog], None]
@@ -258,7 +251,7 @@ class Trainer:
                     meter.settle()
                     for hook in due:
                         hook.run(state, log)
-                if step % c.save_every == 0:
+                if step % c.save_every < done:
                     meter.settle()
                     self._save(state, position, watch, clock)
                     saved = step
@@ -323,7 +316,7 @@ class Trainer:
             if shape != shapes[0]:
                 raise TrainingError(
                     f"batches of one call must have the same shapes, not {shapes[0]} and {shape}; "
-                    "use steps_per_call=1"
+                    "use the steps_per_call that the run began with, or 1"
                 )
         if not taken:
             return {}, 0

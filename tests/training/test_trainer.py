@@ -282,6 +282,9 @@ def test_batches_of_a_call_must_have_one_shape(tmp_path):
         trainer(tmp_path, Growing(), steps_per_call=2, save_every=4).run()
 
 
-def test_checkpoints_come_after_whole_calls(tmp_path):
-    with pytest.raises(ConfigError, match="multiple of steps_per_call"):
-        trainer(tmp_path, steps_per_call=3)
+def test_checkpoints_come_after_the_call_of_their_step(tmp_path):
+    trainer(tmp_path, steps=1).run()
+    t = trainer(tmp_path, steps_per_call=2, steps=9, save_every=4, keep=9)
+    t.run()
+    steps = [int(path.name.split("_")[1]) for path in checkpoints.checkpoints(t.checkpoints)]
+    assert steps == [1, 5, 9]
