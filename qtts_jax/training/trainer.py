@@ -227,7 +227,7 @@ class Trainer:
         position = self.batches.state()
         meter = _Meter(watch, log, c.log_every)
         step, end = first, int(state.ending[1]) or c.steps
-        batches, count = self._take(c.steps - first)
+        batches, count = self._take(min(end, c.steps) - first)
         with tqdm(
             total=c.steps, initial=first, unit="step", disable=not c.progress, smoothing=0.05
         ) as bar:
@@ -258,8 +258,8 @@ class Trainer:
         meter.settle()
         if saved != step:
             self._save(state, position, watch, clock)
-        done = step >= min(end, c.steps) or not count
-        return Outcome(step, done, checkpoints.checkpoints(self.checkpoints)[-1])
+        finished = step >= min(end, c.steps) or not count
+        return Outcome(step, finished, checkpoints.checkpoints(self.checkpoints)[-1])
 
     def _new(self) -> TrainState:
         params, extras = self.task.init(jax.random.fold_in(self._key, 0))

@@ -215,6 +215,8 @@ def test_what_does_not_fit_is_refused_before_training():
         batches(MODEL, waves=WAVES)
     with pytest.raises(DataError, match="cannot come 0 times in an epoch"):
         batches(rare_times=0)
+    with pytest.raises(DataError, match="0 batches cannot follow"):
+        batches(together=0)
     codes = Codes({i: c for i, c in all_codes().items() if i != 9}, "hash")
     with pytest.raises(DataError, match="clip 9 has no codes"):
         TalkerBatches(MODEL, DATASET, codes, byte_tokenizer(), **SIZES)

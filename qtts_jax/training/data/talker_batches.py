@@ -88,8 +88,8 @@ class TalkerBatches(Loader):
 
     Raises:
         DataError: there are no clips, a clip is longer than the last length, codes of a clip are
-            missing, one with an alignment has codes of another frame rate, or `rare_times` is
-            below 1.
+            missing, one with an alignment has codes of another frame rate, or `rare_times` or
+            `together` is below 1.
         TextError: a text is empty.
     """
 
@@ -154,6 +154,8 @@ class TalkerBatches(Loader):
             raise DataError(
                 f"clips of rare speakers cannot come {rare_times} times in an epoch; use 1 or more."
             )
+        if together < 1:
+            raise DataError(f"{together} batches cannot follow one another; use 1 or more.")
         self._clips = repeated(self._records, rare_times)
         self._together = together
         self._lock = threading.Lock()
