@@ -52,6 +52,17 @@ def learn_jit():
     return call
 
 
+def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit):
+    books, x, key = started(), vectors(2, 9, D), jax.random.key(0)
+    known = jax.jit(
+        lambda b, x, k: learn(b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), filled=True)
+    )
+    asked = learn_jit(books, x, key)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), asked, known(books, x, key)
+    )
+
+
 def test_moving_averages_are_those_of_a_loop(learn_jit):
     books, x = started(), vectors(2, 9, D)
     quantized, after, revived = learn_jit(books, x, jax.random.key(0))
