@@ -80,8 +80,16 @@ class Placement:
         """Copy batches of the same shapes to the devices, as [steps, rows, ...], rows over `data`.
 
         Raises:
-            TrainingError: the rows do not divide into `accumulate` microbatches on every device.
+            TrainingError: shapes differ, or the rows do not divide into `accumulate` microbatches
+                on every device.
         """
+        shapes = [{name: np.shape(x) for name, x in batch.items()} for batch in batches]
+        for shape in shapes:
+            if shape != shapes[0]:
+                raise TrainingError(
+                    f"batches of one call must have the same shapes, not {shapes[0]} and {shape}; "
+                    "use the steps_per_call that the run began with, or 1."
+                )
         batch = batches[0]
         rows = {name: np.shape(x)[0] if np.ndim(x) else 0 for name, x in batch.items()}
         count, parts = next(iter(rows.values()), 0), self.config.data * accumulate

@@ -300,24 +300,13 @@ class Trainer:
         return state._replace(ending=ending)
 
     def _take(self, most: int) -> tuple[dict[str, jax.Array], int]:
-        """The batches of the next call, [steps, rows, ...] on the devices, and how many they are.
-
-        Raises:
-            TrainingError: the rows do not divide over the devices, or shapes differ.
-        """
+        """The batches of the next call, [steps, rows, ...] on the devices, and their number."""
         taken: list[dict[str, np.ndarray]] = []
         for _ in range(min(self.config.steps_per_call, most)):
             try:
                 taken.append(next(self.batches))
             except StopIteration:
                 break
-        shapes = [{name: np.shape(x) for name, x in batch.items()} for batch in taken]
-        for shape in shapes:
-            if shape != shapes[0]:
-                raise TrainingError(
-                    f"batches of one call must have the same shapes, not {shapes[0]} and {shape}; "
-                    "use the steps_per_call that the run began with, or 1"
-                )
         if not taken:
             return {}, 0
         return self.placement.put(taken, self.config.accumulate), len(taken)
