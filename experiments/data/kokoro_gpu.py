@@ -17,7 +17,7 @@ _TOGETHER = 8
 
 
 class KokoroVoice:
-    """All voices of Kokoro on a device, and their blends.
+    """All voices of Kokoro on a device, and those drawn from them.
 
     Attributes:
         lead: tokens that the voice says before those of a job.

@@ -12,7 +12,7 @@ from experiments.data.gpu_worker import ALIGNMENTS
 from experiments.data.plan import PIPER_VOICE, read_jobs
 from experiments.data.split import TEST, TRAIN, UNSEEN_VOICES, VALIDATION, same_text, split_of
 from experiments.data.vary import varied_rows
-from experiments.data.worker import BLEND
+from experiments.data.worker import DRAWN
 from qtts_jax.errors import DataError
 from qtts_jax.io.files import write_whole
 
@@ -29,9 +29,9 @@ def synthetic_row(job: Row) -> Row:
         "audio": f"audio/{job['engine']}/{job['id']}.ogg",
         "text": job["text"],
         "speaker": job["voice"],
-        # Kokoro names its voices by country and sex (af_, am_, ...), and blends are of one sex;
-        # Piper's joe is a man.
-        "sex": "female" if job["voice"][1:3] == "f_" else "male",
+        # Kokoro's voices are named by country and sex (af_, am_, ..., drawn ones af~); Piper's joe
+        # is a man.
+        "sex": "female" if job["voice"][1] == "f" else "male",
         "language": "english",
         "source": job["source"],
         "licence": job["licence"],
@@ -42,7 +42,7 @@ def synthetic_row(job: Row) -> Row:
         "speed": job["speed"],
         "unseen_speaker": job["voice"] in UNSEEN_VOICES,
         # No person has this voice, so none should be named after it.
-        "derived": BLEND in job["voice"]
+        "derived": DRAWN in job["voice"]
         or (job["engine"] == "piper" and job["voice"] != PIPER_VOICE),
     }
 

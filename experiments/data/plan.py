@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, combinations, cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from experiments.data.packages import PACKAGES
 from experiments.data.phonemes import LONGEST
 from experiments.data.sentences import Sentence
 from experiments.data.split import TEST, UNSEEN_VOICES, digest, split_of
-from experiments.data.worker import BLEND
+from experiments.data.worker import DRAWN
 from qtts_jax.io.files import write_whole
 
 Job = dict[str, Any]
@@ -33,12 +32,21 @@ ACCENTED_VOICES = (
     "zm_yunxia", "zm_yunyang",
 )  # fmt: skip
 TRAINED_VOICES = tuple(v for v in (*VOICES, *ACCENTED_VOICES) if v not in UNSEEN_VOICES)
-BLENDS_OF_A_SEX = 60
-# Voices that get hours, by their turns in a round of all: the one that speaks when nobody is named
-# (15 % of a round), a man of the same accent, and a man and a woman of the other one (6 % each).
-OFTEN = {"af_heart": 37, "am_michael": 15, "bf_emma": 15, "bm_george": 15}
+# Voices drawn from the distribution of those that train (`worker.style_of`): many more to clone.
+# Of each sex so many, of whom every third has a British accent.
+DRAWN_OF_A_SEX = 400
+DRAWN_VOICES = tuple(
+    f"{'aab'[number % 3]}{sex}{DRAWN}{number:03d}"
+    for sex in "fm"
+    for number in range(DRAWN_OF_A_SEX)
+)
+# Turns in a round of all, where a drawn voice has one. Some voices get hours: the one that speaks
+# when nobody is named (10 % of a round), a man of the same accent, and a man and a woman of the
+# other one (4 % each).
+OFTEN = {"af_heart": 130, "am_michael": 52, "bf_emma": 52, "bm_george": 52}
+TURNS = dict.fromkeys(TRAINED_VOICES, 4) | OFTEN | dict.fromkeys(DRAWN_VOICES, 1)
 # Rounds in which every English voice has one turn; with more hours come the other voices
-# and the blends.
+# and the drawn ones.
 EVEN_ROUNDS = 250
 PIPER_VOICE = "joe"
 # Other voices of the same man, by the semitones that his is moved, formants and all: two of five
@@ -48,27 +56,6 @@ PIPER_SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 UNSEEN_CLIPS = 60
 SECONDS_PER_CHARACTER = 1 / 15
 _LICENCES = {package.name: package.licence for package in PACKAGES}
-
-
-def blends(voices: Sequence[str], count: int) -> list[str]:
-    """Pairs of voices, each in about as many as any other, by the hashes of their names."""
-    pairs = sorted(combinations(voices, 2), key=lambda pair: digest(BLEND.join(pair)))
-    turns: Counter[str] = Counter()
-    chosen = []
-    for _ in range(count):
-        pair = min(pairs, key=lambda pair: turns[pair[0]] + turns[pair[1]])
-        pairs.remove(pair)
-        turns.update(pair)
-        chosen.append(BLEND.join(pair))
-    return chosen
-
-
-# Voices half way between two of the same sex: many more to clone. The first one's accent is theirs.
-BLENDED_VOICES = tuple(
-    blend
-    for sex in "fm"
-    for blend in blends([v for v in TRAINED_VOICES if v[1] == sex], BLENDS_OF_A_SEX)
-)
 
 
 def speed_of(text: str, voice: str) -> float:
@@ -111,13 +98,11 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
 
 
 def later_round() -> list[str]:
-    """The voices that train and their blends, those of `OFTEN` spread evenly among the others."""
-    voices = (*TRAINED_VOICES, *BLENDED_VOICES)
+    """The voices that train and those drawn from them, each spread evenly among the others."""
     turns = []
-    for k, voice in enumerate(voices):
-        count = OFTEN.get(voice, 1)
+    for k, (voice, count) in enumerate(TURNS.items()):
         # Those with one turn each lie side by side along the round, as voices of many turns do.
-        turns += [((i + (k + 0.5) / len(voices)) / count, voice) for i in range(count)]
+        turns += [((i + (k + 0.5) / len(TURNS)) / count, voice) for i in range(count)]
     return [voice for _, voice in sorted(turns)]
 
 

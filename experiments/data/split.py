@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 
+from experiments.data.worker import UNSEEN_VOICES
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # Hundredths of all sentences.
 VALIDATION_SHARE, TEST_SHARE = 2, 6
-# Two women and two men, American and British: never trained on, for the cloning test.
-UNSEEN_VOICES = frozenset({"af_nova", "am_eric", "bf_lily", "bm_fable"})
 UNSEEN_LANGUAGES = frozenset({"italian"})
 
 

@@ -26,7 +26,7 @@ SYNTHETIC_CLIPS = 70
 def varied_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
     """Each row that trains with those of its variations, which have no person's name.
 
-    Blends (`derived`) are many voices already.
+    Drawn voices (`derived`) are many already.
     """
     heard: Counter[str] = Counter()
     for row in rows:

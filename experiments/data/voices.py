@@ -20,7 +20,7 @@ KOKORO_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406c
 def assemble(unpacked: Path, models: Path, voices: Sequence[str]) -> None:
     """Write `kokoro.onnx`, `voices.npz`, `piper.onnx` and `piper.json` to `models`.
 
-    Blends are no voices here: a worker computes them.
+    Drawn voices are none here: a worker computes them.
     """
     import hashlib
 

@@ -6,7 +6,7 @@ The builder runs this same file on its own machine; copied elsewhere (`build --e
 the cores of any other one. A job is a line `{"id", "engine", "voice", "tokens", "speed"}` (of Piper
 also `"pitch"`) with phoneme ids, so that no phonemiser is needed. The folders of the models have
 `kokoro.onnx` or its xz-compressed parts `kokoro.onnx.xz.part0`, ..., which are joined once;
-`voices.npz` (float16 or float32 [510, 256] for each voice, none for blends `A~B` of two);
+`voices.npz` (float16 or float32 [510, 256] for each voice, none for drawn ones, `af~017`);
 `piper.onnx` with `piper.json`. Each clip becomes `OUT/ID.ogg` (Opus, 24 kHz, mono, trimmed),
 written whole or not at all; clips that are there are not made again, so that a killed run goes on.
 `--seconds` starts no clip after so many seconds; `--pack` then collects the clips in tar files of
@@ -23,6 +23,7 @@ import os
 import queue
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,11 @@ OPUS_LEVEL = 1 - (32 - 6) / 250
 PACK_BYTES = 15 << 20
 SILENCE_DB = -45.0
 MARGIN_SECONDS = 0.1
-# Between the voices of a blend.
-BLEND = "~"
+# In the name of a voice that is drawn from others: accent, sex, `~`, number.
+DRAWN = "~"
+# Two women and two men, American and British: never trained on nor drawn from, for the cloning
+# test.
+UNSEEN_VOICES = frozenset({"af_nova", "am_eric", "bf_lily", "bm_fable"})
 
 Job = dict[str, Any]
 Engine = Callable[[Job], np.ndarray]
@@ -146,10 +150,26 @@ def open_model(path: Path, threads: int) -> Any:
 
 
 def style_of(styles: Mapping[str, np.ndarray], voice: str, tokens: int) -> np.ndarray:
-    """Kokoro's style for so many tokens, float32 [1, 256]; of a blend `A~B` the mean of both."""
-    tables = [styles[name] for name in voice.split(BLEND)]
-    rows = [table[min(tokens, len(table)) - 1].reshape(1, -1) for table in tables]
-    return np.concatenate(rows).mean(0, np.float32, keepdims=True)
+    """Kokoro's style for so many tokens, float32 [1, 256].
+
+    A drawn voice is one of the normal distribution that the voices of its sex have, so that it is
+    as unlike each of them as they are unlike each other. The halves of a style, timbre and
+    prosody, are drawn apart.
+    """
+    if DRAWN not in voice:
+        return _style_row(styles[voice], tokens).reshape(1, -1).astype(np.float32)
+    names = sorted(name for name in styles if name[1] == voice[1] and name not in UNSEEN_VOICES)
+    rows = np.stack([_style_row(styles[name], tokens) for name in names]).astype(np.float32)
+    mean = rows.mean(0)
+    # The older generator, for it alone is sure to give the same numbers with any numpy.
+    chance = np.random.RandomState(zlib.crc32(voice.encode()))
+    weights = chance.standard_normal((len(names), 2, 1)) / np.sqrt(len(names) - 1)
+    return (mean + (weights * (rows - mean)).sum(0)).reshape(1, -1).astype(np.float32)
+
+
+def _style_row(table: np.ndarray, tokens: int) -> np.ndarray:
+    """[2, 128], timbre and prosody."""
+    return table[min(tokens, len(table)) - 1].reshape(2, -1)
 
 
 def kokoro(models: Sequence[Path], threads: int) -> Engine:

@@ -25,7 +25,7 @@ def test_only_clips_that_train_are_varied():
     assert ROW["audio"] == rows[0]["audio"]
 
 
-def test_blends_are_not_varied():
+def test_voices_that_are_drawn_are_not_varied():
     assert not list(varied_rows([ROW | {"split": "train", "derived": True}]))
 
 

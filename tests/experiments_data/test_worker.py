@@ -195,14 +195,49 @@ def test_job_files_have_a_job_a_line(tmp_path):
     assert worker.read_jobs(tmp_path / "jobs.jsonl") == [job("a", 1)]
 
 
+def styles(women, kind=np.float32, shape=(510, 256)):
+    """Styles of so many women, and of a man and an unseen woman who are far from them."""
+    rng = np.random.default_rng(0)
+    names = [f"af_{k:02d}" for k in range(women)]
+    made = {name: rng.normal(3.0, 2.0, shape).astype(kind) for name in names}
+    return made | {name: np.full(shape, 1e4, kind) for name in ("am_x", "af_nova")}
+
+
 @pytest.mark.parametrize("shape", [(510, 256), (510, 1, 256)])
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_style_of_a_blend_is_the_mean_of_both(shape, kind):
-    rng = np.random.default_rng(0)
-    styles = {name: rng.normal(size=shape).astype(kind) for name in ("af_a", "bf_b")}
-    first, second = (styles[name].reshape(510, 256).astype(np.float32) for name in styles)
+def test_style_of_a_voice_goes_by_the_number_of_tokens(shape, kind):
+    table = styles(1, kind, shape)["af_00"]
     for tokens, row in ((1, 0), (3, 2), (600, 509)):
-        style = worker.style_of(styles, "af_a~bf_b", tokens)
+        style = worker.style_of({"af_00": table}, "af_00", tokens)
         assert style.shape == (1, 256) and style.dtype == np.float32
-        np.testing.assert_allclose(style[0], (first[row] + second[row]) / 2, atol=1e-6)
-        np.testing.assert_array_equal(worker.style_of(styles, "bf_b", tokens)[0], second[row])
+        np.testing.assert_array_equal(style[0], table[row].ravel())
+        assert worker.style_of(styles(3, kind, shape), "af~001", tokens).shape == (1, 256)
+
+
+def test_drawn_voices_have_the_distribution_of_the_seen_voices_of_their_sex():
+    women = styles(8)
+    rows = np.stack([women[f"af_{k:02d}"][4] for k in range(8)])
+    drawn = np.concatenate([worker.style_of(women, f"bf~{n:03d}", 5) for n in range(4000)])
+    error = rows.std(0, ddof=1).max() / np.sqrt(len(drawn))
+    np.testing.assert_allclose(drawn.mean(0), rows.mean(0), atol=5 * error)
+    np.testing.assert_allclose(drawn.std(0), rows.std(0, ddof=1), rtol=0.07)
+    # The same weights for all of timbre, and others for prosody.
+    basis = (rows - rows.mean(0)).reshape(8, 2, 128)
+    offset = (drawn[0] - rows.mean(0)).reshape(2, 128)
+    weights = [np.linalg.lstsq(basis[:, half].T, offset[half])[0] for half in range(2)]
+    for half in range(2):
+        np.testing.assert_allclose(weights[half] @ basis[:, half], offset[half], atol=1e-4)
+    assert abs(np.corrcoef(*weights)[0, 1]) < 0.9
+
+
+def test_a_drawn_voice_is_the_same_everywhere_and_unlike_its_neighbour():
+    women = styles(8)
+    turned = dict(reversed(women.items()))
+    here, there = (worker.style_of(made, "af~017", 5) for made in (women, turned))
+    np.testing.assert_array_equal(here, there)
+    assert np.abs(here - worker.style_of(women, "af~018", 5)).max() > 1
+    # The numbers themselves: with another numpy a voice must be no other.
+    flat = {f"af_{k}": np.full((1, 256), float(k)) for k in range(3)}
+    np.testing.assert_allclose(
+        worker.style_of(flat, "af~017", 1)[0, [0, 255]], [-0.652064, 1.702498], atol=1e-5
+    )

@@ -39,11 +39,12 @@ def tiny_kokoro():
 def away(tmp_path):
     """A folder as `build --export` writes it."""
     (tmp_path / "kokoro.onnx").write_bytes(tiny_kokoro())
-    # The style of n tokens is row n - 1; only that of three is heard.
+    # The style of n tokens is row n - 1; only that of three is heard. What is drawn from two voices
+    # that are alike is like both.
     style = np.zeros((510, 256), np.float16)
-    style[2, 0] = 1.0
-    np.savez(tmp_path / "voices.npz", af_heart=style, bf_emma=np.zeros_like(style))
-    job = {"engine": "kokoro", "voice": "af_heart~bf_emma", "tokens": [5, 6, 7], "speed": 1.0}
+    style[2, 0] = 0.5
+    np.savez(tmp_path / "voices.npz", af_heart=style, bf_emma=style, am_adam=8 * style)
+    job = {"engine": "kokoro", "voice": "af~001", "tokens": [5, 6, 7], "speed": 1.0}
     lines = [json.dumps(job | {"id": f"clip{n}"}) for n in range(CLIPS)]
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
     return tmp_path
