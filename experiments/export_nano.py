@@ -6,9 +6,10 @@
 
 A checkpoint of the released kind does one thing (type base: clone a voice, custom_voice: preset
 speakers, voice_design: descriptions); this one was trained on all layouts and does all three.
-`--torch` also writes the released layout for the official package, which goes by the one type that
-`--type` names. Every figure of the card and of the description comes from the files named above;
-what was not measured is said to be so. Expected: folders of less than `--megabytes`.
+`--earlier` averages the talker with the one that its last run began with. `--torch` also writes the
+released layout for the official package, which goes by the one type that `--type` names. Every
+figure of the card and of the description comes from the files named above; what was not measured is
+said to be so. Expected: folders of less than `--megabytes`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from convert.to_torch import to_torch
 from qtts_jax.config import MODEL_TYPES, TalkerConfig, TTSConfig
 from qtts_jax.errors import CheckpointError, ConfigError, QTTSError
-from qtts_jax.functional import abstract
+from qtts_jax.functional import Params, abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.new_directory import new_directory
 from qtts_jax.models.tts_model import TTSModel
@@ -62,6 +66,9 @@ def export(args: argparse.Namespace) -> int:
     """
     config = TTSConfig.from_hf(read_config(args.model))
     params = load_params(args.model, abstract(TTSModel, config)[1])
+    if args.earlier is not None:
+        earlier = load_params(args.earlier, abstract(TTSModel, config)[1])
+        params = mean_params(params, earlier, args.earlier_share)
     others = tuple(each for each in MODEL_TYPES if each != args.type)
     config = replace(config, model_type=args.type, further_types=others)
     if args.speaker is not None:
@@ -85,6 +92,25 @@ def export(args: argparse.Namespace) -> int:
     if args.torch:
         to_torch(args.out, args.torch, overwrite=True)
     return size
+
+
+def mean_params(params: Params, earlier: Params, share: float) -> Params:
+    """The mean of both, in float32, where the second weighs `share`; types as in the first.
+
+    What a model has become in a run stays nearer to what it was before, on voices unlike those of
+    the run, too (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+
+    Raises:
+        ConfigError: a share that is not between 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"--earlier-share is {share:g}; it must be between 0 and 1.")
+
+    def mean(x: jax.Array, y: jax.Array) -> jax.Array:
+        wide = (1 - share) * x.astype(jnp.float32) + share * y.astype(jnp.float32)
+        return wide.astype(x.dtype)
+
+    return jax.tree.map(mean, params, earlier)
 
 
 def speaks_first(talker: TalkerConfig, name: str) -> TalkerConfig:
@@ -148,6 +174,7 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "## Training",
         "",
         *[line for run in args.runs for line in training_lines(run)],
+        *([earlier_line(args.earlier_share)] if args.earlier is not None else []),
         "",
         "## Scores",
         "",
@@ -165,6 +192,14 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
     return "\n".join(lines) + "\n"
 
 
+def earlier_line(share: float) -> str:
+    """What `--earlier` did."""
+    return (
+        f"- weights of the talker: the mean of those of its last two runs, {1 - share:.2f} of the "
+        f"last one's and {share:.2f} of those that it began with"
+    )
+
+
 def knows_loudness(runs: Sequence[Path]) -> bool:
     """Whether a decoder was trained on what is loud."""
     return any("loudness" in row for run in runs for row in read_metrics(run))
@@ -178,8 +213,8 @@ def data_lines(directory: Path) -> list[str]:
         extra = record.extra
         kind = "synthetic" if extra.get("synthetic") else "recorded"
         if extra.get("derived"):
-            # A blend has the names of both voices (`experiments/data/worker.py`).
-            kind += ", blended" if "~" in record.speaker else ", moved in pitch"
+            # The names of such voices have this mark (`experiments/data/worker.py`).
+            kind += ", of several voices" if "~" in record.speaker else ", moved in pitch"
         key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
         seconds[key] += dataset.seconds(record.index)
     rows = [f"| {' | '.join(key)} | {t / 3600:.2f} |" for key, t in sorted(seconds.items())]
@@ -222,6 +257,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
     parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
+    parser.add_argument("--earlier", type=Path, help="what the last run began with, to be averaged")
+    parser.add_argument("--earlier-share", type=float, default=0.15, help="of it in the mean")
     parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
     parser.add_argument("--speaker", help="who speaks when nobody is named (default: as trained)")
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")

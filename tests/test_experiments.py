@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -228,6 +230,19 @@ def test_the_speaker_named_at_export_comes_first_and_the_others_keep_their_order
         speaks_first(talker, "nobody")
 
 
+def test_the_mean_with_an_earlier_model_weighs_as_asked_and_keeps_types():
+    mean_params = load_experiment("export_nano").mean_params
+    last = {"a": jnp.array([1.0, 8.0], jnp.bfloat16), "b": [jnp.array(2.0)]}
+    earlier = {"a": jnp.array([3.0, 4.0], jnp.bfloat16), "b": [jnp.array(-2.0)]}
+    mean = mean_params(last, earlier, 0.25)
+    assert mean["a"].dtype == jnp.bfloat16 and mean["b"][0].dtype == jnp.float32
+    np.testing.assert_array_equal(mean["a"], jnp.array([1.5, 7.0], jnp.bfloat16))
+    assert float(mean["b"][0]) == 1.0
+    chex.assert_trees_all_equal(mean_params(last, earlier, 0.0), last)
+    with pytest.raises(ConfigError, match="--earlier-share is 1.5; it must be between 0 and 1"):
+        mean_params(last, earlier, 1.5)
+
+
 @pytest.mark.slow
 def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     (tmp_path / "clips").mkdir()
@@ -263,3 +278,10 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     voice = tts.create_voice_clone_prompt(clip, x_vector_only_mode=True)
     (wave,), rate = tts.generate_voice_clone("one", voice_clone_prompt=voice, max_new_tokens=3)
     assert rate == 24000 and np.isfinite(wave).all()
+    export = ["export_nano.py", tmp_path / "again" / "model", "--out", tmp_path / "nano"]
+    export += ["--earlier", tmp_path / "talker" / "model", "--earlier-share", 0.25]
+    run(*export, "--data", tmp_path / "speech", "--runs", tmp_path / "again")
+    assert {"custom_voice", "voice_clone", "voice_design"} == set(
+        QwenTTS.from_pretrained(tmp_path / "nano").modes
+    )
+    assert "0.75 of the last one's and 0.25" in (tmp_path / "nano" / "MODEL_CARD.md").read_text()
