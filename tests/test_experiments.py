@@ -285,3 +285,23 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
         QwenTTS.from_pretrained(tmp_path / "nano").modes
     )
     assert "0.75 of the last one's and 0.25" in (tmp_path / "nano" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", [[], ["--lora", 2]], ids=["whole", "lora"])
+def test_a_checkpoint_is_taught_a_new_speaker(converted, tmp_path, adapters):
+    (tmp_path / "clips").mkdir()
+    manifest = corpus(tmp_path / "clips", rate=24000, split="train")
+    prepare(manifest, tmp_path / "speech", progress=False)
+    command = ["finetune_speaker.py", "--data", tmp_path / "speech", "--model", converted("base")]
+    command += ["--out", tmp_path / "run", "--steps", 2, "--log-every", 1, "--no-tensorboard"]
+    command += ["--positions", 64, "--batch-positions", 512, *adapters]
+    refused = run(*command, "--speaker", "ada", fails=True)
+    assert refused.stderr.endswith("its speakers are speaker0, speaker1, speaker2.\n")
+    run(*command, "--speaker", "speaker1")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    tts = QwenTTS.from_pretrained(tmp_path / "run" / "model")
+    assert tts.modes == ("custom_voice",) and "speaker1" in tts.supported_speakers
+    (wave,), rate = tts.generate_custom_voice("one", "speaker1", max_new_tokens=3)
+    assert rate == 24000 and np.isfinite(wave).all()

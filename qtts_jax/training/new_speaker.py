@@ -73,8 +73,14 @@ def add_speaker(
     table = table.at[row].set(jnp.asarray(vectors.mean(axis=0), table.dtype))
     new = {part: tree for part, tree in params.items() if part != "speaker_encoder"}
     new["talker"] = params["talker"] | {"codec_embedding": {"table": table}}
-    talker = replace(talker, speakers=(*talker.speakers, (name, row)))
-    return replace(config, model_type="custom_voice", talker=talker, speaker_encoder=None), new
+    new_config = replace(
+        config,
+        model_type="custom_voice",
+        further_types=tuple(set(config.types) - {"custom_voice", "base"}),
+        talker=replace(talker, speakers=(*talker.speakers, (name, row))),
+        speaker_encoder=None,
+    )
+    return new_config, new
 
 
 def export_checkpoint(
