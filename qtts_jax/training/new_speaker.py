@@ -76,7 +76,7 @@ def add_speaker(
     new_config = replace(
         config,
         model_type="custom_voice",
-        further_types=tuple(set(config.types) - {"custom_voice", "base"}),
+        further_types=tuple(t for t in config.types if t not in ("custom_voice", "base")),
         talker=replace(talker, speakers=(*talker.speakers, (name, row))),
         speaker_encoder=None,
     )

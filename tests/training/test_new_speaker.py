@@ -67,6 +67,15 @@ def test_the_model_that_it_came_from_is_unchanged(made, tts):
     assert different.tolist() == [row]
 
 
+def test_a_model_of_several_types_does_all_but_clone(tts, vectors):
+    base = tts("base")
+    several = dataclasses.replace(
+        base.config, model_type="voice_design", further_types=("base", "custom_voice")
+    )
+    config, _ = add_speaker(several, base.params, "ada", vectors)
+    assert config.types == ("custom_voice", "voice_design")
+
+
 @pytest.mark.slow
 def test_training_to_a_new_speaker_from_data_to_speech(made, converted, exported, tmp_path):
     config, params = made
