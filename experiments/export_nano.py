@@ -65,10 +65,10 @@ def export(args: argparse.Namespace) -> int:
         CheckpointError: the source is damaged, or the result is too large; nothing is written.
     """
     config = TTSConfig.from_hf(read_config(args.model))
-    params = load_params(args.model, abstract(TTSModel, config)[1])
+    shapes = abstract(TTSModel, config)[1]
+    params = load_params(args.model, shapes)
     if args.earlier is not None:
-        earlier = load_params(args.earlier, abstract(TTSModel, config)[1])
-        params = mean_params(params, earlier, args.earlier_share)
+        params = mean_params(params, load_params(args.earlier, shapes), args.earlier_share)
     others = tuple(each for each in MODEL_TYPES if each != args.type)
     config = replace(config, model_type=args.type, further_types=others)
     if args.speaker is not None:

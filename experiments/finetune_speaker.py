@@ -21,12 +21,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from training_piece import Clock, add_arguments, train
+from training_piece import Clock, add_arguments, talker_batch_options, train
 
 from qtts_jax import QwenTTS
-from qtts_jax.config import TTSConfig
-from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.errors import DataError, QTTSError
+from qtts_jax.config import TOKENIZER_12HZ, TTSConfig
+from qtts_jax.errors import ConfigError, DataError, QTTSError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.text import TextTokenizer
@@ -103,7 +102,7 @@ def finetune(args: argparse.Namespace) -> None:
     Raises:
         DataError: the speaker has no clips to train with.
         RequestError: the checkpoint has no speaker encoder.
-        ConfigError: the name of the speaker is taken.
+        ConfigError: it is of 25 Hz, or the name of the speaker is taken.
     """
     clock = Clock()
     dataset = data.Dataset(args.data)
@@ -114,12 +113,13 @@ def finetune(args: argparse.Namespace) -> None:
             f"{args.data} has no training clips of {args.speaker!r}; its speakers are {known}."
         )
     config = TTSConfig.from_hf(read_config(args.model))
+    if config.tokenizer_type != TOKENIZER_12HZ:
+        raise ConfigError(f"{args.model} speaks codes of 25 Hz; take a Base checkpoint of 12 Hz.")
     vectors = x_vectors(args.model, dataset, chosen["train"][: args.voice_clips])
     params = load_params(args.model, abstract(TTSModel, config)[1])
     config, params = add_speaker(config, params, args.speaker, vectors)
     codes = data.encode_dataset(dataset, args.model / FOLDER)
     clock.say(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
-    speech = Tokenizer12HzConfig.from_hf(read_config(args.model / FOLDER)).encoder
     task = TalkerTask(
         TalkerTaskConfig(
             config,
@@ -140,13 +140,9 @@ def finetune(args: argparse.Namespace) -> None:
             text,
             indices=chosen[split],
             mix=MIX,
-            positions=args.positions,
-            batch_positions=args.batch_positions,
-            frame_rate=speech.sample_rate / speech.samples_per_frame,
-            together=args.steps_per_call if split == "train" else 1,
-            seed=args.seed,
             threads=threads,
             stop=stop,
+            **talker_batch_options(args, args.model / FOLDER, split),
         )
 
     def write(state: TrainState) -> None:

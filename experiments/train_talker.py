@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from training_piece import Clock, add_arguments, train
+from training_piece import Clock, add_arguments, talker_batch_options, train
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
@@ -170,7 +170,6 @@ def main() -> None:
     dataset = data.Dataset(args.data)
     config = model_config(args, dataset)
     text = TextTokenizer.from_dir(args.out / "text")
-    speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer)).encoder
     codes = data.encode_dataset(dataset, args.tokenizer)
     clock.say(f"{len(dataset)} clips encoded")
     waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
@@ -200,13 +199,9 @@ def main() -> None:
             voices=voices,
             mix=NANO_MIX,
             rare_times=args.rare_times if split == "train" else 1,
-            positions=args.positions,
-            batch_positions=args.batch_positions,
-            frame_rate=speech.sample_rate / speech.samples_per_frame,
-            together=args.steps_per_call if split == "train" else 1,
-            seed=args.seed,
             threads=threads,
             stop=stop,
+            **talker_batch_options(args, args.tokenizer, split),
         )
 
     def write(state: TrainState, name: str = MODEL) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 
 import jax
 
+from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import TrainingError
+from qtts_jax.io.checkpoint import read_config
 from qtts_jax.training import checkpoints
 from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
@@ -75,6 +77,18 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
         keep=1,
         tensorboard=not args.no_tensorboard,
     )
+
+
+def talker_batch_options(args: argparse.Namespace, tokenizer: Path, split: str) -> dict[str, Any]:
+    """What `TalkerBatches` is told by the options of a talker's command and its tokenizer."""
+    speech = Tokenizer12HzConfig.from_hf(read_config(tokenizer)).encoder
+    return {
+        "positions": args.positions,
+        "batch_positions": args.batch_positions,
+        "frame_rate": speech.sample_rate / speech.samples_per_frame,
+        "together": args.steps_per_call if split == "train" else 1,
+        "seed": args.seed,
+    }
 
 
 def train(
