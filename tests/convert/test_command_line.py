@@ -80,7 +80,9 @@ def test_interrupt_is_one_line_and_status_130(released, tmp_path, capsys, monkey
 def test_signal_during_conversion_leaves_nothing(released, tmp_path, kind):
     """A real process, stopped while it writes parameters."""
     slow = (
-        "import runpy, sys, time, convert.safetensors_stream as s\n"
+        "import runpy, signal, sys, time, convert.safetensors_stream as s\n"
+        # What runs in the background of a script is told to ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "read = s.Tensor.read_into\n"
         "s.Tensor.read_into = lambda *a: (time.sleep(0.2), read(*a))\n"
         "sys.argv[0] = 'convert'\n"
