@@ -17,15 +17,15 @@ convert --to-torch` makes it one for the official package. `--model` needs a Bas
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
+from faults import exit_status
 from training_piece import Clock, add_arguments, talker_batch_options, train
 
 from qtts_jax import QwenTTS
 from qtts_jax.config import TOKENIZER_12HZ, TTSConfig
-from qtts_jax.errors import ConfigError, DataError, QTTSError
+from qtts_jax.errors import ConfigError, DataError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.text import TextTokenizer
@@ -53,6 +53,9 @@ TRAINER = TrainerConfig(
         "code_predictor": _WHOLE,
         "lora": OptimizerConfig(2e-4, warmup_steps=50, b2=0.98),
     },
+    # A voice has a loss of a few units from the start on, and a guess among the codes of a released
+    # checkpoint one of 10 (ln 3072 + 0.3 ln 2048): half of that is more than noise.
+    divergence_margin=5.0,
 )
 HELD_OUT_BATCHES = 2
 
@@ -88,12 +91,7 @@ def main() -> int:
     parser.add_argument("--held-out-every", type=int, default=100, help="steps; 0 for never")
     add_arguments(parser, TRAINER)
     args = parser.parse_args()
-    try:
-        finetune(args)
-    except QTTSError as error:
-        print(f"finetune_speaker: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("finetune_speaker", lambda: finetune(args))
 
 
 def finetune(args: argparse.Namespace) -> None:
@@ -150,7 +148,9 @@ def finetune(args: argparse.Namespace) -> None:
         export_checkpoint(args.model, args.out / "model", config, trained, overwrite=True)
 
     hooks = []
-    if args.held_out_every and chosen["validation"]:
+    if args.held_out_every and not chosen["validation"]:
+        print(f"no held-out loss: {args.data} has no clips of the split validation of that speaker")
+    elif args.held_out_every:
         held = list(batches("validation", HELD_OUT_BATCHES, 0))
         hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, held)))
     training = batches("train", None, args.threads)

@@ -24,12 +24,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from training_piece import Clock, add_arguments, talker_batch_options, train
+from faults import exit_status
+from training_piece import Clock, add_arguments, has_held_out, talker_batch_options, train
 
 from qtts_jax.config import TTSConfig
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_json
 from qtts_jax.io.new_directory import new_directory
 from qtts_jax.io.text import TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
@@ -74,18 +76,17 @@ MODEL, BEST = "model", "best"
 def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     """The configuration of the run: its own, the given one, or nano for the data at hand.
 
-    It and the text files are kept in the directory of the run, so that later pieces have the same
-    speakers even where the data has grown.
+    It and the text files are kept in the directory of the run, for its later pieces.
     """
     kept = args.out / "text"
     if (kept / "config.json").is_file():
-        return TTSConfig.from_hf(json.loads((kept / "config.json").read_text()))
+        return TTSConfig.from_hf(read_config(kept))
     merges: list[Merge] = []
     files: Path | None = None
     if args.model is not None:
         config, files = start_config(args.model), args.model
     elif args.config is not None:
-        config, files = TTSConfig.from_hf(json.loads(args.config.read_text())), args.config.parent
+        config, files = TTSConfig.from_hf(read_json(args.config)), args.config.parent
     else:
         speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
         train = [dataset.records[i] for i in dataset.select("train")]
@@ -142,9 +143,8 @@ def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
     return chosen
 
 
-def main() -> None:
+def main() -> int:
     """Train one piece and write what it gave."""
-    clock = Clock()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
@@ -166,7 +166,16 @@ def main() -> None:
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
+    return exit_status("train_talker", lambda: piece(args))
 
+
+def piece(args: argparse.Namespace) -> None:
+    """One piece of training.
+
+    Raises:
+        QTTSError: the dataset, the tokenizer or the model cannot be used, or training cannot go on.
+    """
+    clock = Clock()
     dataset = data.Dataset(args.data)
     config = model_config(args, dataset)
     text = TextTokenizer.from_dir(args.out / "text")
@@ -213,7 +222,7 @@ def main() -> None:
             shutil.copytree(args.tokenizer, out / FOLDER)
 
     hooks = []
-    if args.held_out_every and dataset.select("validation"):
+    if args.held_out_every and has_held_out(dataset, ("validation",), "held-out loss"):
         held = batches("validation", HELD_OUT_BATCHES, 0)
         # As generation hears itself, so without noise.
         heard = TalkerTask(dataclasses.replace(task.config, heard_noise=0.0))
@@ -229,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

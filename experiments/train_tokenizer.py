@@ -21,16 +21,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
-from training_piece import Clock, add_arguments, train
+from faults import exit_status
+from training_piece import Clock, add_arguments, has_held_out, train
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training import data
 from qtts_jax.training.export import save_tokenizer
@@ -111,9 +112,8 @@ def sample_audio(dataset: data.Dataset, count: int, samples: int) -> np.ndarray:
     return out
 
 
-def main() -> None:
+def main() -> int:
     """Train one piece and write what it gave."""
-    clock = Clock()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
@@ -136,14 +136,23 @@ def main() -> None:
     args = parser.parse_args()
     if args.decoder is not None and args.model is None:
         parser.error("--decoder goes with --model, whose codes are decoded")
+    return exit_status("train_tokenizer", lambda: piece(args))
 
+
+def piece(args: argparse.Namespace) -> None:
+    """One piece of training.
+
+    Raises:
+        QTTSError: the dataset, the teacher or a tokenizer cannot be used, or training cannot go on.
+    """
+    clock = Clock()
     config, start = nano_tokenizer(), None
     if args.model is not None:
         config, start = read_tokenizer(args.model)
         if args.decoder is not None:
             start = with_decoder(config, start, args.decoder)
     elif args.config is not None:
-        config = Tokenizer12HzConfig.from_hf(json.loads(args.config.read_text()))
+        config = Tokenizer12HzConfig.from_hf(read_json(args.config))
     task = TokenizerTask(config, training_settings(args), dtype=args.dtype, start=start)
     dataset = data.Dataset(args.data)
     waves = data.load_waves(dataset, dataset.select("train"))
@@ -162,7 +171,7 @@ def main() -> None:
         threads=args.threads,
     )
     hooks = []
-    if args.samples:
+    if args.samples and has_held_out(dataset, ("validation", "test"), "samples to listen to"):
         frames = int(SAMPLE_SECONDS * config.input_sample_rate) // config.samples_per_frame
         audio = sample_audio(dataset, args.samples, frames * config.samples_per_frame)
         hooks.append(Hook(args.sample_every, reconstruction_samples(task, audio)))
@@ -178,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

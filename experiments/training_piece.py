@@ -20,6 +20,7 @@ from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.training import checkpoints
+from qtts_jax.training.data import Dataset
 from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
 
@@ -53,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     parser.add_argument(
         "--steps-per-call", type=int, default=base.steps_per_call, help="in one go on the device"
     )
+    parser.add_argument(
+        "--divergence-margin", type=float, help="rise of the loss that stops it; inf for none"
+    )
     parser.add_argument("--save-every", type=int, default=base.save_every)
     parser.add_argument("--log-every", type=int, default=base.log_every)
     parser.add_argument("--no-tensorboard", action="store_true")
@@ -66,6 +70,9 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
         )
         for name in jax.eval_shape(task.init, jax.random.key(0))[0]
     }
+    # Not a default of the option: the stages of a command have their own.
+    margin = args.divergence_margin
+    margin = base.divergence_margin if margin is None else margin
     return dataclasses.replace(
         base,
         steps=args.steps or base.steps,
@@ -75,8 +82,17 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
         save_every=args.save_every,
         log_every=args.log_every,
         keep=1,
+        divergence_margin=margin,
         tensorboard=not args.no_tensorboard,
     )
+
+
+def has_held_out(dataset: Dataset, splits: Sequence[str], what: str) -> bool:
+    """Whether a dataset has clips of these splits; if not, says that there will be no `what`."""
+    found = any(record.split in splits for record in dataset.records)
+    if not found:
+        print(f"no {what}: {dataset.directory} has no clips of the split {' or '.join(splits)}")
+    return found
 
 
 def talker_batch_options(args: argparse.Namespace, tokenizer: Path, split: str) -> dict[str, Any]:
@@ -125,6 +141,8 @@ def train(
         )
         clock.say(str(outcome))
     except TrainingError as error:
+        if not checkpoints.checkpoints(trainer.checkpoints):
+            raise
         stopped = error
     write(trainer.newest())
     weights = trainer.save_weights(args.out / "newest")

@@ -252,9 +252,9 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     config.write_text(json.dumps(small_tokenizer().to_hf()))
     common = ["--data", tmp_path / "speech", "--no-tensorboard"]
     common += ["--log-every", 1, "--save-every", 2, "--steps-per-call", 2]
-    tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2, "--samples", 0]
+    tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2]
     codes = [*tokenizer, "--stage", "codes", "--config", config, "--out", tmp_path / "codes"]
-    run(*codes, "--steps", 2)
+    assert "no samples to listen to: " in run(*codes, "--steps", 2).stdout
     run(*codes, "--steps", 3)  # goes on where the first piece ended
     lines = (tmp_path / "codes" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
@@ -269,8 +269,8 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     )
     np.testing.assert_array_equal(before, after)
     talker = ["train_talker.py", *common, "--out", tmp_path / "talker", "--tokenizer", model]
-    talker += ["--positions", 128, "--batch-positions", 256, "--held-out-every", 0]
-    run(*talker, "--steps", 1, "--speaker-clips", 1)
+    talker += ["--positions", 128, "--batch-positions", 256]
+    assert "no held-out loss: " in run(*talker, "--steps", 1, "--speaker-clips", 1).stdout
     talker[talker.index(tmp_path / "talker")] = tmp_path / "again"
     run(*talker, "--steps", 1, "--speaker-clips", 1, "--start", tmp_path / "talker" / "weights")
     tts = QwenTTS.from_pretrained(tmp_path / "again" / "model")
@@ -281,6 +281,12 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     export = ["export_nano.py", tmp_path / "again" / "model", "--out", tmp_path / "nano"]
     export += ["--earlier", tmp_path / "talker" / "model", "--earlier-share", 0.25]
     run(*export, "--data", tmp_path / "speech", "--runs", tmp_path / "again")
+    refused = run(*talker, "--model", tmp_path / "codec", fails=True)
+    told = f"train_talker: {tmp_path / 'codec'} is not a checkpoint folder: it has no config.json."
+    assert refused.stderr.splitlines()[-1] == told
+    refused = run(*codes, "--data", tmp_path / "clips", fails=True)
+    assert refused.stderr.splitlines()[-1].startswith("train_tokenizer: ")
+    assert "Traceback" not in refused.stderr
     assert {"custom_voice", "voice_clone", "voice_design"} == set(
         QwenTTS.from_pretrained(tmp_path / "nano").modes
     )

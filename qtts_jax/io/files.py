@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from qtts_jax.errors import QTTSError
+
+_PARTIAL = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.partial")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,7 +27,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise QTTSError(
             f"cannot write {path}: the directory {path.parent} does not exist; create it first."
         )
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "xb") as file:
             file.write(content)
@@ -31,7 +35,30 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise QTTSError(f"cannot write {path}: {error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        # A name that is too long is no file to remove either; the fault above is the one to tell.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what `write_whole` of killed processes left half-written in a directory.
+
+    Files of processes of this machine that still run are left alone.
+    """
+    for path in directory.glob(".*.partial"):
+        found = _PARTIAL.fullmatch(path.name)
+        if found and not _runs(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is not ours
+    return True
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -15,24 +15,27 @@ import numpy as np
 import soundfile
 
 from qtts_jax.errors import ConfigError
-from qtts_jax.io.files import write_whole
+from qtts_jax.io.files import sweep, write_whole
 from qtts_jax.io.mel import MelConfig, log_mel
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
 EVENTS = "tensorboard"
+PARTIAL = "partial"
 
 
 class RunLog:
     """Writes the record below a run's directory, and goes on with it after a restart.
 
-        metrics.jsonl                   one object a line: step, time (Unix seconds), scalars
+        metrics.jsonl                   one object a line: step, time (Unix seconds), scalars;
+                                        "partial" where a piece ended before its line was full
         samples/00001000/NAME.wav|png   audio and pictures of a step
         tensorboard/                    the same for TensorBoard
 
     Args:
         directory: of the run; made if absent.
-        step: steps already done; what an interrupted run recorded beyond it is dropped.
+        step: steps already done; what an interrupted run recorded beyond it is dropped, and so are
+            partial lines, whose steps are in the next one (TensorBoard keeps their points).
         tensorboard: also write TensorBoard events (package tensorboardX, extra `train`).
 
     Raises:
@@ -43,6 +46,7 @@ class RunLog:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS
+        sweep(directory)
         if path.exists():
             write_whole(path, _until(path, step))
         self._events = _event_writer(directory / EVENTS, step) if tensorboard else None
@@ -61,9 +65,16 @@ class RunLog:
         if self._events is not None:
             self._events.close()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the scalars of a step; on disk when this returns."""
+    def scalars(self, step: int, values: Mapping[str, float], *, partial: bool = False) -> None:
+        """Record the scalars of a step; on disk when this returns.
+
+        Args:
+            partial: they are means over a part of their steps so far; a run that goes on records
+                them again, over all.
+        """
         row = {"step": step, "time": round(time.time(), 3), **values}
+        if partial:
+            row[PARTIAL] = True
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._events is not None:
@@ -117,20 +128,22 @@ def mel_picture(mel: np.ndarray, config: MelConfig) -> np.ndarray:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The recorded rows of a run, in order."""
+    """The recorded rows of a run, in order: step, time and scalars."""
     text = (directory / METRICS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [{name: x for name, x in row.items() if name != PARTIAL} for row in rows]
 
 
 def _until(path: Path, step: int) -> bytes:
-    """The lines of steps up to `step`; a kill may have left a part of a line at the end."""
+    """The full lines of steps up to `step`; a kill may have left a part of a line at the end."""
     kept = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= step and line.endswith(b"\n"):
-                kept.append(line)
+            row = json.loads(line)
         except ValueError:
             continue
+        if row["step"] <= step and PARTIAL not in row and line.endswith(b"\n"):
+            kept.append(line)
     return b"".join(kept)
 
 
@@ -142,4 +155,5 @@ def _event_writer(directory: Path, step: int) -> Any:
             "TensorBoard logs need the package tensorboardX; install 'qtts_jax[train]' or train "
             "with tensorboard=False."
         ) from error
-    return SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+    # Also at step 0: a run that was killed before its first checkpoint has curves too.
+    return SummaryWriter(str(directory), purge_step=step + 1)

@@ -97,11 +97,12 @@ def export_checkpoint(
     that training began with, and so is the floating-point type of the parameters.
 
     Raises:
-        CheckpointError: `source` is no checkpoint, or `destination` exists or cannot be written.
+        CheckpointError: `source` is no checkpoint, or `destination` exists, cannot be written, is
+            `source` or holds it.
     """
     source = Path(source)
     dtype = next(iter(stored_params(source).values())).dtype
-    with new_directory(Path(destination), overwrite) as partial:
+    with new_directory(Path(destination), overwrite, [source]) as partial:
         for path in sorted(source.iterdir()):
             if path.name in (CONFIG, MARKER, PARAMS):
                 continue

@@ -100,7 +100,7 @@ class TalkerTask:
 
     def __init__(self, config: TalkerTaskConfig, initial: Params | None = None) -> None:
         self.config = config
-        self._initial = initial
+        self.start = initial
         self._graphdef, self._shapes = abstract(TTSModel, config.model)
         self._trained = [part for part in config.train if self._shapes.get(part)]
         talker = config.model.talker
@@ -108,10 +108,13 @@ class TalkerTask:
             module = functools.partial(CodePredictor, talker_width=talker.transformer.width)
             self._predictor = abstract(module, talker.code_predictor)[0]
 
-    def init(self, key: jax.Array) -> tuple[Groups, Extras]:
-        """Float32 parameters of the trained parts, and the frozen ones as extras."""
+    def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
+        """Float32 parameters of the trained parts, and the frozen ones as extras.
+
+        `start` as in `StartedTask`.
+        """
         model, lora = self.config.model, self.config.lora
-        params = cast(self._initial or {}, jnp.float32)
+        params = cast((self.start if start is None else start) or {}, jnp.float32)
         missing = [part for part in self._shapes if part not in params]
 
         def random(key: jax.Array) -> Params:

@@ -60,6 +60,42 @@ class SplitTask(Protocol):
         ...
 
 
+@runtime_checkable
+class StartedTask(Protocol):
+    """A task that begins with given parameters, or could.
+
+    Its `init` takes them as an argument too: a compiled program that makes the first state of a
+    mesh would otherwise hold them as constants.
+
+    Attributes:
+        start: the parameters, None for random ones.
+    """
+
+    start: Params | None
+
+    def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
+        """As `Task.init`, with `start` in place of the task's own."""
+        ...
+
+
+@runtime_checkable
+class CountingTask(Protocol):
+    """A task that counts microbatches in its extras, to do some things only once a step.
+
+    Attributes:
+        accumulate: microbatches of a step, the same as the trainer's.
+    """
+
+    accumulate: int
+
+    def at_step(self, extras: Extras, step: int) -> Extras:
+        """The extras with the count as it is after `step` whole steps.
+
+        They may come from a run that had done another number of steps.
+        """
+        ...
+
+
 class Batches(Protocol):
     """Batches with an explicit position, so that a resumed run sees exactly what would follow.
 

@@ -89,8 +89,9 @@ class TokenizerTask:
     statistics), `frozen` (what the stage leaves as it is), `calls` (microbatches so far) and
     `norms` (of gradients, when they are balanced).
 
-    Metrics are the losses, `pull/LOSS` (norm of the weighted gradient that reaches the samples),
-    perplexity and used part of the books, and `revived` entries.
+    Metrics are the losses, `pull/LOSS` (norm of the gradient of a loss, times its weight, with
+    respect to the samples; before `TokenizerTraining.balance` makes shares of them), perplexity and
+    used part of the books, and `revived` entries.
 
     Args:
         config: the tokenizer; both halves must agree on the codes.
@@ -99,7 +100,7 @@ class TokenizerTask:
             always, parameters are float32 outside.
         precision: of float32 products (`jax.default_matmul_precision`); None for the device's own,
             "highest" for what `SpeechTokenizer` computes in float32.
-        accumulate: microbatches per optimizer step of the trainer.
+        accumulate: microbatches of a step; the trainer refuses another number than its own.
         start: the tree of a tokenizer checkpoint to begin with; None for random parameters and
             books that the first batch will fill.
 
@@ -135,15 +136,18 @@ class TokenizerTask:
         width = config.decoder.quantizer.model_width
         self._heads = (width, training.teacher_width, spectra)
         self._judged = training.discriminator if training.decodes else None
-        self._start = start
+        self.start = start
 
-    def init(self, key: jax.Array) -> tuple[dict[str, Params], dict[str, Any]]:
-        """Parameters and books to begin with, float32."""
+    def init(
+        self, key: jax.Array, start: Params | None = None
+    ) -> tuple[dict[str, Params], dict[str, Any]]:
+        """Parameters and books to begin with, float32; see `StartedTask`."""
         tokenizer, heads, discriminator = jax.random.split(key, 3)
-        if self._start is None:
+        start = self.start if start is None else start
+        if start is None:
             whole, books = initial(self.config, tokenizer)
         else:
-            whole, books = disassemble(self.config, self._start)
+            whole, books = disassemble(self.config, start)
         trained, frozen = split(whole, self.training.stage)
         groups = {GENERATOR: {"tokenizer": trained}}
         if self.training.learns_codes:
@@ -158,6 +162,10 @@ class TokenizerTask:
             norms = first_norms(names if self._judged is None else (*names, *JUDGED))
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
+
+    def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
+        """See `CountingTask.at_step`: books change and discriminators start by `calls`."""
+        return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
         self,
@@ -346,7 +354,7 @@ class TokenizerTask:
                         t.codebook,
                         accumulate=self.accumulate,
                         last=(extras["calls"] + 1) % self.accumulate == 0,
-                        filled=self._start is not None,
+                        filled=self.start is not None,
                     )
                     revived += count
                 vectors = straight_through(inner, quantized[part], in_use[part], bypass)

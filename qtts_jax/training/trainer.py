@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
+from qtts_jax.functional import Params
+from qtts_jax.io.new_directory import new_directory
 from qtts_jax.training import checkpoints
+from qtts_jax.training.clock import PieceClock
 from qtts_jax.training.log import RunLog
+from qtts_jax.training.meter import Meter
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.placement import MeshConfig, Placement
 from qtts_jax.training.state import TrainState, first_state, state_shardings
 from qtts_jax.training.step import make_step
-from qtts_jax.training.task import Batches, Task
+from qtts_jax.training.task import Batches, CountingTask, StartedTask, Task
 from qtts_jax.training.watch import Watch
 
 CHECKPOINTS = "checkpoints"
-# Calls of a piece that are not counted in its speed: they compile.
-_COMPILING = 2
-# Share of the steps that would fit into the rest of a piece: hooks and saves take time too.
-_CAUTION = 0.9
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,9 @@ class TrainerConfig:
             and hooks come after the call in which their step is.
         average_decay: of the moving average of the weights; None for no average.
         mesh: devices and how parameters are split over them.
-        log_every: steps of one line in the log, which holds the means over them.
+        log_every: steps of one line in the log, which holds the means over them. A piece that
+            ends between two lines adds one for its last steps; when the run goes on, the line of
+            all of them takes its place.
         save_every: steps between checkpoints; a piece of a run also saves at its end.
         keep: checkpoints kept, the newest ones.
         divergence_margin: see `Watch`; None to stop at values that are not finite only.
@@ -70,6 +71,9 @@ class TrainerConfig:
         for name in ("steps", "accumulate", "steps_per_call", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        margin = self.divergence_margin
+        if margin is not None and not margin > 0:
+            raise ConfigError(f"divergence_margin must be above 0 or None, not {margin}.")
 
 
 class Hook(NamedTuple):
@@ -109,7 +113,8 @@ class Trainer:
             checkpoint of its own; moments and steps begin anew.
 
     Raises:
-        ConfigError: the optimizers do not fit the task's groups, or there are too few devices.
+        ConfigError: the optimizers do not fit the task's groups, the task counts other microbatches
+            a step, or there are too few devices.
     """
 
     def __init__(
@@ -131,6 +136,11 @@ class Trainer:
             raise ConfigError(
                 f"the task has the groups {sorted(groups)}, but the optimizers are for "
                 f"{sorted(self._optimizers)}; give one for each group."
+            )
+        if isinstance(task, CountingTask) and task.accumulate != config.accumulate:
+            raise ConfigError(
+                f"the task counts {task.accumulate} microbatches a step, and the trainer does "
+                f"{config.accumulate}; give both the same accumulate."
             )
         self._shapes = jax.eval_shape(self._new)
         self.shardings = state_shardings(self.placement, task, self._optimizers, self._shapes)
@@ -155,10 +165,11 @@ class Trainer:
 
         Args:
             max_seconds: stop cleanly, with a checkpoint, before this time is up; the time that a
-                step and a save have taken so far is left for the next of them.
-            decay_seconds: in the last seconds of this piece bring all learning rates down to 0 and
-                end the run (`optimizer.final_factor`). A run that is continued after its decay
-                goes on at the full rates.
+                step and a save have taken so far is left for the next of them, and before the
+                first save what its bytes take on a slow disk.
+            decay_seconds: in the last seconds of this piece, before its save, bring all learning
+                rates down to 0 and end the run (`optimizer.final_factor`). A run that is continued
+                after its decay goes on at the full rates.
 
         Raises:
             TrainingError: values are not finite, or the loss diverges; the last good checkpoint
@@ -171,16 +182,21 @@ class Trainer:
                 f"a decay over the last {decay_seconds:g} s needs a longer time limit than "
                 f"{max_seconds}; give max_seconds too."
             )
-        clock = _Clock(max_seconds, decay_seconds)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shapes))
+        clock = PieceClock(max_seconds, decay_seconds, size)
         checkpoints.sweep(self.checkpoints)
         watch = Watch(self.config.divergence_margin)
-        state, saved = self._resume(watch)
+        state, saved, window = self._resume(watch)
         first = int(state.step)
         if 0 < int(state.ending[1]) <= first:
             state = self._end_at(state, 0, 0)
         try:
             with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
-                return self._loop(state, saved, watch, log, clock)
+                meter = Meter(watch, log, self.config.log_every, first, window)
+                try:
+                    return self._loop(state, saved, meter, log, clock)
+                finally:
+                    meter.flush()
         except TrainingError as error:
             kept = checkpoints.checkpoints(self.checkpoints)
             last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
@@ -206,7 +222,7 @@ class Trainer:
         Without the moments this is a third or a quarter of a checkpoint.
 
         Args:
-            directory: a folder for them; earlier weights in it are removed.
+            directory: a folder for them alone; all that is in it is replaced.
 
         Returns:
             the checkpoint `directory/step_NUMBER`, which `checkpoints.pack` takes.
@@ -218,14 +234,16 @@ class Trainer:
         params = state.params if state.average is None else state.average
         weights = state._replace(params=params, optimizer={}, average=None)
         run = {"step": int(state.step), "data": None, "watch": None}
-        return checkpoints.save(directory, weights, run, keep=1)
+        # Whole or not at all: weights of another run may be there, of any step.
+        with new_directory(directory, overwrite=True) as partial:
+            name = checkpoints.save(partial, weights, run, keep=1).name
+        return directory / name
 
     def _loop(
-        self, state: TrainState, saved: int, watch: Watch, log: RunLog, clock: _Clock
+        self, state: TrainState, saved: int, meter: Meter, log: RunLog, clock: PieceClock
     ) -> Outcome:
         c, first = self.config, int(state.step)
         position = self.batches.state()
-        meter = _Meter(watch, log, c.log_every)
         step, end = first, int(state.ending[1]) or c.steps
         batches, count = self._take(min(end, c.steps) - first)
         with tqdm(
@@ -253,16 +271,21 @@ class Trainer:
                         hook.run(state, log)
                 if step % c.save_every < done:
                     meter.settle()
-                    self._save(state, position, watch, clock)
+                    self._save(state, position, meter, clock)
                     saved = step
         meter.settle()
         if saved != step:
-            self._save(state, position, watch, clock)
+            self._save(state, position, meter, clock)
         finished = step >= min(end, c.steps) or not count
         return Outcome(step, finished, checkpoints.checkpoints(self.checkpoints)[-1])
 
-    def _new(self) -> TrainState:
-        params, extras = self.task.init(jax.random.fold_in(self._key, 0))
+    def _new(self, start: Params | None = None) -> TrainState:
+        """The state before step 0; `start` takes the place of the task's own start parameters."""
+        task, key = self.task, jax.random.fold_in(self._key, 0)
+        if start is not None and isinstance(task, StartedTask):
+            params, extras = task.init(key, start)
+        else:
+            params, extras = task.init(key)
         return first_state(
             params,
             extras,
@@ -271,29 +294,44 @@ class Trainer:
             self.config.average_decay is not None,
         )
 
-    def _resume(self, watch: Watch) -> tuple[TrainState, int]:
-        """The state to go on from, and the step of its checkpoint, -1 for none."""
+    def _first(self) -> TrainState:
+        """The state before step 0, on the devices."""
+        # Copied, since steps donate the state and the task may hold the arrays it began with.
+        if self.placement.mesh.size == 1:
+            return jax.device_put(self._new(), self.shardings, may_alias=False)
+        # One program for all devices: what they split is never whole on one of them.
+        start = self.task.start if isinstance(self.task, StartedTask) else None
+        places = jax.tree.map(self.placement.fsdp, start)
+        start = jax.device_put(start, places, may_alias=False)
+        return jax.jit(self._new, out_shardings=self.shardings)(start)
+
+    def _resume(self, watch: Watch) -> tuple[TrainState, int, dict[str, Any]]:
+        """The state to go on from, the step of its checkpoint (-1 for none), the open window."""
         found = checkpoints.checkpoints(self.checkpoints)
-        if not found and self.start is not None:
-            return self._started(self.start), -1
         if not found:
-            # Copied, since steps donate the state and the task may hold the arrays it began with.
-            return jax.device_put(self._new(), self.shardings, may_alias=False), -1
+            state = self._first() if self.start is None else self._started(self.start)
+            return self._counted(state), -1, {}
         state, run = checkpoints.restore(found[-1], self._shapes, self.shardings)
         self.batches.restore(run["data"])
         watch.restore(run["watch"])
-        return state, int(state.step)
+        return self._counted(state), int(state.step), run.get("window", {})
 
     def _started(self, start: Path) -> TrainState:
         """The first state, with the weights and extras of another run."""
-        new = self._new()
+        new = self._first()
         shapes, places = (
             x._replace(optimizer={}, average=None) for x in (self._shapes, self.shardings)
         )
         given = checkpoints.restore(start, shapes, places)[0]
         average = None if new.average is None else jax.tree.map(jnp.copy, given.params)
-        new = new._replace(params=given.params, extras=given.extras, average=average)
-        return jax.device_put(new, self.shardings, may_alias=False)
+        return new._replace(params=given.params, extras=given.extras, average=average)
+
+    def _counted(self, state: TrainState) -> TrainState:
+        """With what the task counts in its extras as it is after the steps of this run."""
+        if not isinstance(self.task, CountingTask):
+            return state
+        extras = self.task.at_step(state.extras, int(state.step))
+        return state._replace(extras=jax.device_put(extras, self.shardings.extras))
 
     def _end_at(self, state: TrainState, first: int, last: int) -> TrainState:
         ending = jax.device_put(np.asarray([first, last], np.int32), self.placement.whole)
@@ -312,102 +350,15 @@ class Trainer:
         return self.placement.put(taken, self.config.accumulate), len(taken)
 
     def _save(
-        self, state: TrainState, position: dict[str, Any], watch: Watch, clock: _Clock
+        self, state: TrainState, position: dict[str, Any], meter: Meter, clock: PieceClock
     ) -> None:
         if not bool(self._finite(state)):
             raise TrainingError(f"the state after step {int(state.step)} is not finite")
         with clock.saving():
-            run = {"step": int(state.step), "data": position, "watch": watch.state()}
+            run = {"step": int(state.step), "data": position, **meter.state()}
             checkpoints.save(self.checkpoints, state, run, self.config.keep)
 
 
 def _all_finite(state: TrainState) -> jax.Array:
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
-
-
-class _Meter:
-    """Looks at the metrics of each call once the next one is under way, and logs their means."""
-
-    def __init__(self, watch: Watch, log: RunLog, every: int) -> None:
-        self._watch, self._log, self._every = watch, log, every
-        # The last step of a call, and the metrics [steps] of all of its steps.
-        self._waiting: tuple[int, Any] | None = None
-        self._sums: dict[str, float] = {}
-        self._count = 0
-        self._started = time.monotonic()
-        self.loss = float("nan")
-
-    def add(self, step: int, metrics: Any) -> None:
-        self.settle()
-        self._waiting = (step, metrics)
-
-    def settle(self) -> None:
-        """Wait for the call in flight and judge its steps."""
-        if self._waiting is None:
-            return
-        (last, metrics), self._waiting = self._waiting, None
-        found = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
-        for i, step in enumerate(range(last - len(found["loss"]) + 1, last + 1)):
-            self._judge(step, {name: values[i] for name, values in found.items()})
-
-    def _judge(self, step: int, values: dict[str, float]) -> None:
-        self._watch.check(step, values)
-        self.loss = values["loss"]
-        self._count += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if step % self._every == 0:
-            now = time.monotonic()
-            means = {name: total / self._count for name, total in self._sums.items()}
-            rate = self._count / max(now - self._started, 1e-9)
-            self._log.scalars(step, means | {"steps_per_second": rate})
-            self._sums, self._count, self._started = {}, 0, now
-
-
-class _Clock:
-    """Whether another call and the save after it still fit into the time of this piece."""
-
-    def __init__(self, max_seconds: float | None, decay_seconds: float | None) -> None:
-        now = time.monotonic()
-        self._end = None if max_seconds is None else now + max_seconds
-        self._decay = decay_seconds
-        self._call = self._save = 0.0
-        self._last = now
-        self._calls, self._steps, self._stepping = 0, 0, 0.0
-
-    def is_up(self) -> bool:
-        left = float("inf") if self._end is None else self._end - time.monotonic()
-        return left < self._call + 1.5 * self._save
-
-    def stepped(self, count: int) -> None:
-        """One more call, of so many steps, is done."""
-        now = time.monotonic()
-        taken, self._last = now - self._last, now
-        self._calls += 1
-        if self._calls > _COMPILING:
-            self._call = taken
-            self._steps += count
-            self._stepping += taken
-
-    def decays(self) -> bool:
-        """Whether the time of the last decay has come."""
-        if self._decay is None or self._end is None or not self._steps:
-            return False
-        return self._end - time.monotonic() < self._decay
-
-    def steps_left(self) -> int:
-        """How many steps, at their mean pace so far, fit before the end and its save."""
-        pace = self._stepping / self._steps
-        left = self._end - time.monotonic() - 2 * self._save if self._end is not None else 0.0
-        return max(1, int(_CAUTION * left / max(pace, 1e-9)))
-
-    def saving(self) -> _Clock:
-        return self
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: Any) -> None:
-        self._last = time.monotonic()
-        self._save = self._last - self._began

@@ -1,6 +1,6 @@
 """Run by test_parallel_training.py in a process with eight virtual devices.
 
-    python on_eight_devices.py gradients|resume DIRECTORY MESH ...
+    python on_eight_devices.py gradients|resume|first DIRECTORY MESH ...
 
 Trains the same steps on one device and on meshes, and prints what differs.
 """
@@ -45,8 +45,8 @@ class Same:
         pass
 
 
-def make(mesh, directory, steps):
-    task = TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"))
+def make(mesh, directory, steps, task=None, start=None):
+    task = task or TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"))
     config = TrainerConfig(
         steps=steps,
         optimizers={"talker": RULE, "code_predictor": RULE},
@@ -55,12 +55,12 @@ def make(mesh, directory, steps):
         tensorboard=False,
         progress=False,
     )
-    return Trainer(task, Same(), config, directory)
+    return Trainer(task, Same(), config, directory, start=start)
 
 
 def gradients(trainer):
     """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
-    state = jax.device_put(trainer._new(), trainer.shardings, may_alias=False)
+    state = trainer._first()
     batch = jax.tree.map(lambda x: x[0], trainer.placement.put([batch_of(8)], 1))
     run = jax.jit(trainer.task.gradients)
     grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
@@ -111,11 +111,55 @@ def resume(directory, name):
     return {"moved": moved, "mean_error": float(errors.mean()), "max_error": float(errors.max())}
 
 
+def first_states(directory, name):
+    """First states on a mesh against those on one device: random, given, and those of a run."""
+    given = jax.jit(TalkerTask(TalkerTaskConfig(MODEL, dtype="float32")).init)(jax.random.key(7))[0]
+    saved = make(MESHES["one"], directory / "run", 1)
+    saved.run()
+    weights = saved.save_weights(directory / "weights")
+    report = {}
+    for case, start, run in (
+        ("random", None, None),
+        ("given", given, None),
+        ("run", None, weights),
+    ):
+        states = []
+        for way in ("one", name):
+            task = TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"), start)
+            trainer = make(MESHES[way], directory / case / way, 1, task, run)
+            init, traced = task.init, []
+
+            def look(*arguments, init=init, traced=traced):
+                leaves = jax.tree.leaves(arguments)
+                traced.append(all(isinstance(x, jax.core.Tracer) for x in leaves))
+                return init(*arguments)
+
+            task.init = look
+            states.append(trainer._resume(None)[0])
+        places = zip(jax.tree.leaves(states[1]), jax.tree.leaves(trainer.shardings), strict=True)
+        arrays = [flatten_params(jax.device_get(state)) for state in states]
+        report[case] = {
+            # The state of the mesh is made inside a program, which takes what it begins with.
+            "traced": traced,
+            "in_place": all(x.sharding == place for x, place in places),
+            "error": max(
+                float(np.abs(arrays[1][n].astype(np.float64) - x).max())
+                for n, x in arrays[0].items()
+            ),
+        }
+        # Steps donate the state, and the task still has what it began with.
+        assert trainer.run().step == 1
+        assert not any(x.is_deleted() for x in jax.tree.leaves(start))
+    return report
+
+
 def main():
     assert jax.device_count() == 8
     what, directory, *names = sys.argv[1:]
     if what == "gradients":
         print(json.dumps(compare_gradients(Path(directory), names)))
+    elif what == "first":
+        print(json.dumps(first_states(Path(directory), *names)))
     else:
         print(json.dumps(resume(Path(directory), *names)))
 

@@ -1,6 +1,9 @@
 """A small corpus of tones on disk, and a text tokenizer for it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import soundfile
@@ -39,6 +42,23 @@ def corpus(directory, clips=12, rate=RATE, **fields):
 def write_manifest(directory, lines):
     path = directory / "manifest.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def half_written(directory, name):
+    """What is left in a directory by a process that was killed while it wrote a file; its path."""
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "import qtts_jax.io.files as files\n"
+        "files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_whole(pathlib.Path(sys.argv[1]), b'half')\n"
+    )
+    before = set(directory.iterdir())
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    target = str(directory / name)
+    killed = subprocess.run([sys.executable, "-c", script, target], env=environment, check=False)
+    assert killed.returncode < 0
+    (path,) = set(directory.iterdir()) - before
     return path
 
 

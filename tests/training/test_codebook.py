@@ -20,11 +20,15 @@ from qtts_jax.training.tokenizer_config import CodebookTraining
 
 Q, V, D = 3, 6, 4
 NEVER = CodebookTraining(dead=0.0)
-rng = np.random.default_rng(0)
 read = jax.jit(quantize)
 
 
-def vectors(*shape):
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def vectors(rng, *shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
@@ -52,8 +56,8 @@ def learn_jit():
     return call
 
 
-def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit):
-    books, x, key = started(), vectors(2, 9, D), jax.random.key(0)
+def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit, rng):
+    books, x, key = started(), vectors(rng, 2, 9, D), jax.random.key(0)
     known = jax.jit(
         lambda b, x, k: learn(b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), filled=True)
     )
@@ -63,8 +67,8 @@ def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit):
     )
 
 
-def test_moving_averages_are_those_of_a_loop(learn_jit):
-    books, x = started(), vectors(2, 9, D)
+def test_moving_averages_are_those_of_a_loop(learn_jit, rng):
+    books, x = started(), vectors(rng, 2, 9, D)
     quantized, after, revived = learn_jit(books, x, jax.random.key(0))
     residual = np.asarray(x).reshape(-1, D).astype(np.float64)
     for q in range(Q):
@@ -84,8 +88,8 @@ def test_moving_averages_are_those_of_a_loop(learn_jit):
     assert revived == 0
 
 
-def test_microbatches_learn_what_one_batch_learns(learn_jit):
-    books, x, key = started(), vectors(4, 5, D), jax.random.key(0)
+def test_microbatches_learn_what_one_batch_learns(learn_jit, rng):
+    books, x, key = started(), vectors(rng, 4, 5, D), jax.random.key(0)
     whole = learn_jit(books, x, key)[1]
     half = learn_jit(books, x[:2], key, accumulate=2, last=False)[1]
     np.testing.assert_array_equal(half["embed_sum"], books["embed_sum"])
@@ -95,15 +99,15 @@ def test_microbatches_learn_what_one_batch_learns(learn_jit):
     assert not np.any(both["new_usage"])
 
 
-def test_learning_and_reading_give_the_same_codes(learn_jit):
-    books, x = started(), vectors(2, 7, D)
+def test_learning_and_reading_give_the_same_codes(learn_jit, rng):
+    books, x = started(), vectors(rng, 2, 7, D)
     np.testing.assert_array_equal(
         learn_jit(books, x, jax.random.key(0))[0].codes, read(books, x).codes
     )
 
 
-def test_dead_entry_becomes_a_vector_of_the_batch(learn_jit):
-    books, x = started(), vectors(2, 9, D)
+def test_dead_entry_becomes_a_vector_of_the_batch(learn_jit, rng):
+    books, x = started(), vectors(rng, 2, 9, D)
     books["usage"][0, 2], books["embed_sum"][0, 2] = 1e-3, 1.0  # an entry far outside
     assert not np.any(read(books, x).codes[..., 0] == 2)
     _, after, revived = learn_jit(books, x, jax.random.key(0), CodebookTraining(dead=0.1))
@@ -115,8 +119,8 @@ def test_dead_entry_becomes_a_vector_of_the_batch(learn_jit):
     assert np.any(read(after, x).codes[..., 0] == 2)
 
 
-def test_first_batch_fills_the_books(learn_jit):
-    x = vectors(4, 30, D)
+def test_first_batch_fills_the_books(learn_jit, rng):
+    x = vectors(rng, 4, 30, D)
     quantized, after, _ = learn_jit(empty(Q, V, D), x, jax.random.key(0))
     assert np.all(np.asarray(after["initialized"]) == 1)
     # Every book takes its share of the energy, from the first batch on.
@@ -125,8 +129,8 @@ def test_first_batch_fills_the_books(learn_jit):
     np.testing.assert_allclose(after["usage"].sum(-1), 120, rtol=0.02)
 
 
-def test_small_first_batch_leaves_work_for_every_book(learn_jit):
-    x = vectors(2, 6, D)  # two vectors an entry: as many entries would leave little
+def test_small_first_batch_leaves_work_for_every_book(learn_jit, rng):
+    x = vectors(rng, 2, 6, D)  # two vectors an entry: as many entries would leave little
     settings = CodebookTraining(dead=0.1)
     quantized, after, revived = learn_jit(empty(Q, V, D), x, jax.random.key(0), settings)
     left = [np.mean(np.square(quantized.residuals[:, :, q])) for q in range(Q)]
@@ -138,8 +142,8 @@ def test_small_first_batch_leaves_work_for_every_book(learn_jit):
         assert len(np.unique(np.round(book, 5), axis=0)) > V // 2
 
 
-def test_books_are_filled_once(learn_jit):
-    x = vectors(4, 30, D)
+def test_books_are_filled_once(learn_jit, rng):
+    x = vectors(rng, 4, 30, D)
     first = learn_jit(empty(Q, V, D), x, jax.random.key(0))[1]
     moved = learn_jit(first, x + 100, jax.random.key(1))[1]
     entries, before = (divide(b["embed_sum"], b["usage"]) for b in (moved, first))
@@ -147,7 +151,7 @@ def test_books_are_filled_once(learn_jit):
     assert np.abs(np.asarray(entries - before)[0]).max() < 50
 
 
-def test_kmeans_finds_separate_clusters():
+def test_kmeans_finds_separate_clusters(rng):
     middles = np.array([[0, 0], [10, 0], [0, 10], [10, 10]], np.float32)
     x = np.repeat(middles, 25, axis=0) + 0.1 * rng.standard_normal((100, 2)).astype(np.float32)
     best = np.inf
@@ -159,8 +163,8 @@ def test_kmeans_finds_separate_clusters():
     assert best < 0.1
 
 
-def test_kmeans_of_fewer_vectors_than_centres_keeps_them_all():
-    x = vectors(3, 2)
+def test_kmeans_of_fewer_vectors_than_centres_keeps_them_all(rng):
+    x = vectors(rng, 3, 2)
     centres, counts = jax.jit(kmeans, static_argnums=(1, 3))(x, 7, jax.random.key(0), 3)
     assert centres.shape == (7, 2)
     assert np.sum(counts) == 3
@@ -175,8 +179,8 @@ def test_dropout_uses_the_first_books_of_some_rows():
     assert np.all(np.asarray(active_books(jax.random.key(0), 100, 5, 0.0)) == 5)
 
 
-def test_gradient_passes_straight_through_what_is_in_use():
-    x = vectors(4, 5, D)
+def test_gradient_passes_straight_through_what_is_in_use(rng):
+    x = vectors(rng, 4, 5, D)
     quantized = jax.device_get(read(started(), x))
     active, bypass = jnp.array([3, 2, 0, 3]), jnp.array([False, False, False, True])
     entries = np.asarray(quantized.entries)

@@ -102,6 +102,23 @@ def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
         batches(seed=1).restore(position)
 
 
+def test_a_run_does_not_go_on_with_other_recordings():
+    position = batches().state()
+    batches(gain_db=3.0).restore(position)  # the same recordings, heard otherwise
+    fewer, changed = some_waves(), some_waves()
+    changed.samples += 1
+    fewer = Waves(RATE, fewer.indices[:2], [fewer[0], fewer[1]], fewer.lengths[:2])
+    for waves in (fewer, changed):
+        other = TokenizerBatches(waves, rows=32, frames=4, samples_per_frame=2 * HOP)
+        with pytest.raises(DataError, match="begin another run with its weights"):
+            other.restore(position)
+    for wrong in ({"kind": "TalkerBatches"}, {"next": "1"}, {"more": 1}):
+        with pytest.raises(DataError, match="TokenizerBatches"):
+            batches().restore(position | wrong)
+    with pytest.raises(DataError, match="TokenizerBatches"):
+        batches().restore({})
+
+
 def test_batches_end_where_they_should():
     assert len(list(batches(stop=3))) == 3
 

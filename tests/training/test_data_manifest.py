@@ -38,6 +38,9 @@ def test_fields_are_read_and_others_are_carried(tmp_path):
         ({"language": "klingon"}, "line 2 of .* unknown language 'klingon'"),
         ({"split": "held"}, "line 2 of .* unknown split"),
         ({"instruction": ""}, "line 2 of .* instruction"),
+        ({"text": "hello \ud83d there"}, r"line 2 of .* has '\\ud83d', half of a character"),
+        ({"speaker": "a\udc00"}, r"line 2 of .* has '\\udc00', half of a character"),
+        ({"source": [{"x\ud800": 1}]}, r"line 2 of .* has '\\ud800', half of a character"),
     ],
 )
 def test_a_faulty_line_is_named(tmp_path, change, message):

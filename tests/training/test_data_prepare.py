@@ -13,7 +13,7 @@ from qtts_jax.errors import AudioError, DataError
 from qtts_jax.training.data.__main__ import main
 from qtts_jax.training.data.dataset import Dataset, load_waves
 from qtts_jax.training.data.prepare import prepare
-from training.speech_files import RATE, corpus, tone, write_manifest
+from training.speech_files import RATE, corpus, half_written, tone, write_manifest
 
 # The package has the function under the name of its module.
 module = importlib.import_module("qtts_jax.training.data.prepare")
@@ -80,6 +80,21 @@ def test_a_stopped_call_goes_on_and_gives_the_same_files(tmp_path, manifest, mon
     assert written == list(range(len(written))), "a finished shard was written again"
 
 
+def test_a_file_that_a_kill_left_half_written_does_not_stay(tmp_path, manifest, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_put", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
+    monkeypatch.undo()
+    half_written(tmp_path / "set.unfinished", "shard-00000.bin")
+    dataset = prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
+    assert {path.name for path in dataset.directory.iterdir()} == {
+        "dataset.json", "shard-00000.bin", "shard-00000.jsonl",
+    }  # fmt: skip
+
+
 def test_what_another_manifest_has_begun_is_not_mixed_in(tmp_path, manifest, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -103,9 +118,34 @@ def test_a_recording_that_cannot_be_used_leaves_no_dataset(tmp_path, manifest, f
         (tmp_path / "clip3.wav").write_bytes(content)
     else:
         soundfile.write(tmp_path / "clip3.wav", np.zeros(RATE), RATE)
+    inputs = sorted(tmp_path.iterdir())
+    options = dict(sample_rate=RATE, shard_bytes=20_000, **QUIET)
     with pytest.raises((AudioError, DataError), match="line 4 of"):
-        prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
-    assert not (tmp_path / "set").exists()
+        prepare(manifest, tmp_path / "set", **options)
+    assert sorted(tmp_path.iterdir()) == inputs
+    # The advice that the error gives is enough.
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:3] + lines[4:]))
+    assert len(prepare(manifest, tmp_path / "set", **options)) == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": 0}, "no sample rate of 0 Hz"),
+        ({"sample_rate": -8000}, "no sample rate of -8000 Hz"),
+        ({"held_out": 5}, "a share from 0 to 1, and 5 is not"),
+        ({"held_out": -0.1}, "a share from 0 to 1"),
+        ({"held_out": float("nan")}, "a share from 0 to 1"),
+    ],
+)
+def test_impossible_arguments_are_refused_before_anything_is_written(
+    tmp_path, manifest, options, message
+):
+    inputs = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError, match=message):
+        prepare(manifest, tmp_path / "set", **{"sample_rate": RATE} | options, **QUIET)
+    assert sorted(tmp_path.iterdir()) == inputs
 
 
 def test_texts_are_held_out_unless_the_manifest_says_where_they_go(tmp_path):

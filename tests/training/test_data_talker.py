@@ -24,7 +24,7 @@ from qtts_jax.training.data.talker_plan import (
 )
 from qtts_jax.training.talker_batch import LayoutMix, even_pace
 from training.small_talker import BOOKS, CLONING, ENTRIES, MODEL
-from training.speech_files import byte_tokenizer, tone
+from training.speech_files import byte_tokenizer, corpus, half_written, tone
 
 RATE, CLIPS = 24000, 23
 FRAMES = [4 + 3 * (i % 5) for i in range(CLIPS)]
@@ -159,10 +159,26 @@ def test_the_instruction_of_the_manifest_goes_before_a_description():
     assert len(seen) > 4
 
 
-def aligned(clip, alignment):
+def test_a_clip_that_has_no_voice_in_the_end_is_described():
+    """No description is wanted, but the lonely speaker has no other clip and is no preset."""
+    table = batches(CLONING, voices=VOICES)._table
+    clips = np.arange(CLIPS)
+    mix = certain(in_context=0.5, stream_text=0.5, tag_language=0.5)
+    choices = draw_choices(table, mix, np.random.default_rng(3), clips)
+    np.testing.assert_array_equal(choices.voiceless, clips == 0)
+    np.testing.assert_array_equal(choices.instruct >= 0, clips == 0)
+    # What is drawn for the others is what it would be with a description for everyone.
+    every = dataclasses.replace(mix, instruct=1.0)
+    described = draw_choices(table, every, np.random.default_rng(3), clips)
+    for name in set(choices._fields) - {"instruct"}:
+        np.testing.assert_array_equal(getattr(choices, name), getattr(described, name))
+    assert choices.instruct[0] == described.instruct[0]
+
+
+def aligned(clip, alignment, **changes):
     """The dataset, one clip of which has an alignment."""
     records = list(RECORDS)
-    records[clip] = dataclasses.replace(records[clip], extra={"alignment": alignment})
+    records[clip] = dataclasses.replace(records[clip], extra={"alignment": alignment}, **changes)
     return types.SimpleNamespace(**vars(DATASET) | {"records": records})
 
 
@@ -206,6 +222,24 @@ def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
         jax.tree.map(np.testing.assert_array_equal, next(again), wanted)
     again.restore({**position, "next": 0})
     jax.tree.map(np.testing.assert_array_equal, next(again), expected[0])
+
+
+def test_a_run_does_not_go_on_with_other_clips(monkeypatch):
+    position = batches().state()
+    batches(rare_times=2, mix=certain()).restore(position)  # the same clips, laid out otherwise
+    changed = Codes({i: all_codes()[i].astype(np.uint16) for i in range(CLIPS)}, "hash")
+    changed._codes[7][0, 1] += 1
+    other = [
+        batches(indices=range(CLIPS - 1)),
+        batches(dataset=aligned(4, None, text="other")),
+        TalkerBatches(MODEL, DATASET, changed, byte_tokenizer(), **SIZES),
+        batches(seed=1),
+    ]
+    for source in other:
+        with pytest.raises(DataError, match="begin another run with its weights"):
+            source.restore(position)
+        with pytest.raises(DataError, match="TalkerBatches"):
+            source.restore(position | {"kind": "TokenizerBatches"})
 
 
 def test_what_does_not_fit_is_refused_before_training():
@@ -295,8 +329,6 @@ class FakeTokenizer:
 
 
 def test_a_dataset_is_encoded_once_for_each_tokenizer(tmp_path, monkeypatch):
-    from training.speech_files import corpus
-
     module = importlib.import_module("qtts_jax.training.data.codes")
     prepare = importlib.import_module("qtts_jax.training.data.prepare").prepare
     monkeypatch.setattr(module, "SpeechTokenizer", FakeTokenizer)
@@ -314,9 +346,11 @@ def test_a_dataset_is_encoded_once_for_each_tokenizer(tmp_path, monkeypatch):
     encode_dataset(dataset, tmp_path / "tokenizer", progress=False)
     assert FakeTokenizer.calls == shards
     # A shard that is missing is made again, and another checkpoint has codes of its own.
-    next((tmp_path / "set").glob("codes-*/shard-00001.npz")).unlink()
+    kept = next((tmp_path / "set").glob("codes-*/shard-00001.npz"))
+    kept.unlink()
+    left = half_written(kept.parent, kept.name)
     encode_dataset(dataset, tmp_path / "tokenizer", progress=False)
-    assert FakeTokenizer.calls == shards + 1
+    assert FakeTokenizer.calls == shards + 1 and not left.exists()
     (tmp_path / "tokenizer/config.json").write_text('{"other": 1}')
     assert encode_dataset(dataset, tmp_path / "tokenizer", progress=False).tokenizer != (
         codes.tokenizer

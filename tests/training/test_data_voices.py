@@ -10,7 +10,7 @@ from qtts_jax.errors import DataError
 from qtts_jax.training.data.dataset import load_waves
 from qtts_jax.training.data.measure import median_pitch, speaking_rate
 from qtts_jax.training.data.voices import FILE, VoiceClass, describe_voices, sentences, thirds
-from training.speech_files import RATE, corpus, tone, write_manifest
+from training.speech_files import RATE, corpus, half_written, tone, write_manifest
 
 prepare = importlib.import_module("qtts_jax.training.data.prepare").prepare
 
@@ -86,7 +86,9 @@ def test_measurements_are_kept_beside_the_dataset(described):
 def test_the_manifest_decides_the_sex(tmp_path):
     manifest = corpus(tmp_path, 3, sex="male")
     dataset = prepare(manifest, tmp_path / "set", sample_rate=RATE, progress=False)
+    left = half_written(dataset.directory, FILE)
     voices = describe_voices(dataset, progress=False)
+    assert not left.exists()
     assert set(voices.sex.values()) == {"male"}
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     lines[1]["sex"] = "tenor"

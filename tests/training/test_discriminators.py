@@ -21,10 +21,14 @@ from qtts_jax.training.tokenizer_config import DiscriminatorConfig
 CONFIG = DiscriminatorConfig(
     periods=(2, 3), period_channels=(4, 6), windows=(64, 32), spectrum_channels=3
 )
-rng = np.random.default_rng(0)
 
 
-def waves(rows, samples):
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def waves(rng, rows, samples):
     return rng.standard_normal((rows, samples)).astype(np.float32)
 
 
@@ -43,7 +47,7 @@ def make(module, *arguments):
     )
 
 
-def test_layer_is_a_convolution_with_kernels_of_the_learned_norm():
+def test_layer_is_a_convolution_with_kernels_of_the_learned_norm(rng):
     layer = WeightNormConv(2, 3, (3, 5), stride=(1, 2), dilation=(2, 1), rngs=nnx.Rngs(0))
     layer.gain[...] = jnp.array([0.5, 2.0, 3.0])
     layer.bias[...] = jnp.array([0.1, -0.2, 0.3])
@@ -91,9 +95,9 @@ def test_strides_and_dilations_are_folded_without_a_difference(steps, width, str
 
 
 @pytest.mark.parametrize("samples", [60, 59])
-def test_period_discriminator_sees_every_period_th_sample(samples):
+def test_period_discriminator_sees_every_period_th_sample(samples, rng):
     graph, params, judge = make(PeriodDiscriminator, CONFIG, 3)
-    wave = waves(2, samples)
+    wave = waves(rng, 2, samples)
     logits, features = judge(wave)
 
     @jax.jit
@@ -115,16 +119,16 @@ def test_period_discriminator_sees_every_period_th_sample(samples):
     assert features[0].shape == (6, 7, 4)  # 20 samples of one phase at stride 3
 
 
-def test_spectrum_discriminator_hears_loudness_alike_at_every_window():
-    wave = waves(1, 4096)
+def test_spectrum_discriminator_hears_loudness_alike_at_every_window(rng):
+    wave = waves(rng, 1, 4096)
     levels = [
         make(SpectrumDiscriminator, CONFIG, window)[2](wave)[1][0].std() for window in (64, 1024)
     ]
     assert levels[0] == pytest.approx(levels[1], rel=0.2)
 
 
-def test_all_discriminators_judge():
-    logits, features = make(Discriminators, CONFIG)[2](waves(2, 300))
+def test_all_discriminators_judge(rng):
+    logits, features = make(Discriminators, CONFIG)[2](waves(rng, 2, 300))
     assert len(logits) == len(features) == 4
     assert [len(layers) for layers in features] == [2, 2, 5, 5]
     assert logits[2].shape[0] == 2
@@ -136,10 +140,10 @@ def test_configuration_without_any_is_refused():
         DiscriminatorConfig(periods=(), windows=())
 
 
-def test_loss_falls_when_tones_and_noise_are_to_be_told_apart():
+def test_loss_falls_when_tones_and_noise_are_to_be_told_apart(rng):
     graph, params, _ = make(Discriminators, CONFIG)
     tones = np.stack([np.sin(0.1 * (i + 2) * np.arange(192)) for i in range(4)])
-    real, fake = jnp.asarray(tones, jnp.float32), jnp.asarray(waves(4, 192))
+    real, fake = jnp.asarray(tones, jnp.float32), jnp.asarray(waves(rng, 4, 192))
 
     def loss(params):
         model = bind(graph, params)

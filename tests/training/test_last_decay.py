@@ -1,6 +1,7 @@
 """The decay that ends a run, and runs that begin with the weights of another."""
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.errors import ConfigError
+from qtts_jax.errors import CheckpointError, ConfigError
 from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig, final_factor
@@ -31,7 +32,7 @@ def clock(monkeypatch):
     """Ten milliseconds pass from one look at the clock to the next."""
     ticks = itertools.count()
     fake = SimpleNamespace(monotonic=lambda: 0.01 * next(ticks))
-    monkeypatch.setattr("qtts_jax.training.trainer.time", fake)
+    monkeypatch.setattr("qtts_jax.training.clock.time", fake)
     return fake
 
 
@@ -54,6 +55,32 @@ def test_a_piece_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(t
     again = trainer(tmp_path, steps=outcome.step + 3).run()
     assert again.step == outcome.step + 3
     assert read_metrics(tmp_path)[-1]["learning_rate/two"] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("decay_seconds", [None, 1.5])
+def test_the_only_save_of_a_piece_ends_in_its_time(tmp_path, clock, monkeypatch, decay_seconds):
+    run = trainer(tmp_path, save_every=10**6)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run._shapes))
+    # A disk on which the state takes a second is what the first save is planned for.
+    monkeypatch.setattr("qtts_jax.training.clock._SAVE_BYTES_A_SECOND", size)
+    save = checkpoints.save
+
+    def slow(*arguments):
+        end = clock.monotonic() + 2.5
+        while clock.monotonic() < end:
+            pass
+        return save(*arguments)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    outcome = run.run(max_seconds=10, decay_seconds=decay_seconds)
+    assert outcome.step > 100 and clock.monotonic() < 10
+    rates = np.array([row["learning_rate/two"] for row in read_metrics(tmp_path)])
+    assert (np.count_nonzero(rates < rates[0]) > 20) == (decay_seconds is not None)
+
+
+def test_a_save_that_is_thought_to_be_long_leaves_time_for_steps(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("qtts_jax.training.clock._SAVE_BYTES_A_SECOND", 1.0)
+    assert trainer(tmp_path).run(max_seconds=4).step > 50
 
 
 def test_a_decay_longer_than_the_piece_is_refused(tmp_path):
@@ -79,3 +106,29 @@ def test_a_run_begins_with_the_weights_and_extras_of_another(tmp_path, average_d
     jax.tree.map(np.testing.assert_array_equal, state.extras, kept.extras)
     assert int(state.step) == 0
     assert second.run().finished
+
+
+def test_saved_weights_are_those_of_the_run_whatever_lay_there(tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    old = trainer(tmp_path / "run", steps=5)
+    old.run()
+    old.save_weights(weights)
+    # The same steps again, with other weights; then fewer steps.
+    for steps, seed in ((5, 1), (3, 2)):
+        shutil.rmtree(tmp_path / "run/checkpoints")
+        run = trainer(tmp_path / "run", steps=steps, seed=seed)
+        run.run()
+        saved = run.save_weights(weights)
+        assert list(weights.iterdir()) == [saved] and saved.name == f"step_{steps:08d}"
+        other = trainer(tmp_path / "other", start=saved)
+        jax.tree.map(
+            np.testing.assert_array_equal, other._resume(None)[0].params, run.newest().params
+        )
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_params", fail)
+    with pytest.raises(CheckpointError, match="full"):
+        run.save_weights(weights)
+    assert list(weights.iterdir()) == [saved]

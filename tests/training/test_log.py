@@ -50,6 +50,38 @@ def test_tensorboard_gets_scalars_audio_and_pictures(tmp_path):
     assert b"loss" in content and b"ryan" in content and b"PNG" in content and b"RIFF" in content
 
 
+@pytest.mark.parametrize("step", [0, 3])
+def test_tensorboard_forgets_what_a_killed_run_drew_beyond_its_checkpoint(tmp_path, step):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    with RunLog(tmp_path, step) as log:
+        log.scalars(step + 1, {"loss": 0.25})
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content, events = path.read_bytes(), []
+    while content:
+        # A record: eight bytes of its size, a checksum, an event, a checksum.
+        size = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    starts = [e.step for e in events if e.session_log.status == SessionLog.START]
+    assert starts == [step + 1]
+
+
+def test_a_partial_line_gives_way_to_the_whole_one(tmp_path):
+    with RunLog(tmp_path, tensorboard=False) as log:
+        log.scalars(4, {"loss": 1.0})
+        log.scalars(6, {"loss": 2.0}, partial=True)
+        log.scalars(6, {"held_out/loss": 3.0})
+    assert [set(row) for row in read_metrics(tmp_path)] == [
+        {"step", "time", "loss"}, {"step", "time", "loss"}, {"step", "time", "held_out/loss"},
+    ]  # fmt: skip
+    with RunLog(tmp_path, 6, tensorboard=False) as log:
+        log.scalars(8, {"loss": 4.0})
+    found = [(row["step"], row.get("loss")) for row in read_metrics(tmp_path)]
+    assert found == [(4, 1), (6, None), (8, 4)]
+
+
 def test_tensorboard_without_its_package_is_one_clear_error(tmp_path, monkeypatch):
     real = builtins.__import__
 

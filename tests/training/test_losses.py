@@ -11,14 +11,18 @@ from qtts_jax.training import losses
 from qtts_jax.training.spectrum import frames, stft
 
 RATE = 16000
-rng = np.random.default_rng(0)
 
 
 mel_loss = jax.jit(losses.mel_loss, static_argnums=(2, 3))
 spectrum = jax.jit(stft, static_argnums=1)
 
 
-def waves(rows, samples, scale=0.3):
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def waves(rng, rows, samples, scale=0.3):
     return (scale * rng.standard_normal((rows, samples))).astype(np.float32)
 
 
@@ -34,8 +38,8 @@ def spectra(wave, window):
 
 
 @pytest.mark.parametrize("samples", [256, 250, 40])
-def test_spectrum_is_a_fourier_sum_of_every_piece(samples):
-    wave = waves(2, samples)
+def test_spectrum_is_a_fourier_sum_of_every_piece(samples, rng):
+    wave = waves(rng, 2, samples)
     expected = np.stack([spectra(row, 64) for row in wave])
     np.testing.assert_allclose(spectrum(wave, 64), expected, atol=1e-4)
 
@@ -51,8 +55,8 @@ def test_window_that_four_does_not_divide_is_refused():
         stft(jnp.zeros((1, 100)), 30)
 
 
-def test_mel_loss_sums_the_scales():
-    a, b = waves(2, 600), waves(2, 600, scale=0.05)
+def test_mel_loss_sums_the_scales(rng):
+    a, b = waves(rng, 2, 600), waves(rng, 2, 600, scale=0.05)
     expected = 0.0
     scales = ((64, 6), (256, 20), (256, 10, 2000))
     for window, mels, top in ((64, 6, RATE / 2), (256, 20, RATE / 2), (256, 10, 2000)):
@@ -66,16 +70,19 @@ def test_mel_loss_sums_the_scales():
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-def test_mel_loss_is_zero_for_the_same_audio_and_has_a_gradient_in_silence():
+def test_mel_loss_is_zero_for_the_same_audio_and_has_a_gradient_in_silence(rng):
     loss = jax.jit(jax.value_and_grad(lambda a, b: losses.mel_loss(a, b, ((64, 6),), RATE)))
-    same = waves(1, 300)
+    same = waves(rng, 1, 300)
     assert loss(same, same)[0] < 1e-6
     gradient = np.asarray(loss(np.zeros_like(same), same)[1])
     assert np.isfinite(gradient).all()
 
 
-def test_discriminator_loss_is_the_hinge_of_both_sides():
-    real, fake = [waves(3, 5, 2.0), waves(3, 2, 2.0)], [waves(3, 5, 2.0), waves(3, 2, 2.0)]
+def test_discriminator_loss_is_the_hinge_of_both_sides(rng):
+    real, fake = (
+        [waves(rng, 3, 5, 2.0), waves(rng, 3, 2, 2.0)],
+        [waves(rng, 3, 5, 2.0), waves(rng, 3, 2, 2.0)],
+    )
     terms = []
     for r, f in zip(real, fake, strict=True):
         terms.append(
@@ -86,15 +93,15 @@ def test_discriminator_loss_is_the_hinge_of_both_sides():
     np.testing.assert_allclose(actual, np.mean(terms), rtol=1e-5)
 
 
-def test_adversarial_loss_is_minus_the_mean_logit_of_each_discriminator():
-    fake = [waves(3, 50), waves(2, 7)]
+def test_adversarial_loss_is_minus_the_mean_logit_of_each_discriminator(rng):
+    fake = [waves(rng, 3, 50), waves(rng, 2, 7)]
     expected = -np.mean([x.mean() for x in fake])
     np.testing.assert_allclose(losses.adversarial_loss(fake), expected, rtol=1e-5)
 
 
-def test_feature_loss_is_relative_and_leaves_the_real_side_alone():
-    real = [[waves(2, 9), waves(2, 5, 40.0)], [waves(1, 3)]]
-    fake = [[waves(2, 9), waves(2, 5, 40.0)], [waves(1, 3)]]
+def test_feature_loss_is_relative_and_leaves_the_real_side_alone(rng):
+    real = [[waves(rng, 2, 9), waves(rng, 2, 5, 40.0)], [waves(rng, 1, 3)]]
+    fake = [[waves(rng, 2, 9), waves(rng, 2, 5, 40.0)], [waves(rng, 1, 3)]]
     terms = [
         np.abs(f - r).mean() / np.abs(r).mean()
         for rs, fs in zip(real, fake, strict=True)
@@ -105,7 +112,7 @@ def test_feature_loss_is_relative_and_leaves_the_real_side_alone():
     assert not any(np.any(g) for g in jax.tree.leaves(gradient))
 
 
-def test_commitment_moves_the_residuals_towards_the_entries():
+def test_commitment_moves_the_residuals_towards_the_entries(rng):
     residuals, entries = rng.standard_normal((2, 2, 3, 4, 5)).astype(np.float32)
     expected = sum((r - e) ** 2 for r, e in zip(residuals.ravel(), entries.ravel(), strict=True))
     value, (to_residuals, to_entries) = jax.value_and_grad(losses.commitment_loss, (0, 1))(
@@ -118,7 +125,7 @@ def test_commitment_moves_the_residuals_towards_the_entries():
     assert not np.any(to_entries)
 
 
-def test_teacher_loss_is_one_minus_the_mean_cosine():
+def test_teacher_loss_is_one_minus_the_mean_cosine(rng):
     a, b = rng.standard_normal((2, 2, 6, 4)).astype(np.float32)
     cosines = [
         np.dot(x, y) / np.sqrt(np.dot(x, x) * np.dot(y, y))

@@ -57,6 +57,14 @@ def test_fsdp_splits_parameters_and_moments(report):
     assert report["fsdp"]["share_on_a_device"] < 0.15
 
 
+def test_the_first_state_of_a_mesh_is_made_where_it_lies(tmp_path):
+    found = on_eight_devices("first", tmp_path, "fsdp and model")
+    assert set(found) == {"random", "given", "run"}
+    for case in found.values():
+        assert case["traced"] and all(case["traced"]) and case["in_place"]
+        assert case["error"] < 1e-6
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_a_mesh_goes_on_on_one_device(tmp_path):
     found = on_eight_devices("resume", tmp_path, "fsdp and model")

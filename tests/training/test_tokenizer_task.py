@@ -20,13 +20,15 @@ from qtts_jax.training import losses
 from qtts_jax.training.balance import first_norms
 from qtts_jax.training.discriminators import Discriminators
 from qtts_jax.training.nano import nano_tokenizer
-from qtts_jax.training.task import Task
+from qtts_jax.training.optimizer import OptimizerConfig
+from qtts_jax.training.task import CountingTask, Task
 from qtts_jax.training.tokenizer_config import CodebookTraining, LossWeights
 from qtts_jax.training.tokenizer_params import SPEECH_LEVEL, assemble, initial
 from qtts_jax.training.tokenizer_task import TokenizerTask, resample_frames
+from qtts_jax.training.trainer import Trainer, TrainerConfig
 from training.tokenizer_toy import FRAME, FULL, PLAIN, TEACHER, toy_audio, toy_batch, toy_config
 
-# Over seeds, 250 steps lower the mel loss 8 to 17 times, 500 steps 12 to 22 times.
+# Where roundings or seeds differ, 500 steps lower the mel loss 11 to 45 times.
 CONFIG, STEPS = toy_config(), 500
 
 
@@ -200,7 +202,7 @@ def test_gradients_are_those_of_the_losses(task, begun, first):
         np.testing.assert_allclose(actual[name], value, atol=1e-4 * scale + 1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize(("name", "factor"), [("mel", 10), ("teacher", 100)])
+@pytest.mark.parametrize(("name", "factor"), [("mel", 5), ("teacher", 100)])
 def test_overfitting_one_batch_lowers_every_loss(overfitted, name, factor):
     values = overfitted[-1][name]
     assert values[-10:].mean() < values[0] / factor
@@ -291,6 +293,21 @@ def test_balance_counts_the_losses_that_take_part(delayed):
     np.testing.assert_allclose([c["mel"] for c in counts], 1 - 0.9 ** np.arange(1, 5), rtol=1e-5)
     for name in ("adversarial", "feature"):
         np.testing.assert_allclose([c[name] for c in counts], [0, 0, 0.1, 0.19], atol=1e-6)
+
+
+def test_the_count_of_microbatches_follows_the_steps_of_the_run(begun, delayed, tmp_path):
+    task = make(accumulate=2)
+    assert isinstance(task, CountingTask)
+    extras = delayed[-1][1]
+    assert extras["calls"] == 4
+    for step in (0, 2, 5):
+        after = task.at_step(extras, step)
+        assert after["calls"] == 2 * step and after["calls"].dtype == extras["calls"].dtype
+        assert {n for n in extras if after[n] is not extras[n]} == {"calls"}
+    rule = OptimizerConfig(1e-3)
+    config = TrainerConfig(1, {"generator": rule, "discriminator": rule}, accumulate=4)
+    with pytest.raises(ConfigError, match="counts 2 microbatches a step, and the trainer does 4"):
+        Trainer(task, None, config, tmp_path)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -204,6 +205,59 @@ def test_the_moving_average_follows_the_weights(tmp_path):
     assert steps == [0, 1, 2, 3]
 
 
+def rows(directory):
+    """The lines of the log, without what depends on the clock."""
+    return [
+        {name: x for name, x in row.items() if name not in ("time", "steps_per_second")}
+        for row in read_metrics(directory)
+    ]
+
+
+def test_a_resumed_log_is_that_of_an_uninterrupted_run(tmp_path):
+    trainer(tmp_path / "whole", log_every=4).run()
+    assert [row["step"] for row in rows(tmp_path / "whole")] == [4, 8, 9]
+    parts, each = tmp_path / "parts", tmp_path / "each"
+    trainer(each).run()
+    single = losses(each)
+    trainer(parts, log_every=4, steps=2).run()
+    assert [row["step"] for row in rows(parts)] == [2]
+    # The line of a piece that ended at step 6 is the mean of its last steps.
+    trainer(parts, log_every=4, steps=6).run()
+    assert [row["step"] for row in rows(parts)] == [4, 6]
+    assert losses(parts)[6] == pytest.approx((single[5] + single[6]) / 2)
+    trainer(parts, log_every=4).run()
+    assert rows(parts) == rows(tmp_path / "whole")
+    # Nothing is left to do, and nothing changes.
+    trainer(parts, log_every=4).run()
+    assert rows(parts) == rows(tmp_path / "whole")
+
+
+def test_the_steps_before_a_fault_are_in_the_log(tmp_path):
+    data = LineBatches(poisoned=6)
+    with pytest.raises(TrainingError, match="step 7"):
+        trainer(tmp_path, data, LineTask(poison=data.poison), log_every=4).run()
+    assert list(losses(tmp_path)) == [4, 6]
+    trainer(tmp_path, log_every=4).run()
+    trainer(tmp_path / "whole", log_every=4).run()
+    assert rows(tmp_path) == rows(tmp_path / "whole")
+
+
+def test_a_run_that_goes_on_with_other_losses_begins_a_new_window(tmp_path):
+    class More(LineTask):
+        def gradients(self, params, extras, batch, key):
+            grads, extras, metrics = super().gradients(params, extras, batch, key)
+            return grads, extras, metrics | {"three": 3.0 + 0 * metrics["loss"]}
+
+    trainer(tmp_path, log_every=4, steps=2).run()
+    trainer(tmp_path, task=More(), log_every=4, steps=4).run()
+    assert rows(tmp_path)[-1]["three"] == 3
+
+
+def test_a_margin_that_every_loss_exceeds_is_refused():
+    with pytest.raises(ConfigError, match="divergence_margin must be above 0"):
+        dataclasses.replace(CONFIG, divergence_margin=0.0)
+
+
 def test_optimizers_must_fit_the_groups(tmp_path):
     with pytest.raises(ConfigError, match="one for each group"):
         trainer(tmp_path, optimizers={"one": RULE})
@@ -288,3 +342,36 @@ def test_checkpoints_come_after_the_call_of_their_step(tmp_path):
     t.run()
     steps = [int(path.name.split("_")[1]) for path in checkpoints.checkpoints(t.checkpoints)]
     assert steps == [1, 5, 9]
+
+
+class Counting(LineTask):
+    """Counts microbatches in its extras, two a step."""
+
+    accumulate = 2
+
+    def gradients(self, params, extras, batch, key):
+        grads, extras, metrics = super().gradients(params, extras, batch, key)
+        return grads, extras | {"seen": extras["seen"] - batch["x"].shape[0] + 1}, metrics
+
+    def at_step(self, extras, step):
+        return extras | {"seen": jnp.asarray(step * self.accumulate, jnp.int32)}
+
+
+def test_a_task_that_counts_microbatches_agrees_with_the_trainer(tmp_path):
+    with pytest.raises(ConfigError, match="counts 2 microbatches a step, and the trainer does 1"):
+        trainer(tmp_path, task=Counting())
+    run = trainer(tmp_path / "a", task=Counting(), accumulate=2, steps=5)
+    run.run()
+    assert run.newest().extras["seen"] == 10
+    # Another run begins with its weights, and its own count.
+    weights = run.save_weights(tmp_path / "weights")
+    config = dataclasses.replace(CONFIG, accumulate=2, steps=3)
+    other = Trainer(Counting(), LineBatches(), config, tmp_path / "b", start=weights)
+    assert other._resume(None)[0].extras["seen"] == 0
+    other.run()
+    assert other.newest().extras["seen"] == 6
+    # So does a piece with another number of microbatches.
+    one = Counting()
+    one.accumulate = 1
+    assert trainer(tmp_path / "a", task=one, steps=7).run().step == 7
+    assert run.newest().extras["seen"] == 7

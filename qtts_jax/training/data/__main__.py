@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from qtts_jax.errors import QTTSError
 from qtts_jax.io.text import TextTokenizer
-from qtts_jax.training.data.manifest import LANGUAGES, SPLITS
+from qtts_jax.training.data.manifest import HELD_OUT, LANGUAGES, SPLITS
 from qtts_jax.training.data.prepare import prepare
 from qtts_jax.training.data.whisper_files import convert_whisper
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     prepared.add_argument("--text-tokenizer", help="directory whose vocabulary must know all texts")
     prepared.add_argument("--languages", nargs="+", default=LANGUAGES, help="that are allowed")
     help_ = "share of the texts without a split that become the test split"
-    prepared.add_argument("--held-out", type=float, default=0.02, help=help_)
+    prepared.add_argument("--held-out", type=float, default=HELD_OUT, help=help_)
     help_ = "splits that go into the dataset"
     prepared.add_argument(
         "--keep", nargs="+", default=SPLITS, choices=SPLITS, metavar="SPLIT", help=help_

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import DataError
-from qtts_jax.io.files import npz_bytes, write_whole
+from qtts_jax.io.files import npz_bytes, sweep, write_whole
 from qtts_jax.speech_tokenizer import FOLDER, SpeechTokenizer
 from qtts_jax.training.data.dataset import Dataset, Record
 from qtts_jax.training.data.threads import in_order
@@ -81,6 +81,7 @@ def encode_dataset(
                 f"{dataset.sample_rate} Hz; prepare it at the rate of the tokenizer."
             )
         cache.mkdir(exist_ok=True)
+        sweep(cache)
 
         def encode(shard: int) -> int:
             items = [(dataset.wave(r.index), dataset.sample_rate) for r in groups[shard]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grain
@@ -18,10 +19,13 @@ class Loader:
     """`training.task.Batches` over a pure function of the batch's number.
 
     A position is therefore one number, and what follows it is the same on every machine, with any
-    number of threads.
+    number of threads. What the data is goes with it: a run goes on with the clips that it began
+    with, and another one that begins with its weights may have more of them.
 
     Args:
         make: the batch of a number from 0 up; called by several threads at once.
+        clips: number of clips that the batches are made of.
+        digest: of the clips, by `digest_of`.
         seed: part of the position, so that a run cannot go on with another order.
         threads: 0 to make each batch when it is asked for. Batches from memory are made under
             Python's lock, where several threads only wait for each other and for the training.
@@ -32,11 +36,14 @@ class Loader:
         self,
         make: Callable[[int], dict[str, np.ndarray]],
         *,
+        clips: int,
+        digest: str,
         seed: int,
         threads: int = 1,
         stop: int | None = None,
     ) -> None:
-        self._seed = seed
+        kind = type(self).__name__
+        self._data = {"kind": kind, "clips": clips, "digest": digest, "seed": seed}
         numbers = grain.MapDataset.range(stop if stop is not None else np.iinfo(np.int64).max)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD + threads)
         if threads == 0:
@@ -52,21 +59,30 @@ class Loader:
 
     def state(self) -> dict[str, Any]:
         """The position, as JSON values."""
-        return {"seed": self._seed, "next": int(self._iterator.get_state()["next_index"])}
+        return self._data | {"next": int(self._iterator.get_state()["next_index"])}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position that `state` returned.
 
         Raises:
-            DataError: it is that of another seed or another kind of data.
+            DataError: it is that of another seed, kind of batches or choice of clips, or of clips
+                that have changed.
         """
-        if state.get("seed") != self._seed or not isinstance(state.get("next"), int):
+        if state != self._data | {"next": state.get("next")} or not isinstance(state["next"], int):
             raise DataError(
-                f"the position {state} is not one of these batches, which have the seed "
-                f"{self._seed}; go on with the data and the seed that the run began with."
+                f"the position {state} is not one of these batches, {self._data}; go on with the "
+                "data and the seed that the run began with, or begin another run with its weights."
             )
         self._iterator.set_state({"next_index": state["next"]})
 
     def close(self) -> None:
         """End the threads."""
         self._iterator.close()
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """A short hash of what distinguishes one choice of clips from another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

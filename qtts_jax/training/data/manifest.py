@@ -33,7 +33,8 @@ LANGUAGES = (
 TRAIN, TEST = "train", "test"
 SPLITS = (TRAIN, "validation", TEST)
 MIN_SECONDS, MAX_SECONDS = 0.1, 60.0
-
+# Share of the texts that a manifest puts into no split; they are the test split.
+HELD_OUT = 0.02
 _KNOWN = ("audio", "text", "speaker", "language", "instruction", "split")
 
 
@@ -77,10 +78,10 @@ def read_manifest(
 
     Raises:
         DataError: the first fault, with the file and the line: no manifest or no clips; a line
-            that is no JSON object; a field that is missing, empty or of a wrong type; an unknown
-            language, split or symbol; an alignment that does not go forward through the text; a
-            recording that does not exist, cannot be read, is too short or too long, or occurs
-            twice; a text in two splits.
+            that is no JSON object or has half of a character; a field that is missing, empty or of
+            a wrong type; an unknown language, split or symbol; an alignment that does not go
+            forward through the text; a recording that does not exist, cannot be read, is too short
+            or too long, or occurs twice; a text in two splits.
     """
     path = Path(path)
     try:
@@ -101,6 +102,12 @@ def split_of(text: str, held_out: float) -> str:
     """
     digest = hashlib.sha256(same_text(text).encode()).digest()
     return TEST if int.from_bytes(digest[:8], "big") < held_out * 2**64 else TRAIN
+
+
+def splits_of(clips: Sequence[Clip], held_out: float = HELD_OUT) -> list[str]:
+    """The split of every clip: that of the manifest for its text, else by hash."""
+    given = {same_text(clip.text): clip.split for clip in clips if clip.split is not None}
+    return [given.get(same_text(clip.text)) or split_of(clip.text, held_out) for clip in clips]
 
 
 def same_text(text: str) -> str:
@@ -140,6 +147,7 @@ class _Checks:
             self._fail(line, f"is not JSON ({error.msg}); write one object a line")
         if not isinstance(fields, dict):
             self._fail(line, "is not a JSON object; write one object a line")
+        self._check_characters(line, fields)
         for name in ("audio", "text", "speaker", "language"):
             value = fields.get(name)
             if not isinstance(value, str) or not value.strip():
@@ -163,6 +171,14 @@ class _Checks:
         )
         self._check_audio(clip)
         return clip
+
+    def _check_characters(self, line: int, fields: dict[str, Any]) -> None:
+        """JSON can spell half of a surrogate pair, which no file of text can hold."""
+        try:
+            json.dumps(fields, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            self._fail(line, f"has {half!r}, half of a character; write it whole or leave it out")
 
     def _check_words(self, line: int, fields: dict[str, Any]) -> None:
         text, language, split = fields["text"], fields["language"], fields.get("split")

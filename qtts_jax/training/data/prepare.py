@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from qtts_jax.errors import DataError
+from qtts_jax.errors import AudioError, DataError
 from qtts_jax.io.audio import load_audio
-from qtts_jax.io.files import write_whole
+from qtts_jax.io.files import sweep, write_whole
 from qtts_jax.io.text import TextTokenizer
 from qtts_jax.training.data.dataset import FORMAT, INDEX, Dataset, to_int16
 from qtts_jax.training.data.manifest import (
+    HELD_OUT,
     LANGUAGES,
     SPLITS,
     Clip,
     read_manifest,
-    same_text,
-    split_of,
+    splits_of,
 )
 from qtts_jax.training.data.threads import in_order
 
@@ -51,7 +51,7 @@ def prepare(
     sample_rate: int = 24000,
     text_tokenizer: TextTokenizer | None = None,
     languages: Sequence[str] = LANGUAGES,
-    held_out: float = 0.02,
+    held_out: float = HELD_OUT,
     keep: Sequence[str] = SPLITS,
     workers: int | None = None,
     progress: bool = True,
@@ -63,13 +63,16 @@ def prepare(
     Mono Ogg Opus stays as it is, byte for byte and at any rate (it is decoded and resampled at
     load), and so does mono FLAC of the wanted rate; everything else becomes 16-bit FLAC.
 
-    Work is kept in `<directory>.unfinished`, which takes the name of `directory` at the end.
+    Work is kept in `<directory>.unfinished`, which takes the name of `directory` at the end. A call
+    that was killed, or found the disk full, goes on from there. A recording that cannot be used
+    removes it: the manifest has to change, and its shards with it.
 
     Args:
         manifest: see `read_manifest`.
-        sample_rate: that of the tokenizer, Hz.
+        sample_rate: that of the tokenizer, Hz, at least 1.
         text_tokenizer, languages: what texts and languages are checked by.
-        held_out: share of the texts without a split in the manifest that become the test split.
+        held_out: share, from 0 to 1, of the texts without a split in the manifest that become the
+            test split.
         keep: splits that go into the dataset; a machine that only trains needs no test clips.
         workers: threads; None for one a core.
         progress: show a bar.
@@ -78,16 +81,21 @@ def prepare(
         shard_bytes: of the recordings of a shard.
 
     Raises:
-        DataError: a fault of the manifest (see there), silence, or a dataset that is in the way.
+        DataError: a fault of the manifest (see there) or of an argument, silence, or a dataset that
+            is in the way.
         AudioError: a recording cannot be decoded; it is named with its line.
     """
+    if sample_rate < 1:
+        raise DataError(f"there is no sample rate of {sample_rate} Hz; give that of the tokenizer.")
+    if not 0 <= held_out <= 1:
+        raise DataError(f"held_out is a share from 0 to 1, and {held_out} is not; correct it.")
     manifest, destination = Path(manifest), Path(directory).absolute()
     if destination.exists() and not overwrite:
         raise DataError(f"{destination} already exists; choose another directory or overwrite it.")
     clips = read_manifest(manifest, text_tokenizer=text_tokenizer, languages=languages)
     kept = [
         (clip, split)
-        for clip, split in zip(clips, _splits(clips, held_out), strict=True)
+        for clip, split in zip(clips, splits_of(clips, held_out), strict=True)
         if split in keep
     ]
     if not kept:
@@ -108,12 +116,16 @@ def prepare(
         return _store(*item, manifest, sample_rate)
 
     stored = in_order(store, kept[done:], workers)
-    with tqdm(
-        total=len(kept), initial=done, desc="prepare", unit="clip", disable=not progress
-    ) as bar:
-        for group in _groups(stored, shard_bytes):
-            shards.append(_write_shard(partial, len(shards), group))
-            bar.update(len(group))
+    try:
+        with tqdm(
+            total=len(kept), initial=done, desc="prepare", unit="clip", disable=not progress
+        ) as bar:
+            for group in _groups(stored, shard_bytes):
+                shards.append(_write_shard(partial, len(shards), group))
+                bar.update(len(group))
+    except (AudioError, DataError):
+        shutil.rmtree(partial)
+        raise
     about = {"format": FORMAT, "sample_rate": sample_rate, "clips": len(kept),
              "splits": dict(Counter(split for _, split in kept)), "shards": shards}  # fmt: skip
     write_whole(partial / INDEX, json.dumps(about, indent=1).encode())
@@ -121,12 +133,6 @@ def prepare(
     # Only now: without its plan an unfinished directory could not go on.
     (destination / _PLAN).unlink()
     return Dataset(destination)
-
-
-def _splits(clips: Sequence[Clip], held_out: float) -> list[str]:
-    """The split of every clip: that of the manifest for its text, else by hash."""
-    given = {same_text(clip.text): clip.split for clip in clips if clip.split is not None}
-    return [given.get(same_text(clip.text)) or split_of(clip.text, held_out) for clip in clips]
 
 
 def _begin(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
@@ -143,6 +149,7 @@ def _begin(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
         raise DataError(
             f"{partial} was begun with another manifest or other settings; remove it, or overwrite."
         )
+    sweep(partial)
 
 
 def _same_plan(partial: Path, plan: dict[str, Any]) -> bool:

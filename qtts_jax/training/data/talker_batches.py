@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from qtts_jax.speaker import mel_config
 from qtts_jax.training.data.alignment import token_ends, tokens_of_frames
 from qtts_jax.training.data.codes import Codes
 from qtts_jax.training.data.dataset import Dataset, Waves
-from qtts_jax.training.data.loader import Loader
+from qtts_jax.training.data.loader import Loader, digest_of
 from qtts_jax.training.data.manifest import TRAIN
 from qtts_jax.training.data.mels import log_mels
 from qtts_jax.training.data.talker_plan import (
@@ -163,7 +163,21 @@ class TalkerBatches(Loader):
         self._ends: list[int] = []
         # Layouts are decided by the plan, so that nothing is drawn when an example is made.
         self._rng = np.random.default_rng(0)
-        super().__init__(self._make, seed=seed, threads=threads, stop=stop)
+        super().__init__(
+            self._make,
+            clips=len(chosen),
+            digest=digest_of(self._contents()),
+            seed=seed,
+            threads=threads,
+            stop=stop,
+        )
+
+    def _contents(self) -> Iterator[bytes]:
+        """What a run must find again to go on: codes, words and voices of its clips."""
+        for r, codes in zip(self._records, self._codes, strict=True):
+            about = (codes.shape, r.text, r.speaker, r.language, r.instruction)
+            yield repr(about).encode()
+            yield codes.tobytes()
 
     def _make(self, number: int) -> dict[str, Any]:
         epoch, batch = self._planned(number)

@@ -106,18 +106,19 @@ def draw_choices(
         if others and table.cloning:
             k = int(other[i] * others)
             reference[i] = group[k + (inside and k >= own)]
+    cloned = reference >= 0
+    preset = table.preset[clips] & (preset | ~cloned)
+    voiceless |= ~(preset | cloned)
     described = np.asarray([len(table.instructions[clip]) for clip in clips])
     # Without a voice the description must decide, so it is there whenever there is one.
     wanted = (instruct | voiceless) & (described > 0)
     number = np.where(wanted, (which * described).astype(np.int64), -1)
-    cloned = reference >= 0
-    preset = table.preset[clips] & (preset | ~cloned)
     return Choices(
         clip=clips,
         stream=stream,
         tag=tag & table.tagged[clips],
         preset=preset & ~voiceless,
-        voiceless=voiceless | ~(preset | cloned),
+        voiceless=voiceless,
         in_context=in_context & cloned & ~preset & ~voiceless,
         instruct=number,
         reference=reference,

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import DataError
-from qtts_jax.io.files import write_whole
+from qtts_jax.io.files import sweep, write_whole
 from qtts_jax.training.data.dataset import Dataset, Waves
 from qtts_jax.training.data.manifest import TRAIN
 from qtts_jax.training.data.measure import median_pitch, speaking_rate
@@ -173,6 +173,7 @@ def describe_voices(
         "pitch": [None if p is None else round(p, 1) for p in pitch],
         "pace": [round(p, 2) for p in pace],
     }
+    sweep(dataset.directory)
     write_whole(path, json.dumps(about, ensure_ascii=False).encode())
     return _read(dataset, path)
 
