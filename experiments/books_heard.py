@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--speaker", nargs="+", default=[], help="presets (default: all)")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="or all")
     parser.add_argument("--language", help="of the clips (default: all)")
     parser.add_argument("--clips", type=int, default=30)
     parser.add_argument("--books", type=int, nargs="+", default=[1, 2, 4, 8])

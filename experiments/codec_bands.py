@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="checkpoint of a speech tokenizer")
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="or all")
     parser.add_argument("--language", help="of the clips (default: all)")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--below", type=float, nargs="+", default=[500, 1000, 2000], help="Hz")

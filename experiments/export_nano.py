@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -26,12 +25,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from faults import exit_status
 
 from convert.to_torch import to_torch
 from qtts_jax.config import MODEL_TYPES, TalkerConfig, TTSConfig
-from qtts_jax.errors import CheckpointError, ConfigError, QTTSError
+from qtts_jax.errors import CheckpointError, ConfigError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_json
 from qtts_jax.io.new_directory import new_directory
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer import FOLDER
@@ -58,13 +59,15 @@ LOUD = (
 PAUSE_SECONDS = 120
 
 
-def export(args: argparse.Namespace) -> int:
-    """Write the checkpoint; its size in bytes.
+def export(args: argparse.Namespace) -> None:
+    """Write the checkpoint and say its size.
 
     Raises:
         CheckpointError: the source is damaged, or the result is too large; nothing is written.
     """
     config = TTSConfig.from_hf(read_config(args.model))
+    tokenizer = args.tokenizer or args.model / FOLDER
+    read_config(tokenizer)  # it is copied as it is, so that nobody has read it
     shapes = abstract(TTSModel, config)[1]
     params = load_params(args.model, shapes)
     if args.earlier is not None:
@@ -73,14 +76,15 @@ def export(args: argparse.Namespace) -> int:
     config = replace(config, model_type=args.type, further_types=others)
     if args.speaker is not None:
         config = replace(config, talker=speaks_first(config.talker, args.speaker))
-    results = json.loads(args.results.read_text()) if args.results else None
-    with new_directory(args.out, overwrite=True) as out:
-        generation = json.loads((args.model / GENERATION).read_text())
+    results = read_json(args.results) if args.results else None
+    sources = [args.model, tokenizer, *([args.earlier] if args.earlier else [])]
+    with new_directory(args.out, overwrite=True, sources=sources) as out:
+        generation = read_json(args.model / GENERATION)
         save_talker(out, config, params, generation)
         for name in TEXT_FILES:
             if (args.model / name).is_file():
                 shutil.copy(args.model / name, out)
-        shutil.copytree(args.tokenizer or args.model / FOLDER, out / FOLDER)
+        shutil.copytree(tokenizer, out / FOLDER)
         (out / DESCRIPTION).write_text(description(results) + "\n", encoding="utf-8")
         (out / CARD).write_text(card(args, config, results), encoding="utf-8")
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -91,7 +95,7 @@ def export(args: argparse.Namespace) -> int:
             )
     if args.torch:
         to_torch(args.out, args.torch, overwrite=True)
-    return size
+    print(f"wrote {args.out}: {size / 1e6:.1f} MB")
 
 
 def mean_params(params: Params, earlier: Params, share: float) -> Params:
@@ -258,7 +262,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
     parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
     parser.add_argument("--earlier", type=Path, help="what the last run began with, to be averaged")
-    parser.add_argument("--earlier-share", type=float, default=0.15, help="of it in the mean")
+    parser.add_argument("--earlier-share", type=float, help="of it in the mean, such as 0.15")
     parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
     parser.add_argument("--speaker", help="who speaks when nobody is named (default: as trained)")
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
@@ -268,13 +272,9 @@ def main() -> int:
     parser.add_argument("--torch", type=Path, help="also in the released layout")
     parser.add_argument("--megabytes", type=float, default=30.0)
     args = parser.parse_args()
-    try:
-        size = export(args)
-    except QTTSError as error:
-        print(f"export_nano: {error}")
-        return 1
-    print(f"wrote {args.out}: {size / 1e6:.1f} MB")
-    return 0
+    if (args.earlier is None) != (args.earlier_share is None):
+        parser.error("--earlier and --earlier-share go together")
+    return exit_status("export_nano", lambda: export(args))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from qtts_jax.errors import QTTSError
+from faults import exit_status
+
 from qtts_jax.evaluation.report import Report
 
 
@@ -16,11 +16,10 @@ def finish(name: str, measure: Callable[[], Report], out: Path) -> int:
     Returns:
         The exit status.
     """
-    try:
+
+    def command() -> None:
         report = measure()
         report.write(out, plot=False)
-    except QTTSError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    print(report.markdown())
-    return 0
+        print(report.markdown())
+
+    return exit_status(name, command)

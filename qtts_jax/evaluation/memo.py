@@ -33,13 +33,18 @@ class Memo:
         self._known: dict[str, dict[str, Score]] = {}
         if path is None or not path.is_file():
             return
-        # A run that was killed may have left half a line, which is judged again.
-        for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvaluationError(
+                f"the scores in {path} cannot be read ({error}); remove it."
+            ) from error
+        for line in lines:
             try:
                 entry = json.loads(line)
                 self._known[entry["key"]] = {k: (v[0], v[1]) for k, v in entry["scores"].items()}
             except (json.JSONDecodeError, KeyError, TypeError, IndexError):
-                continue
+                continue  # half a line of a run that was killed, which is judged again
 
     def __call__(
         self, judge: str, ask: Callable[[Sample], dict[str, Score]], sample: Sample

@@ -6,11 +6,21 @@ from fractions import Fraction
 
 import numpy as np
 
+from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.package import load
 from qtts_jax.io.audio import resample
 
 SAMPLE_RATE = 48_000  # of the codec; other rates are converted to it
+LOWEST_BITS, HIGHEST_BITS = 500, 256_000
 _PURPOSE = "the Opus baseline"
+
+
+def check_bits(bits: int) -> None:
+    """Raise an `EvaluationError` for what libopus does not do for one channel."""
+    if not LOWEST_BITS <= bits <= HIGHEST_BITS:
+        raise EvaluationError(
+            f"Opus cannot take {bits} bits a second; name {LOWEST_BITS} to {HIGHEST_BITS}."
+        )
 
 
 def round_trip(wave: np.ndarray, sample_rate: int, bits: int) -> tuple[np.ndarray, float]:

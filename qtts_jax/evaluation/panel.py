@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ Judge = Callable[[Sample], dict[str, Score]]
 # A phrase said at least so many times more in a row than the text has it is a repetition.
 _REPEATS = 2
 _LEAST_SECONDS = 0.3  # shorter audio is judged by its words only
+_NO_STOI = 1e-5  # what pystoi gives where a recording has less than 0.4 s of speech
 
 
 def asr() -> Judge:
@@ -87,14 +90,14 @@ def pesq() -> Judge:
     library = load("pesq", "pesq", "PESQ")
 
     def judge(sample: Sample) -> dict[str, Score]:
-        if sample.aligned is None:
+        if sample.aligned is None or not usable(sample.wave):
             return {}
         scores: dict[str, Score] = {}
         for band in ("wb", "nb"):
             try:
                 value = library.pesq(SAMPLE_RATE, sample.aligned, sample.wave, band)
             except library.NoUtterancesError:
-                continue  # silence has no score
+                continue  # a silent recording has no score
             scores[f"pesq_{band}"] = (float(value), 1)
         return scores
 
@@ -108,7 +111,10 @@ def stoi() -> Judge:
     def judge(sample: Sample) -> dict[str, Score]:
         if sample.aligned is None:
             return {}
-        return {"stoi": (float(library.stoi(sample.aligned, sample.wave, SAMPLE_RATE)), 1)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that there is too little speech
+            value = float(library.stoi(sample.aligned, sample.wave, SAMPLE_RATE))
+        return {} if value == _NO_STOI else {"stoi": (value, 1)}
 
     return judge
 
@@ -218,8 +224,18 @@ class Panel:
         """What all judges say of a sample, and what is known of it already."""
         found = dict(sample.known)
         for name, judge in self._judges.items():
-            found |= self._memo(f"{name} {self.versions.get(name)}", judge, sample)
+            version = f"{name} {self.versions.get(name)} {_own_version()}"
+            found |= self._memo(version, judge, sample)
         return found
+
+
+@functools.cache
+def _own_version() -> str:
+    """Of the code here that decides scores; what it said before a change is judged again."""
+    here = Path(__file__).parent
+    names = ("panel.py", "pitch.py", "sample.py", "words.py")
+    files = [*(here / name for name in names), *sorted((here / "judges").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def usable(wave: Any) -> bool:

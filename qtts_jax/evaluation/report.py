@@ -62,7 +62,7 @@ class Report:
             if any(metric.name in e for e in found):
                 cells = [_cell(metric, e.get(metric.name)) for e in found]
                 lines.append(f"| {metric.label}{_ARROW[metric.better]} | {' | '.join(cells)} |")
-        lines += ["", "In parentheses: clips; in brackets: 95 % bootstrap interval over clips."]
+        lines += ["", "In parentheses: clips; in brackets: 95 % interval over clips."]
         for row in self.rows:
             details = "; ".join(f"{name} {_shown(v)}" for name, v in row.details.items())
             lines += ["", f"{row.name}: {details}"] if details else []
@@ -89,7 +89,7 @@ class Report:
             for clip, scores in row.clips.items()
         ]
         write_whole(paths[2], ("\n".join(lines) + "\n").encode())
-        if plot:
+        if plot and any(row.estimates() for row in self.rows):
             paths.append(directory / f"{self.task}.png")
             self._plot(paths[-1])
         return paths

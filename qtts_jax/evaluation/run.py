@@ -26,8 +26,8 @@ from qtts_jax.training.data.manifest import Clip
 
 TASKS = ("codec", "tts", "clone", "description", "speed")
 MEMO = "memo.jsonl"
-# What a judge can say of a task; others would only cost time.
-_FITTING = {
+# Judges that have something to say of a task.
+FITTING: dict[str, tuple[str, ...]] = {
     "codec": tuple(KINDS),
     "tts": ("asr", "mos", "dnsmos"),
     "clone": ("asr", "speaker", "mos", "dnsmos", "pitch", "duration"),
@@ -45,7 +45,7 @@ class Plan:
         manifest: JSONL of clips.
         out: directory of the report, made if needed; a memo of scores is kept there.
         clips, split, speech, language, min_seconds, unseen: which clips; see `choose`.
-        judges: names; empty for all that fit the task.
+        judges: names; None for all that fit the task.
         opus: bits a second of the baselines of "codec".
         speaking: how to generate.
         speakers, instruct, ref_audio: voices; see `tts_rows`.
@@ -58,12 +58,12 @@ class Plan:
     manifest: Path
     out: Path
     clips: int | None = 50
-    split: str | None = "test"
+    split: str = "test"
     speech: str = "all"
     language: str | None = None
     min_seconds: float = 2.0
     unseen: bool = False
-    judges: Sequence[str] = ()
+    judges: Sequence[str] | None = None
     opus: Sequence[int] = (6000, 12000)
     speaking: Speaking = field(default_factory=Speaking)
     speakers: Sequence[str] = ()
@@ -87,6 +87,13 @@ def evaluate(plan: Plan, model: Callable[[], Any], about: dict[str, Any] | None 
     """
     if plan.task not in TASKS:
         raise EvaluationError(f"there is no task {plan.task!r}; choose among {', '.join(TASKS)}.")
+    fitting = FITTING[plan.task]
+    names = list(fitting if plan.judges is None else plan.judges)
+    for name in names:
+        if name in KINDS and name not in fitting:
+            raise EvaluationError(
+                f"the judge {name} has nothing to say of the task {plan.task}; leave it out."
+            )
     clips = choose(
         plan.manifest,
         count=plan.clips,
@@ -105,9 +112,8 @@ def evaluate(plan: Plan, model: Callable[[], Any], about: dict[str, Any] | None 
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EvaluationError(f"cannot make the directory {plan.out}: {error}.") from error
-    fitting = _FITTING[plan.task]
-    names = [n for n in plan.judges or fitting if n in fitting or n not in KINDS]
     panel = Panel.load(names, plan.out / MEMO)
+    judge = SpeakerJudge() if plan.task == "clone" and "speaker" in names else None
     loaded = model()
     voices: dict[str, Any] = {
         "speakers": plan.speakers,
@@ -120,7 +126,7 @@ def evaluate(plan: Plan, model: Callable[[], Any], about: dict[str, Any] | None 
     elif plan.task == "tts":
         rows = tts_rows(loaded, clips, panel, plan.speaking, **voices)
     elif plan.task == "clone":
-        judge, only = SpeakerJudge(), plan.x_vector_only
+        only = plan.x_vector_only
         rows = clone_rows(loaded, clips, panel, plan.speaking, judge, x_vector_only=only)
     elif plan.task == "description":
         rows = description_rows(loaded, clips, plan.speaking, pairs, speakers=plan.speakers)
@@ -142,7 +148,7 @@ def _about(plan: Plan, clips: Sequence[Clip], panel: Panel) -> dict[str, Any]:
         "speakers": len({c.speaker for c in clips}),
         "languages": sorted({c.language for c in clips}),
         "sources": sorted({str(c.extra.get("source", "not named")) for c in clips}),
-        "split": plan.split or "all",
+        "split": plan.split,
         "seed": plan.speaking.seed,
         "judges": panel.versions,
         "machine": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, "

@@ -76,9 +76,10 @@ class TTS:
     def synthesize(self, requests):
         out = []
         for _, words, options in requests:
-            frames = min(self._frames(words), options["max_new_tokens"] - 1)
+            wanted, most = self._frames(words), options["max_new_tokens"] - 1
+            frames = min(wanted, most)
             wave = voice(self._pitch(words), frames * FRAME / RATE)
-            out.append(Speech(np.zeros((frames, 2), np.int32), wave))
+            out.append(Speech(np.zeros((frames, 2), np.int32), wave, ended=wanted < most))
         return out
 
     def _stream(self, words, options):

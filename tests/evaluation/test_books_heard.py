@@ -76,7 +76,8 @@ def test_faults_are_one_clear_error(books_heard, tmp_path, monkeypatch, capsys, 
     from qtts_jax.embedded import DIRECTORY
 
     soundfile.write(tmp_path / "a.wav", np.full(72000, 0.1, np.float32), 24000)
-    line = '{"audio": "a.wav", "text": "Yes.", "speaker": "nobody", "language": "english"}\n'
+    line = '{"audio": "a.wav", "text": "Yes.", "speaker": "nobody", "language": "english"'
+    line += ', "split": "test"}\n'
     (tmp_path / "m.jsonl").write_text(line)
     out = tmp_path / "out"
     words = ["books_heard", str(DIRECTORY), "--manifest", str(tmp_path / "m.jsonl")]

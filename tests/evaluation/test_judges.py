@@ -127,6 +127,17 @@ def test_identical_speech_scores_best():
     assert scores["duration"] == (pytest.approx(0.1), 1)
 
 
+@needs("pesq", "pystoi")
+def test_too_little_speech_has_no_such_score():
+    wave = hum()
+    pesq, stoi = (KINDS[name].make() for name in ("pesq", "stoi"))
+    # Nothing was decoded; too short a clip; a silent recording; less speech than STOI looks at.
+    cases = [(wave * 0, wave), (wave[:3000], wave[:3000]), (wave, wave * 0)]
+    assert [pesq(Sample("a", w, "", "english", aligned=a)) for w, a in cases] == [{}, {}, {}]
+    assert stoi(Sample("a", wave[:3000], "", "english", aligned=wave[:3000])) == {}
+    assert stoi(Sample("a", wave * 0, "", "english", aligned=wave))["stoi"][0] < 0.1
+
+
 def test_silence_is_not_judged_as_speech():
     assert not usable(np.zeros(RATE, np.float32))
     assert not usable(hum()[:1000])

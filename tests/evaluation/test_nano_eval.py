@@ -1,4 +1,6 @@
-"""The table of goals says what the reports say."""
+"""The table of goals says what the reports say, of the clips that were meant."""
+
+from pathlib import Path
 
 import pytest
 
@@ -45,5 +47,29 @@ def test_opus_must_be_beaten_as_published_and_as_measured(nano_eval):
         ]
         return nano_eval.better_than_opus(Report("codec", rows))["reached"]
 
+    assert reached(mos=3.0) is None  # no judge of what Opus is compared by
     assert not reached(pesq_wb=2.2, stoi=0.905, sim=0.83)
     assert reached(pesq_wb=2.2, stoi=0.905, sim=0.85)
+
+
+def test_each_row_has_as_many_clips_as_asked_for(nano_eval, monkeypatch):
+    plans = {}
+    monkeypatch.setattr(nano_eval, "evaluate", lambda plan, *_: plans.update({plan.task: plan}))
+    options = ["model", "--manifest", "m.jsonl", "--out", "out", "--clips", "7"]
+    args = nano_eval.build_parser().parse_args([*options, "--judges", "asr", "speaker"])
+    for task in args.tasks:
+        nano_eval.run(task, args)
+    # Pitch and speed share the clips of descriptions.
+    assert {task: plan.clips for task, plan in plans.items()} == dict.fromkeys(args.tasks, 7) | {
+        "description": 14
+    }
+    assert [task for task, plan in plans.items() if plan.unseen] == ["clone"]
+    assert plans["codec"].speech == "real" and plans["tts"].language == "english"
+    assert {task: plan.judges for task, plan in plans.items()} == {
+        "codec": ["asr", "speaker"],
+        "tts": ["asr"],
+        "clone": ["asr", "speaker"],
+        "description": [],
+        "speed": [],
+    }
+    assert {plan.manifest for plan in plans.values()} == {Path("m.jsonl")}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from evaluation.fakes import TTS, panel, write_manifest
+from qtts_jax.errors import EvaluationError, QTTSError
 from qtts_jax.evaluation.memo import Memo, digest
+from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report, score
 from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.run import Plan, evaluate
@@ -40,6 +42,15 @@ def test_plot(tmp_path):
     assert (tmp_path / "codec.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_nothing_to_draw_is_no_plot(tmp_path):
+    Report("speed", [Row("one at a time", {})]).write(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "speed.clips.jsonl",
+        "speed.json",
+        "speed.md",
+    ]
+
+
 def test_score_is_in_the_unit_of_the_table():
     assert score(ROWS[0], "wer").value == pytest.approx(20)
     assert score(ROWS[0], "sim") is None
@@ -64,6 +75,23 @@ def test_memo_asks_a_judge_once(tmp_path):
     again("mos 2", judge, sample)
     again("mos 1", judge, replace(sample, wave=wave + 1))
     assert len(asked) == 3
+    path.write_bytes(b"\xff")
+    with pytest.raises(EvaluationError, match=r"memo.jsonl cannot be read .*; remove it"):
+        Memo(path)
+
+
+def test_a_changed_judge_judges_again(tmp_path, monkeypatch):
+    asked = []
+
+    def judge(sample):
+        asked.append(sample.clip)
+        return {"mos": (3.5, 1)}
+
+    sample = Sample("a", np.ones(5, np.float32), "text", "english")
+    for code in ("1", "1", "2"):
+        monkeypatch.setattr("qtts_jax.evaluation.panel._own_version", lambda code=code: code)
+        Panel({"mos": judge}, {"mos": "x 1"}, tmp_path / "memo.jsonl").scores(sample)
+    assert len(asked) == 2
 
 
 def test_everything_that_is_judged_is_in_the_digest():
@@ -93,19 +121,20 @@ def test_an_evaluation_from_manifest_to_report(tmp_path, monkeypatch):
 
 
 def test_a_plan_that_cannot_be_done_loads_no_model(tmp_path):
-    from qtts_jax.errors import QTTSError
-
     def load():
         raise AssertionError("loaded")
 
-    manifest = write_manifest(tmp_path, [("ann", "one two", 120, {})])
+    manifest = write_manifest(tmp_path, [("ann", "one two", 120, {"split": "test"})])
     good = Plan("tts", manifest, tmp_path / "out", min_seconds=0.5, plot=False)
     for bad in (
         replace(good, task="sing"),
         replace(good, manifest=tmp_path / "none.jsonl"),
         replace(good, judges=["mozart"]),
+        replace(good, judges=["pesq"]),
         replace(good, pairs=tmp_path / "none.jsonl"),
         replace(good, out=manifest),
     ):
         with pytest.raises(QTTSError):
             evaluate(bad, load)
+    with pytest.raises(AssertionError, match="loaded"):
+        evaluate(replace(good, judges=[]), load)

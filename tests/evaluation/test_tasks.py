@@ -1,5 +1,6 @@
 """Which clips are taken, how they are spoken or coded, and what is compared with what."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from qtts_jax.evaluation.tasks.description import (
 from qtts_jax.evaluation.tasks.speaking import Speaking
 from qtts_jax.evaluation.tasks.speed import speed_rows
 from qtts_jax.evaluation.tasks.tts import tts_rows
+from qtts_jax.training.data import prepare
 
 LOW, HIGH = 120, 240
 
@@ -50,10 +52,37 @@ def test_speakers_take_turns(manifest):
     assert [s for s, _ in names()] == ["ann", "bob", "cid", "ann", "bob"]
     assert [s for s, _ in names(count=3)] == ["ann", "bob", "cid"]
     assert names(speech="real") == [("ann", "one two"), ("ann", "three four")]
-    assert len(names(split=None)) == 6
+    assert len(names(split="all")) == 6
     assert {s for s, _ in names(speech="synthetic", language="english")} == {"bob", "cid"}
     # Of ann there is a clip to train on.
     assert {s for s, _ in names(unseen=True)} == {"bob", "cid"}
+
+
+def test_a_manifest_of_held_out_clips_says_who_is_unseen(tmp_path):
+    clips = [
+        ("ann", "one", LOW, {"split": "test", "unseen_speaker": False}),
+        ("bob", "two", HIGH, {"split": "test", "unseen_speaker": True}),
+        ("cid", "three", 180, {"split": "test"}),
+    ]
+    chosen = choose(write_manifest(tmp_path, clips), min_seconds=0.1, unseen=True)
+    assert [c.speaker for c in chosen] == ["bob", "cid"]
+    # What is to train on counts, whatever else is said.
+    clips.append(("bob", "four", LOW, {"split": "train", "unseen_speaker": True}))
+    chosen = choose(write_manifest(tmp_path, clips), min_seconds=0.1, unseen=True)
+    assert [c.speaker for c in chosen] == ["cid"]
+    clips.append(("dan", "five", LOW, {"split": "test", "unseen_speaker": "false"}))
+    with pytest.raises(DataError, match="line 5 .*unseen_speaker 'false'; write true or false"):
+        choose(write_manifest(tmp_path, clips), min_seconds=0.1, unseen=True)
+
+
+def test_without_splits_the_test_clips_are_those_that_training_leaves_out(tmp_path):
+    manifest = write_manifest(tmp_path, [("ann", f"text {i}", LOW, {}) for i in range(60)])
+    dataset = prepare(manifest, tmp_path / "set", progress=False)
+    left_out = {record.text for record in dataset.records if record.split == "test"}
+    assert 0 < len(left_out) < 10
+    assert {c.text for c in choose(manifest, min_seconds=0.1)} == left_out
+    with pytest.raises(EvaluationError, match="of unseen speakers"):
+        choose(manifest, min_seconds=0.1, unseen=True)
 
 
 def test_no_clip_left_is_one_sentence(manifest):
@@ -105,6 +134,12 @@ def test_codec_compares_each_clip_with_itself(clips):
     assert row.details["frames"] == 13 * len(clips)
 
 
+def test_what_opus_cannot_do_is_refused_before_anything_is_judged(clips):
+    for bits in (6, 510_000):
+        with pytest.raises(EvaluationError, match=f"Opus cannot take {bits} bits a second"):
+            codec_rows(None, clips, None, opus=(6000, bits))
+
+
 def test_words_lost_by_the_codec_are_counted_against_the_original(clips):
     def half_deaf(sample):
         return {"wer": (0.0 if sample.aligned is None else 1.0, 2)}
@@ -141,6 +176,22 @@ def test_a_base_checkpoint_needs_voices_for_texts(clips):
     assert [v for _, v, _, _ in tts.asked][:3] == ["a.wav", "b.wav", "a.wav"]
 
 
+def test_recordings_to_speak_like_are_used_or_refused(clips):
+    tts = TTS("custom_voice")
+    for task in (partial(tts_rows, panel=panel()), speed_rows):
+        with pytest.raises(RequestError, match="does not speak like recordings"):
+            task(tts, clips, speaking=Speaking(), voices=["a.wav"])
+    tts.modes = ("custom_voice", "voice_clone")
+    tts_rows(tts, clips, panel(), Speaking(), voices=["a.wav"])
+    assert {v for _, v, _, _ in tts.asked} == {"a.wav"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_the_longest_utterance_is_a_length(seconds):
+    with pytest.raises(EvaluationError, match="longest utterance cannot be"):
+        Speaking(seconds=seconds)
+
+
 def test_clones_say_another_text_and_are_held_against_other_speakers(clips):
     # A cloner that gets ann right and gives everybody else her voice, too.
     tts = TTS("voice_clone", pitch=lambda item: LOW)
@@ -162,6 +213,11 @@ def test_clones_say_another_text_and_are_held_against_other_speakers(clips):
     assert recordings.details["best_other_speaker_pair"] == pytest.approx(np.cos(angle), abs=0.01)
     assert all(s.voice is not None for s in heard)
     assert heard[-1].expected_seconds == pytest.approx(1.0)
+
+
+def test_clones_without_a_judge_of_speakers(clips):
+    recordings, row = clone_rows(TTS("voice_clone"), clips, panel(), Speaking(), None)
+    assert recordings.details == {"speakers": 2} and "own_nearest" not in row.estimates()
 
 
 def test_cloning_needs_two_clips_of_a_speaker(clips):

@@ -62,7 +62,7 @@ def installed_version(package: str) -> str:
 def _missing(package: str, purpose: str) -> EvaluationError:
     return EvaluationError(
         f"{purpose} needs the package {package}, which is not installed: {_command(package)} "
-        "installs it, and --judges leaves a judge out."
+        "installs it."
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from qtts_jax.errors import EvaluationError
+from qtts_jax.errors import DataError, EvaluationError
 from qtts_jax.evaluation.sample import evenly
-from qtts_jax.training.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest
+from qtts_jax.training.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest, splits_of
 
 KINDS_OF_SPEECH = ("all", "real", "synthetic")
 
@@ -17,7 +17,7 @@ def choose(
     manifest: Path,
     *,
     count: int | None = None,
-    split: str | None = "test",
+    split: str = "test",
     speech: str = "all",
     language: str | None = None,
     min_seconds: float = 2.0,
@@ -28,11 +28,13 @@ def choose(
     Args:
         manifest: JSONL; see `read_manifest`. `synthetic` (true or false) is a field of it.
         count: most clips; None for all.
-        split: only clips of this split; None for all. Without any split in the manifest, all.
+        split: only clips of this split; "all" for all. What the manifest puts into no split is
+            where `prepare` puts it by default.
         speech: "real" or "synthetic" takes clips that say so; "all" takes all.
         language: full lower-case name; None for all.
         min_seconds: least length; judges of speakers and opinions need a second or two.
-        unseen: only speakers of whom the manifest has nothing to train on.
+        unseen: only speakers without clips to train on; the manifest may be of held-out clips
+            alone, and then says of whom there are others (`unseen_speaker`, true or false).
 
     Raises:
         DataError: a fault in the manifest.
@@ -41,11 +43,12 @@ def choose(
     import soundfile
 
     clips = read_manifest(manifest, languages=LANGUAGES)
+    splits = {c.line: found for c, found in zip(clips, splits_of(clips), strict=True)}
     if unseen:
-        heard = {c.speaker for c in clips if c.split == TRAIN}
+        heard = {c.speaker for c in clips if splits[c.line] == TRAIN or not _says_unseen(c)}
         clips = [c for c in clips if c.speaker not in heard]
-    if split is not None and any(c.split for c in clips):
-        clips = [c for c in clips if c.split == split]
+    if split != "all":
+        clips = [c for c in clips if splits[c.line] == split]
     if speech != "all":
         clips = [c for c in clips if c.extra.get("synthetic") is (speech == "synthetic")]
     if language is not None:
@@ -56,9 +59,24 @@ def choose(
         who = " of unseen speakers" if unseen else ""
         raise EvaluationError(
             f"{manifest} has no {kind}clips{who} of at least {min_seconds:g} s, of the split "
-            f"{split!r}, in {language or 'any language'}; choose others."
+            f"{split!r}, in {language or 'any language'}; choose others (--split all takes all)."
         )
     return by_turns(clips, len(clips) if count is None else count)
+
+
+def _says_unseen(clip: Clip) -> bool:
+    """False where the manifest says that there is more of the speaker.
+
+    Raises:
+        DataError: it says something else than true or false.
+    """
+    said = clip.extra.get("unseen_speaker", True)
+    if not isinstance(said, bool):
+        raise DataError(
+            f"line {clip.line} of the manifest has the unseen_speaker {said!r}; write true or "
+            "false."
+        )
+    return said
 
 
 def by_turns(clips: Sequence[Clip], count: int) -> list[Clip]:

@@ -29,7 +29,7 @@ def clone_rows(
     clips: Sequence[Clip],
     panel: Panel,
     speaking: Speaking,
-    judge: SpeakerJudge,
+    judge: SpeakerJudge | None,
     *,
     x_vector_only: bool = True,
 ) -> list[Row]:
@@ -42,7 +42,7 @@ def clone_rows(
 
     Args:
         clips: references; speakers with one clip only are left out.
-        judge: of similarity to other speakers.
+        judge: of similarity to other speakers; None to leave that out.
         x_vector_only: clone by x-vector; else in context, with the recording and its words.
 
     Raises:
@@ -54,7 +54,7 @@ def clone_rows(
         [str(c.audio) for c in references], [c.text for c in references], x_vector_only
     )
     heard = [hear(c.audio) for c in references]
-    embedded = [judge.embed(w) for w in heard]
+    embedded = [] if judge is None else [judge.embed(w) for w in heard]
 
     def request(i: int) -> SpeechRequest:
         return tts.prepare_voice_clone(
@@ -62,7 +62,7 @@ def clone_rows(
         )
 
     def compared(i: int, sample: Sample) -> Sample:
-        if usable(sample.wave):
+        if judge is not None and usable(sample.wave):
             mine = judge.embed(sample.wave)
             own = float(mine @ embedded[i])
             others = [float(mine @ embedded[j]) for j in _others(references, i)]
@@ -74,13 +74,15 @@ def clone_rows(
     def clones() -> Iterator[Sample]:
         spoken = speaking.speak(tts, len(targets), request)
         for i, (clip, speech) in enumerate(zip(targets, spoken, strict=True)):
-            sample = spoken_sample(tts, speaking, clip, speech, heard[i], hear(clip.audio))
+            sample = spoken_sample(tts, clip, speech, heard[i], hear(clip.audio))
             yield compared(i, sample)
 
     n = len(targets)
     recorded = (compared(i, s) for i, s in enumerate(recorded_samples(targets, heard)))
     recordings = judge_row("recordings", recorded, panel, n)
-    recordings.details = _pairs(references, embedded)
+    recordings.details = {"speakers": len({c.speaker for c in references})}
+    if judge is not None:
+        recordings.details |= _pairs(references, embedded)
     row = judge_row("clone", clones(), panel, n)
     row.details = {"kind": _MODE_XVECTOR if x_vector_only else _MODE_IN_CONTEXT}
     add_rise(row, recordings)
@@ -113,15 +115,16 @@ def _others(references: Sequence[Clip], i: int) -> list[int]:
     ]
 
 
-def _pairs(references: Sequence[Clip], embedded: Sequence[np.ndarray]) -> dict[str, float | int]:
-    """How alike different speakers are: by clip, and by the mean voice of each."""
-    details: dict[str, float | int] = {"speakers": len({c.speaker for c in references})}
+def _pairs(references: Sequence[Clip], embedded: Sequence[np.ndarray]) -> dict[str, float]:
+    """How alike different speakers are: the most alike clips of two, and the mean over clips."""
     between = [
         float(embedded[i] @ embedded[j])
         for i in range(len(references))
         for j in _others(references, i)
     ]
-    if between:
-        details["best_other_speaker_pair"] = max(between)
-        details["mean_other_speaker_pair"] = float(np.mean(between))
-    return details
+    if not between:
+        return {}
+    return {
+        "best_other_speaker_pair": max(between),
+        "mean_other_speaker_pair": float(np.mean(between)),
+    }

@@ -10,7 +10,7 @@ import numpy as np
 
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.evaluation.codebooks import usage
-from qtts_jax.evaluation.opus import round_trip
+from qtts_jax.evaluation.opus import check_bits, round_trip
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.rows import Row, add_rise, judge_row
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear, same_length
@@ -33,8 +33,10 @@ def codec_rows(
 
     Raises:
         AudioError: a recording cannot be used.
-        EvaluationError: `av` is not installed and Opus is asked for.
+        EvaluationError: Opus is asked for, and `av` is not installed or it cannot take such rates.
     """
+    for bits in opus:
+        check_bits(bits)
     n = len(clips)
     original = judge_row("original", map(_original, clips), panel, n)
     rows = [original]

@@ -62,11 +62,13 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     names = [f.name for f in fields(Pair)]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the pairs {path} cannot be read: {error}.") from error
     pairs = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             found = json.loads(line)
         except json.JSONDecodeError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from qtts_jax.errors import EvaluationError, RequestError
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.requests import SpeechRequest
@@ -25,12 +27,21 @@ class Speaking:
         seconds: longest utterance; what has not ended by then counts as without an end.
         batch: requests at once.
         sampling: settings other than the checkpoint's own.
+
+    Raises:
+        EvaluationError: `seconds` is no length.
     """
 
     seed: int = 0
     seconds: float = 20.0
     batch: int = 8
     sampling: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise EvaluationError(
+                f"the longest utterance cannot be {self.seconds:g} s; name seconds above 0."
+            )
 
     def options(self, tts: QwenTTS, index: int) -> dict[str, Any]:
         """Keyword arguments of the request of clip `index`."""
@@ -55,6 +66,24 @@ class Speaking:
             yield from tts.synthesize([request(i) for i in indices])
 
 
+def mode_of(tts: QwenTTS, voices: Sequence[str]) -> str:
+    """How a checkpoint is to speak texts: as what it is first, or like recordings that are named.
+
+    Args:
+        voices: paths of recordings, perhaps none.
+
+    Raises:
+        RequestError: recordings are named, and it copies no voices.
+    """
+    if not voices:
+        return tts.mode
+    if "voice_clone" not in tts.modes:
+        raise RequestError(
+            "this checkpoint does not speak like recordings (--ref-audio); take a Base checkpoint."
+        )
+    return "voice_clone"
+
+
 def language_of(tts: QwenTTS, clip: Clip) -> str | None:
     """The language to ask for: that of the clip if the checkpoint knows it, else automatic."""
     return clip.language if clip.language in tts.supported_languages else None
@@ -62,7 +91,6 @@ def language_of(tts: QwenTTS, clip: Clip) -> str | None:
 
 def spoken_sample(
     tts: QwenTTS,
-    speaking: Speaking,
     clip: Clip,
     speech: Speech,
     voice: np.ndarray | None = None,
@@ -74,7 +102,6 @@ def spoken_sample(
         voice: recording [T] at 16 kHz of the speaker wanted.
         expected: recording [T] at 16 kHz of the text by that speaker.
     """
-    ended = len(speech.codes) < speaking.limit(tts)
     return Sample(
         name_of(clip),
         hear((np.clip(speech.wave, -1, 1), tts.sample_rate)),
@@ -83,7 +110,7 @@ def spoken_sample(
         voice=voice,
         seconds=len(speech.wave) / tts.sample_rate,
         expected_seconds=None if expected is None else len(expected) / SAMPLE_RATE,
-        known={"no_eos": (float(not ended), 1)},
+        known={"no_eos": (float(not speech.ended), 1)},
     )
 
 

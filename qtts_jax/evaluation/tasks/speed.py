@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.tasks.clips import name_of
-from qtts_jax.evaluation.tasks.speaking import Speaking, language_of
+from qtts_jax.evaluation.tasks.speaking import Speaking, language_of, mode_of
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.training.data.manifest import Clip
 from qtts_jax.tts import QwenTTS
@@ -37,7 +37,8 @@ def speed_rows(
     """
     row = Row("one at a time", {})
     prompts: list[Any] = []
-    if tts.mode == "voice_clone":
+    mode = mode_of(tts, voices)
+    if mode == "voice_clone":
         audios: list[AudioSource] = list(voices) or [str(c.audio) for c in clips]
         prompts = tts.create_voice_clone_prompt(audios, None, True)
     names = list(speakers) or tts.supported_speakers
@@ -45,10 +46,10 @@ def speed_rows(
     def stream(i: int) -> Iterator[np.ndarray]:
         clip, options = clips[i], speaking.options(tts, i)
         language = language_of(tts, clip)
-        if tts.mode == "custom_voice":
+        if mode == "custom_voice":
             name = names[i % len(names)]
             return tts.stream_custom_voice(clip.text, name, language, instruct, **options)
-        if tts.mode == "voice_design":
+        if mode == "voice_design":
             words = instruct or clip.instruction or ""
             return tts.stream_voice_design(clip.text, words, language, **options)
         prompt = prompts[i % len(prompts)]

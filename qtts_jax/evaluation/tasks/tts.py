@@ -11,6 +11,7 @@ from qtts_jax.evaluation.sample import Sample
 from qtts_jax.evaluation.tasks.speaking import (
     Speaking,
     language_of,
+    mode_of,
     recorded_samples,
     spoken_sample,
 )
@@ -35,17 +36,19 @@ def tts_rows(
         clips: whose texts are spoken.
         speakers: preset speakers, in turns; empty for all of the checkpoint.
         instruct: how to speak; a VoiceDesign checkpoint takes that of each clip if None.
-        voices: recordings that a Base checkpoint speaks like, by x-vector, in turns.
+        voices: recordings that a checkpoint that clones speaks like, by x-vector, in turns.
 
     Raises:
         RequestError: the checkpoint cannot speak so.
     """
     request = _requests(tts, clips, speaking, speakers, instruct, voices)
+    # All of them first: what cannot be asked for is known before anything is judged.
+    requests = [request(i) for i in range(len(clips))]
 
     def samples() -> Iterator[Sample]:
-        spoken = speaking.speak(tts, len(clips), request)
+        spoken = speaking.speak(tts, len(clips), requests.__getitem__)
         for clip, speech in zip(clips, spoken, strict=True):
-            yield spoken_sample(tts, speaking, clip, speech)
+            yield spoken_sample(tts, clip, speech)
 
     n = len(clips)
     recordings = judge_row("recordings", recorded_samples(clips), panel, n)
@@ -67,7 +70,8 @@ def _requests(
     def language(i: int) -> str | None:
         return language_of(tts, clips[i])
 
-    if tts.mode == "custom_voice":
+    mode = mode_of(tts, voices)
+    if mode == "custom_voice":
         names = list(speakers) or tts.supported_speakers
 
         def preset(i: int) -> SpeechRequest:
@@ -76,7 +80,7 @@ def _requests(
             return tts.prepare_custom_voice(clips[i].text, name, language(i), instruct, **options)
 
         return preset
-    if tts.mode == "voice_design":
+    if mode == "voice_design":
 
         def design(i: int) -> SpeechRequest:
             words = instruct or clips[i].instruction
