@@ -1,5 +1,8 @@
 """Sentences for the tests of the corpus builder, and phonemes without a phonemiser."""
 
+import multiprocessing
+import os
+
 from experiments.data.sentences import Sentence, unique
 
 ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -19,3 +22,9 @@ def sentences(count=400):
 def spell(jobs):
     tokens = [[ord(letter) % 50 + 1 for letter in each["text"][:5]] for each in jobs]
     return [{"tokens": ids, "anchors": [[0, 0], [3, len(ids)]]} for ids in tokens]
+
+
+def die_in_a_child():
+    """The start of a process that a test has begun."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)

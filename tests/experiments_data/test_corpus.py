@@ -2,19 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from experiments_data.reading import sentences, spell
+from experiments_data.reading import die_in_a_child, sentences, spell
 
 from experiments.data import asterisk, gpu_worker, hear, manifest, worker
-from experiments.data.build import export, main, merge
+from experiments.data.build import convert_prompts, export, main, merge
 from experiments.data.manifest import check, read_wer, source_rows, write_manifest
 from experiments.data.plan import for_hours, kokoro_jobs, piper_jobs, read_jobs, write_jobs
 from experiments.data.split import TEST, UNSEEN_VOICES
 from experiments.data.vary import SHIFTS, vary_clips
-from qtts_jax.errors import DataError
+from qtts_jax.errors import DataError, EvaluationError
 from qtts_jax.training.data import read_manifest
 
 
@@ -183,7 +184,17 @@ def test_bad_manifest_line_is_named(rows, fault):
 def test_text_that_is_tested_anywhere_is_trained_on_nowhere():
     shared = [row(text="Menu!"), row(audio="b.ogg", text="menu", split="test")]
     rows = [*shared, row(audio="c.ogg", text="Other.")]
-    assert manifest.without_leaks(rows) == rows[1:]
+    assert manifest.without_leaks(rows, rows) == rows[1:]
+    # The clip of the test has not been made here.
+    assert manifest.without_leaks([rows[0], rows[2]], rows) == rows[2:]
+
+
+def test_what_is_planned_for_tests_is_not_trained_on(copy):
+    train = next(row for row in write_manifest(copy) if row["split"] == "train")
+    jobs = read_jobs(copy / "jobs/piper.jsonl")
+    unseen = {"id": "not-made", "voice": min(UNSEEN_VOICES), "text": train["text"]}
+    write_jobs(copy / "jobs/piper.jsonl", [*jobs, jobs[0] | unseen], spell)
+    assert train["audio"] not in {row["audio"] for row in write_manifest(copy)}
 
 
 def test_clips_of_another_machine_are_merged_once(copy, tmp_path):
@@ -202,6 +213,8 @@ def test_clips_of_another_machine_are_merged_once(copy, tmp_path):
     (away / "stranger.ogg").write_bytes(b"x")
     with pytest.raises(DataError, match=r"stranger\.ogg .* belongs to no job"):
         merge(copy, away)
+    with pytest.raises(DataError, match="no folder .*nowhere to merge"):
+        merge(copy, tmp_path / "nowhere")
     (away / "clips-0009.tar").write_bytes(b"no archive")
     (away / "stranger.ogg").unlink()
     with pytest.raises(DataError, match=r"clips-0009\.tar is damaged"):
@@ -267,6 +280,21 @@ def test_filter_hears_what_a_gpu_has_spoken(copy, monkeypatch):
     assert f"audio/piper/{clip.stem}.flac" in [each["audio"] for each in heard]
 
 
+def test_a_listener_that_cannot_start_is_told(copy, monkeypatch):
+    rows = manifest.planned_rows(copy)[:1]
+    monkeypatch.setattr(hear, "_start", die_in_a_child)
+    with pytest.raises(RuntimeError, match="a process that listens died; run again to go on"):
+        list(hear.hear(copy, rows, 1))
+
+    def missing(threads):
+        raise EvaluationError("the word error rate needs a package")
+
+    monkeypatch.undo()
+    monkeypatch.setattr("qtts_jax.evaluation.judges.whisper.WhisperJudge", missing)
+    with pytest.raises(EvaluationError, match="needs a package"):
+        list(hear.hear(copy, rows, 1))
+
+
 def test_one_clip_is_heard(copy, monkeypatch):
     clip = next(iter(manifest.planned_rows(copy)))
     monkeypatch.setattr(hear, "_listener", lambda wave, language: clip["text"].upper())
@@ -316,6 +344,35 @@ def test_both_engines_speak_on_the_device_that_is_named(copy, monkeypatch):
         (len(read_jobs(copy / f"jobs/{engine}.jsonl")), copy / "audio" / engine, "cuda", 3, 9.0)
         for engine in ("piper", "kokoro")
     ]
+
+
+def test_only_the_splits_that_are_named_are_made(copy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(worker, "run", lambda jobs, *_: asked.extend(jobs) or iter(()))
+    main(["--out", str(copy), "--steps", "piper", "kokoro", "--splits", "test"])
+    rows = [row for row in manifest.planned_rows(copy) if row["split"] == "test"]
+    assert {f"{each['engine']}/{each['id']}.ogg" for each in asked} == {
+        row["audio"].removeprefix("audio/") for row in rows
+    }
+    assert UNSEEN_VOICES.issubset(each["voice"] for each in asked)
+    assert any(each["voice"] not in UNSEEN_VOICES for each in asked)
+
+    def prompt(split):
+        return Path(f"{split}.g722"), {"audio": f"{split}.flac", "split": split}
+
+    converted = []
+    monkeypatch.setattr(asterisk, "plan", lambda folder: map(prompt, ("train", "test")))
+    monkeypatch.setattr(asterisk, "convert", lambda path, target: converted.append(path.stem))
+    convert_prompts(copy, ["test"])
+    assert converted == ["test"]
+
+
+def test_no_workers_are_refused(tmp_path, capsys):
+    for wrong in ("0", "-1", "many"):
+        with pytest.raises(SystemExit):
+            main(["--out", str(tmp_path / "corpus"), "--workers", wrong])
+        assert "is no whole number of at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_vary_step_adds_its_clips_to_the_manifest(copy):

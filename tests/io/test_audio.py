@@ -3,6 +3,7 @@
 import base64
 import http.server
 import io
+import socketserver
 import threading
 
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def test_relative_path_is_read(noise, tmp_path, monkeypatch):
     np.testing.assert_array_equal(load_audio("in.wav", RATE), noise[:, 0])
 
 
-def test_url_is_fetched_unless_forbidden(noise):
+def test_url_is_fetched_unless_forbidden(noise, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     content = wav_bytes(noise[:, 0], RATE)
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -87,6 +89,34 @@ def test_url_is_fetched_unless_forbidden(noise):
         with pytest.raises(AudioError, match="not accepted"):
             load_audio(f"{url}/in.wav", RATE, allow_url=False)
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "IncompleteRead"),
+        (b"hello\r\n\r\n", "hello"),
+    ],
+    ids=["cut", "no HTTP"],
+)
+def test_answer_that_breaks_the_protocol_is_one_clear_error(answer, fault, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Broken(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            self.wfile.write(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(AudioError, match=f"cannot be fetched from .*{fault}"):
+            load_audio(f"http://127.0.0.1:{server.server_address[1]}/in.wav", RATE)
+        server.shutdown()
+
+
+def test_url_with_a_space_is_one_clear_error():
+    with pytest.raises(AudioError, match="cannot be fetched from"):
+        load_audio("http://127.0.0.1:1/a file.wav", RATE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -13,6 +13,12 @@ from qtts_jax.layers.conv import Conv, ConvTranspose, depthwise
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def numbers_do_not_depend_on_other_tests():
+    global RNG
+    RNG = np.random.default_rng(0)
+
+
 def normal(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
