@@ -1,7 +1,8 @@
 """Tensors that a checkpoint stores although a formula gives them.
 
 They are no parameters here. On the way in the stored table must agree with the formula, because a
-model with another table would be another model; on the way out the formula is written.
+model with another table would be another model; on the way out the formula is written, in float32
+as it is computed with here, or in the narrower type that the source had.
 """
 
 import functools
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from convert.rules import Shape
+from qtts_jax.layers import rope
 from qtts_jax.modules import whisper_block
 
 # Room for tables stored in bfloat16 (8 significant bits).
 _RELATIVE = 2.0**-8
+
+# Under this name a converted folder notes which tables its source stored rounded: name -> dtype.
+ROUNDED_TABLES = "rounded_tables"
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,6 @@ def sinusoids(source: str, length: int, width: int) -> Computed:
 
 
 def rotary_frequencies(source: str, head_dim: int, theta: float) -> Computed:
-    """Angles a position turns by, [head_dim / 2]: theta ** (-2 i / head_dim)."""
-
-    def make() -> np.ndarray:
-        exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        return (1.0 / (theta**exponent)).astype(np.float32)
-
+    """Angles a position turns by, [head_dim / 2] (`layers.rope.inverse_frequencies`)."""
+    make = functools.partial(rope.inverse_frequencies, head_dim, theta)
     return Computed(source, (head_dim // 2,), make)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from convert.models import is_tokenizer
-from qtts_jax.io.checkpoint import MARKER, read_config
+from qtts_jax.io.checkpoint import MARKER, PARAMS, read_config
 
 SPEECH_TOKENIZER = "speech_tokenizer"
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth"}
@@ -17,6 +17,13 @@ _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth"}
 def checkpoint_folders(root: Path) -> list[str]:
     """Paths, relative to `root`, of the checkpoints in it."""
     return ["."] if is_tokenizer(read_config(root)) else [".", SPEECH_TOKENIZER]
+
+
+def read_folders(root: Path) -> list[Path]:
+    """All folders that a conversion of `root` reads, the parameters of each included."""
+    folders = [root / name for name in checkpoint_folders(root)]
+    params = [folder / PARAMS for folder in folders]
+    return [*folders, *(folder for folder in params if folder.is_dir())]
 
 
 def copy_side_files(source: Path, destination: Path) -> None:

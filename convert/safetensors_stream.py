@@ -71,16 +71,18 @@ class Tensor:
 def find_shards(directory: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder: the single file, or those its index names.
 
+    With both, the single file counts, as for transformers: the index is a leftover.
+
     Raises `CheckpointError` when there is none, or when a shard that the index names is missing.
     """
+    if (directory / SINGLE_FILE).is_file():
+        return [directory / SINGLE_FILE]
     index = directory / INDEX_FILE
     if not index.exists():
-        if not (directory / SINGLE_FILE).exists():
-            raise CheckpointError(
-                f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}; "
-                "give the folder of a released or exported checkpoint."
-            )
-        return [directory / SINGLE_FILE]
+        raise CheckpointError(
+            f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}; "
+            "give the folder of a released or exported checkpoint."
+        )
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

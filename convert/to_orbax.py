@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.computed import Computed
+from convert.computed import ROUNDED_TABLES, Computed
 from convert.faults import Faults
-from convert.folders import checkpoint_folders, copy_side_files
+from convert.folders import checkpoint_folders, copy_side_files, read_folders
 from convert.models import read_model
 from convert.rules import Part, Shape, plan
 from convert.safetensors_stream import Tensor, find_shards, read_header
@@ -48,12 +48,22 @@ def to_orbax(
         CheckpointError: for every fault of `source` at once (see `read_mapping`), or of
             `destination` (see `new_directory`); nothing is left behind.
     """
-    with new_directory(destination, overwrite) as partial:
+    with new_directory(destination, overwrite, read_folders(source)) as partial:
         for folder, parameters in read_mapping(source).items():
             copy_side_files(source / folder, partial / folder)
-            save_params(partial / folder, {name: p.lazy() for name, p in parameters.items()})
+            rounded = rounded_tables(source / folder)
+            save_params(
+                partial / folder,
+                {name: p.lazy() for name, p in parameters.items()},
+                {ROUNDED_TABLES: rounded} if rounded else None,
+            )
             size = sum(t.nbytes for p in parameters.values() for _, t in p.filling)
             report(f"{source / folder}: {len(parameters)} parameters, {size / 1e6:.1f} MB")
+            for name, dtype in rounded.items():
+                report(
+                    f"{source / folder}: {name} is stored in {dtype}; the official model computes "
+                    "with these rounded values, this package with those of the formula"
+                )
     report(f"wrote {destination}")
 
 
@@ -78,6 +88,17 @@ def read_mapping(source: Path) -> dict[str, dict[str, Parameter]]:
     }
     faults.raise_any(str(source))
     return mapping
+
+
+def rounded_tables(folder: Path) -> dict[str, str]:
+    """Names of the computed tensors that `folder` stores in less than float32, and their dtypes."""
+    tables = {table.source for table in read_model(folder).computed}
+    return {
+        name: str(tensor.dtype)
+        for shard in find_shards(folder)
+        for name, tensor in read_header(shard).items()
+        if name in tables and tensor.dtype.itemsize < 4
+    }
 
 
 def torch_parts(source: Path) -> dict[str, list[Part | Computed]]:

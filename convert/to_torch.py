@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from convert.computed import Computed
+import numpy as np
+
+from convert.computed import ROUNDED_TABLES, Computed
 from convert.faults import Faults
-from convert.folders import checkpoint_folders, copy_side_files
+from convert.folders import checkpoint_folders, copy_side_files, read_folders
 from convert.models import read_model
 from convert.rules import Part, plan
 from convert.safetensors_stream import SINGLE_FILE, write_file
-from qtts_jax.io.checkpoint import iterate_params, stored_params
+from qtts_jax.io.checkpoint import iterate_params, read_notes, stored_params
 from qtts_jax.io.new_directory import new_directory, require_space
 
 
@@ -25,7 +27,7 @@ def to_torch(
         CheckpointError: `source` is damaged or does not fit its config (all faults at once), or
             `destination` cannot be made (see `new_directory`); nothing is left behind.
     """
-    with new_directory(destination, overwrite) as partial:
+    with new_directory(destination, overwrite, read_folders(source)) as partial:
         for folder, parts in read_mapping(source).items():
             copy_side_files(source / folder, partial / folder)
             _write(source / folder, partial / folder / SINGLE_FILE, parts)
@@ -70,17 +72,18 @@ def _write(folder: Path, path: Path, parts: list[Part | Computed]) -> None:
     for part in parts:
         if isinstance(part, Part):
             by_target.setdefault(part.target, []).append(part)
-    # A checkpoint that has computed tensors has one type; parameters that training keeps wider
-    # do not lead.
-    dtype = min((leaf.dtype for leaf in stored.values()), key=lambda kind: kind.itemsize)
-    layout = {table.source: (table.shape, dtype) for table in tables}
+    # The official model computes with the values that it finds, so they are rounded only where the
+    # source of this checkpoint had them so.
+    rounded = read_notes(folder).get(ROUNDED_TABLES, {})
+    kinds = {table.source: np.dtype(rounded.get(table.source, np.float32)) for table in tables}
+    layout = {table.source: (table.shape, kinds[table.source]) for table in tables}
     for target, places in by_target.items():
         layout |= {part.source: (part.shape, stored[target].dtype) for part in places}
     size = sum(math.prod(shape) * kind.itemsize for shape, kind in layout.values())
     require_space(path.parent, size)
     with write_file(path, layout) as file:
         for table in tables:
-            file.write(table.source, table.make().astype(dtype))
+            file.write(table.source, table.make().astype(kinds[table.source]))
         for name, array in iterate_params(folder):
             for part in by_target[name]:
                 file.write(part.source, part.view(array))

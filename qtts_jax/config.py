@@ -21,6 +21,9 @@ TOKENIZER_12HZ = "qwen3_tts_tokenizer_12hz"
 # speakers live there) except the end-of-speech id.
 RESERVED_CODEC_IDS = 1024
 
+# The head width of a code predictor whose section does not name it.
+PREDICTOR_HEAD_DIM = 128
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -56,7 +59,7 @@ class TransformerConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
+        if min(self.heads, self.kv_heads) < 1 or self.heads % self.kv_heads:
             raise ConfigError(
                 f"{self.heads} query heads cannot share {self.kv_heads} key/value heads: "
                 "num_attention_heads must be a multiple of num_key_value_heads."
@@ -129,15 +132,17 @@ class SpeakerEncoderConfig:
         """
         f = Fields(data, where)
         config = cls(
-            embedding_dim=f.integer("enc_dim"),
-            sample_rate=f.integer("sample_rate"),
-            n_mels=f.integer("mel_dim", cls.n_mels),
-            channels=f.integers("enc_channels", cls.channels),
-            kernel_sizes=f.integers("enc_kernel_sizes", cls.kernel_sizes),
-            dilations=f.integers("enc_dilations", cls.dilations),
-            attention_channels=f.integer("enc_attention_channels", cls.attention_channels),
-            res2net_scale=f.integer("enc_res2net_scale", cls.res2net_scale),
-            se_channels=f.integer("enc_se_channels", cls.se_channels),
+            embedding_dim=f.integer("enc_dim", minimum=1),
+            sample_rate=f.integer("sample_rate", minimum=1),
+            n_mels=f.integer("mel_dim", cls.n_mels, minimum=1),
+            channels=f.integers("enc_channels", cls.channels, minimum=1),
+            kernel_sizes=f.integers("enc_kernel_sizes", cls.kernel_sizes, minimum=1),
+            dilations=f.integers("enc_dilations", cls.dilations, minimum=1),
+            attention_channels=f.integer(
+                "enc_attention_channels", cls.attention_channels, minimum=1
+            ),
+            res2net_scale=f.integer("enc_res2net_scale", cls.res2net_scale, minimum=1),
+            se_channels=f.integer("enc_se_channels", cls.se_channels, minimum=1),
         )
         f.finish()
         return config
@@ -253,28 +258,32 @@ class TTSConfig:
         return data
 
 
-def _qwen3_from_hf(f: Fields) -> TransformerConfig:
-    """The block fields that talker and code predictor share."""
+def _qwen3_from_hf(f: Fields, head_dim: int | None = None) -> TransformerConfig:
+    """The block fields that talker and code predictor share.
+
+    Args:
+        head_dim: what an absent `head_dim` means; None for hidden_size / num_attention_heads.
+    """
     f.expect("hidden_act", "silu")
     f.expect("attention_bias", False)
     # Weight tying would change the parameter tree; no released model uses it.
     f.expect("tie_word_embeddings", False)
     f.expect("use_sliding_window", False)
     f.expect("sliding_window", None)
-    layers = f.integer("num_hidden_layers")
+    layers = f.integer("num_hidden_layers", minimum=1)
     f.expect("layer_types", ["full_attention"] * layers)
-    width, heads = f.integer("hidden_size"), f.integer("num_attention_heads")
+    width = f.integer("hidden_size", minimum=1)
+    heads = f.integer("num_attention_heads", minimum=1)
     return TransformerConfig(
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=f.integer("num_key_value_heads"),
-        # The official class falls back to this quotient when the file has no head_dim.
-        head_dim=f.integer("head_dim", width // heads),
-        ffn_width=f.integer("intermediate_size"),
+        kv_heads=f.integer("num_key_value_heads", minimum=1),
+        head_dim=f.integer("head_dim", head_dim or width // heads, minimum=1),
+        ffn_width=f.integer("intermediate_size", minimum=1),
         norm_eps=f.number("rms_norm_eps"),
         rope_theta=f.number("rope_theta"),
-        max_positions=f.integer("max_position_embeddings"),
+        max_positions=f.integer("max_position_embeddings", minimum=1),
         qk_norm=True,
         init_std=f.number("initializer_range", 0.02),
     )
@@ -304,21 +313,24 @@ def _qwen3_to_hf(c: TransformerConfig) -> dict[str, Any]:
 def _talker_from_hf(data: Mapping[str, Any]) -> TalkerConfig:
     f = Fields(data, "talker_config")
     rope = f.mapping("rope_scaling", None) or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
+    # The official class overwrites rope_type with the older field type where both are given.
+    rope_type = rope.get("type", rope.get("rope_type", "default"))
+    if rope_type != "default":
         raise ConfigError(
-            f"talker_config.rope_scaling type {rope.get('rope_type', rope.get('type'))!r} is not "
-            "supported; only the released 'default' is."
+            f"talker_config.rope_scaling type {rope_type!r} is not supported; only the released "
+            "'default' is."
         )
-    codebooks = f.integer("num_code_groups")
+    codebooks = f.integer("num_code_groups", minimum=1)
     predictor_data = f.mapping("code_predictor_config", None if codebooks == 1 else Fields.REQUIRED)
     predictor = None
     if codebooks > 1 and predictor_data is not None:
         p = Fields(predictor_data, "code_predictor_config")
         p.expect("rope_scaling", None)
         predictor = CodePredictorConfig(
-            transformer=_qwen3_from_hf(p),
-            vocab_size=p.integer("vocab_size"),
-            codebooks=p.integer("num_code_groups"),
+            # Unlike the talker's, the official class of the predictor has a default of its own.
+            transformer=_qwen3_from_hf(p, head_dim=PREDICTOR_HEAD_DIM),
+            vocab_size=p.integer("vocab_size", minimum=1),
+            codebooks=p.integer("num_code_groups", minimum=1),
         )
         p.finish()
         if predictor.codebooks != codebooks:
@@ -329,9 +341,9 @@ def _talker_from_hf(data: Mapping[str, Any]) -> TalkerConfig:
     config = TalkerConfig(
         transformer=_qwen3_from_hf(f),
         code_predictor=predictor,
-        vocab_size=f.integer("vocab_size"),
-        text_vocab_size=f.integer("text_vocab_size"),
-        text_width=f.integer("text_hidden_size"),
+        vocab_size=f.integer("vocab_size", minimum=RESERVED_CODEC_IDS + 1),
+        text_vocab_size=f.integer("text_vocab_size", minimum=1),
+        text_width=f.integer("text_hidden_size", minimum=1),
         codebooks=codebooks,
         pad_id=f.integer("codec_pad_id"),
         bos_id=f.integer("codec_bos_id"),
@@ -348,7 +360,7 @@ def _talker_from_hf(data: Mapping[str, Any]) -> TalkerConfig:
             str,
         ),
         positions_per_second=f.integer("position_id_per_seconds", 13),
-        mrope_section=tuple(rope.get("mrope_section", ())),
+        mrope_section=Fields(rope, "talker_config.rope_scaling").integers("mrope_section", ()),
     )
     f.finish()
     for speaker, dialect in config.dialects:

@@ -11,6 +11,9 @@ from qtts_jax.config import TOKENIZER_12HZ, TransformerConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.hf_fields import Fields
 
+# Stride of the convolution between the encoder's transformer and its quantizer.
+DOWNSAMPLE = 2
+
 
 @dataclass(frozen=True)
 class QuantizerConfig:
@@ -28,6 +31,13 @@ class QuantizerConfig:
     entries: int
     width: int
     model_width: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.semantic <= self.books:
+            raise ConfigError(
+                f"num_semantic_quantizers is {self.semantic}; it must be between 1 and "
+                f"num_quantizers ({self.books})."
+            )
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,9 @@ class Tokenizer12HzConfig:
         config = cls(
             encoder=encoder,
             decoder=decoder,
-            codebooks=f.integer("encoder_valid_num_quantizers"),
-            input_sample_rate=f.integer("input_sample_rate"),
-            output_sample_rate=f.integer("output_sample_rate"),
+            codebooks=f.integer("encoder_valid_num_quantizers", minimum=1),
+            input_sample_rate=f.integer("input_sample_rate", minimum=1),
+            output_sample_rate=f.integer("output_sample_rate", minimum=1),
         )
         for name, rate in (
             ("decode_upsample_rate", decoder.samples_per_frame),
@@ -201,60 +211,74 @@ def _encoder_from_hf(data: Mapping[str, Any]) -> Encoder12HzConfig:
     f.expect("normalize", False)
     # Decoder-side fields of the full Mimi model, and its own streaming switch.
     f.skip("trim_right_ratio", "upsample_groups", "use_streaming", "frame_rate", "_frame_rate")
-    width, heads = f.integer("hidden_size"), f.integer("num_attention_heads")
-    ratios = tuple(reversed(f.integers("upsampling_ratios")))
-    rate = f.integer("sampling_rate")
-    frame_rate = data.get("frame_rate") or data.get("_frame_rate")
-    if not isinstance(frame_rate, int | float):
-        raise ConfigError("encoder_config lacks 'frame_rate' (or '_frame_rate'); add it (12.5).")
+    f.expect("audio_channels", 1, optional=False)
+    width = f.integer("hidden_size", minimum=1)
+    heads = f.integer("num_attention_heads", minimum=1)
+    ratios = tuple(reversed(f.integers("upsampling_ratios", minimum=1)))
+    rate = f.integer("sampling_rate", minimum=1)
     latent_rate = rate / math.prod(ratios)
+    # The official class writes what it was given under its private name, null when nothing, and
+    # then computes it from the strides.
+    name = "_frame_rate" if "_frame_rate" in data else "frame_rate"
+    frame_rate = f.number(name, latent_rate / DOWNSAMPLE)
+    if not frame_rate > 0:
+        raise ConfigError(f"encoder_config.{name} must be positive, but is {frame_rate:g}.")
     downsample = round(latent_rate / frame_rate)
     if downsample < 1 or not math.isclose(latent_rate, downsample * frame_rate):
         raise ConfigError(
             f"encoder_config: {latent_rate:g} latent steps a second cannot be brought to the frame "
             f"rate {frame_rate:g} by a whole factor; correct upsampling_ratios or frame_rate."
         )
-    if downsample != 2:
+    if downsample != DOWNSAMPLE:
         raise ConfigError(
             f"encoder_config: the downsampling factor is {downsample}, but this architecture has "
-            "a fixed stride of 2; correct upsampling_ratios or frame_rate."
+            f"a fixed stride of {DOWNSAMPLE}; correct upsampling_ratios or frame_rate."
         )
-    entry_width = f.integer("codebook_dim")
+    filters, compress = f.integer("num_filters", minimum=1), f.integer("compress", minimum=1)
+    if compress > filters:
+        raise ConfigError(
+            f"encoder_config.compress is {compress}, more than the {filters} num_filters that it "
+            "divides; lower it."
+        )
+    # The official attention kernels never read the window, so a file may hold null: no window.
+    f.skip("sliding_window")
+    unbounded = data.get("sliding_window", 0) is None
+    entry_width = f.integer("codebook_dim", minimum=1)
     if f.integer("vector_quantization_hidden_dimension") != entry_width:
         raise ConfigError(
             "encoder_config.codebook_dim and vector_quantization_hidden_dimension must be equal."
         )
     config = Encoder12HzConfig(
-        channels=f.integer("audio_channels"),
-        filters=f.integer("num_filters"),
-        kernel=f.integer("kernel_size"),
-        last_kernel=f.integer("last_kernel_size"),
-        residual_kernel=f.integer("residual_kernel_size"),
+        channels=1,
+        filters=filters,
+        kernel=f.integer("kernel_size", minimum=1),
+        last_kernel=f.integer("last_kernel_size", minimum=1),
+        residual_kernel=f.integer("residual_kernel_size", minimum=1),
         residual_layers=f.integer("num_residual_layers"),
-        dilation_growth=f.integer("dilation_growth_rate"),
-        compress=f.integer("compress"),
+        dilation_growth=f.integer("dilation_growth_rate", minimum=1),
+        compress=compress,
         ratios=ratios,
         downsample=downsample,
         transformer=TransformerConfig(
             width=width,
-            layers=f.integer("num_hidden_layers"),
+            layers=f.integer("num_hidden_layers", minimum=1),
             heads=heads,
-            kv_heads=f.integer("num_key_value_heads"),
-            head_dim=f.integer("head_dim", width // heads),
-            ffn_width=f.integer("intermediate_size"),
+            kv_heads=f.integer("num_key_value_heads", minimum=1),
+            head_dim=f.integer("head_dim", width // heads, minimum=1),
+            ffn_width=f.integer("intermediate_size", minimum=1),
             norm_eps=f.number("norm_eps"),
             rope_theta=f.number("rope_theta"),
-            max_positions=f.integer("max_position_embeddings"),
+            max_positions=f.integer("max_position_embeddings", minimum=1),
             norm="layer",
             ffn="gelu",
             layer_scale=f.number("layer_scale_initial_scale"),
-            window=f.integer("sliding_window"),
+            window=None if unbounded else f.integer("sliding_window", minimum=1),
             init_std=f.number("initializer_range", 0.02),
         ),
         quantizer=QuantizerConfig(
-            books=f.integer("num_quantizers"),
-            semantic=f.integer("num_semantic_quantizers"),
-            entries=f.integer("codebook_size"),
+            books=f.integer("num_quantizers", minimum=1),
+            semantic=f.integer("num_semantic_quantizers", minimum=1),
+            entries=f.integer("codebook_size", minimum=1),
             width=entry_width,
             model_width=width,
         ),
@@ -310,36 +334,38 @@ def _decoder_from_hf(data: Mapping[str, Any]) -> Decoder12HzConfig:
     f.expect("attention_bias", False)
     # Present in the released file, read by nobody: the semantic book has codebook_size entries.
     f.skip("semantic_codebook_size", "vector_quantization_hidden_dimension", "layer_types")
-    f.expect("num_semantic_quantizers", 1)
-    width, heads = f.integer("hidden_size"), f.integer("num_attention_heads")
-    model_width = f.integer("codebook_dim")
+    # Never read either: the official decoder always has one semantic book.
+    f.skip("num_semantic_quantizers")
+    width = f.integer("hidden_size", minimum=1)
+    heads = f.integer("num_attention_heads", minimum=1)
+    model_width = f.integer("codebook_dim", minimum=2)
     config = Decoder12HzConfig(
         quantizer=QuantizerConfig(
-            books=f.integer("num_quantizers"),
+            books=f.integer("num_quantizers", minimum=1),
             semantic=1,
-            entries=f.integer("codebook_size"),
+            entries=f.integer("codebook_size", minimum=1),
             # The official decoder builds its books at half the projected width.
             width=model_width // 2,
             model_width=model_width,
         ),
         transformer=TransformerConfig(
             width=width,
-            layers=f.integer("num_hidden_layers"),
+            layers=f.integer("num_hidden_layers", minimum=1),
             heads=heads,
-            kv_heads=f.integer("num_key_value_heads"),
-            head_dim=f.integer("head_dim", width // heads),
-            ffn_width=f.integer("intermediate_size"),
+            kv_heads=f.integer("num_key_value_heads", minimum=1),
+            head_dim=f.integer("head_dim", width // heads, minimum=1),
+            ffn_width=f.integer("intermediate_size", minimum=1),
             norm_eps=f.number("rms_norm_eps"),
             rope_theta=f.number("rope_theta"),
-            max_positions=f.integer("max_position_embeddings"),
+            max_positions=f.integer("max_position_embeddings", minimum=1),
             layer_scale=f.number("layer_scale_initial_scale"),
-            window=f.integer("sliding_window"),
+            window=f.integer("sliding_window", minimum=1),
             init_std=f.number("initializer_range", 0.02),
         ),
-        latent_width=f.integer("latent_dim"),
-        upsampling_ratios=f.integers("upsampling_ratios"),
-        decoder_width=f.integer("decoder_dim"),
-        upsample_rates=f.integers("upsample_rates"),
+        latent_width=f.integer("latent_dim", minimum=1),
+        upsampling_ratios=f.integers("upsampling_ratios", minimum=1),
+        decoder_width=f.integer("decoder_dim", minimum=1),
+        upsample_rates=f.integers("upsample_rates", minimum=1),
     )
     f.finish()
     return config

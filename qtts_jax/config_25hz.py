@@ -1,7 +1,7 @@
 """Configuration of the 25 Hz tokenizer and the named quirks of its official code.
 
-No checkpoint of this family was published. The official classes write only the fields that differ
-from their own defaults, so an absent field of a section takes the default of its class here too
+No checkpoint of this family was published. The official classes write all of their own fields, but
+read a section without some of them, so an absent field takes the default of its class here too
 (`Qwen3TTSTokenizerV1EncoderConfig` and its neighbours); the sections themselves must be there, and
 a field that this package does not know is an error.
 """

@@ -196,15 +196,15 @@ def _dit_from_hf(data: Mapping[str, Any]) -> DiTConfig:
         n_mels=n_mels,
         xvector_width=f.integer("enc_emb_dim", 192),
         reference_encoder=SpeakerEncoderConfig(
-            embedding_dim=f.integer("enc_dim", 128),
+            embedding_dim=f.integer("enc_dim", 128, minimum=1),
             sample_rate=REFERENCE_SAMPLE_RATE,
             n_mels=n_mels,
-            channels=f.integers("enc_channels", (256, 256, 256, 256, 768)),
-            kernel_sizes=f.integers("enc_kernel_sizes", (5, 3, 3, 3, 1)),
-            dilations=f.integers("enc_dilations", (1, 2, 3, 4, 1)),
-            attention_channels=f.integer("enc_attention_channels", 64),
-            res2net_scale=f.integer("enc_res2net_scale", 2),
-            se_channels=f.integer("enc_se_channels", 64),
+            channels=f.integers("enc_channels", (256, 256, 256, 256, 768), minimum=1),
+            kernel_sizes=f.integers("enc_kernel_sizes", (5, 3, 3, 3, 1), minimum=1),
+            dilations=f.integers("enc_dilations", (1, 2, 3, 4, 1), minimum=1),
+            attention_channels=f.integer("enc_attention_channels", 64, minimum=1),
+            res2net_scale=f.integer("enc_res2net_scale", 2, minimum=1),
+            se_channels=f.integer("enc_se_channels", 64, minimum=1),
         ),
     )
     f.finish()

@@ -115,11 +115,12 @@ class Fields:
             raise ConfigError(f"{self._where}.{name} must be {kind_name}, not {value!r}.")
         return value
 
-    def integer(self, name: str, default: Any = REQUIRED) -> int:
-        """A whole number, at least 0."""
+    def integer(self, name: str, default: Any = REQUIRED, *, minimum: int = 0) -> int:
+        """A whole number, at least `minimum`."""
         value = self._get(name, default, (int,), "a whole number")
-        if value is not None and value < 0:
-            raise ConfigError(f"{self._where}.{name} must not be negative, but is {value}.")
+        if value is not None and value < minimum:
+            fault = f"be at least {minimum}" if minimum else "not be negative"
+            raise ConfigError(f"{self._where}.{name} must {fault}, but is {value}.")
         return value
 
     def number(self, name: str, default: Any = REQUIRED) -> float:
@@ -130,11 +131,17 @@ class Fields:
         """A string."""
         return self._get(name, default, (str,), "a string")
 
-    def integers(self, name: str, default: Any = REQUIRED) -> tuple[int, ...]:
-        """A list of whole numbers, as a tuple."""
+    def integers(
+        self, name: str, default: Any = REQUIRED, *, minimum: int | None = None
+    ) -> tuple[int, ...]:
+        """A list of whole numbers, as a tuple; each at least `minimum` (None: any)."""
         value = self._get(name, default, (list, tuple), "a list of whole numbers")
         if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
             raise ConfigError(f"{self._where}.{name} must hold whole numbers, not {value!r}.")
+        if minimum is not None and any(v < minimum for v in value):
+            raise ConfigError(
+                f"{self._where}.{name} must hold numbers from {minimum} on, not {value!r}."
+            )
         return tuple(value)
 
     def integer_lists(self, name: str, default: Any = REQUIRED) -> tuple[tuple[int, ...], ...]:

@@ -40,9 +40,13 @@ class SpeakerEmbedder:
 
     Args:
         params: of the `SpeakerEncoder`.
+
+    Raises:
+        ConfigError: the sample rate is too low for the mel spectrogram.
     """
 
     def __init__(self, config: SpeakerEncoderConfig, params: Params) -> None:
+        mel_config(config)
         self.config = config
         self._params = params
 

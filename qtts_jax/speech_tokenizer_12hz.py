@@ -90,7 +90,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         """Audio of one utterance or of each of a list.
 
         Args:
-            codes: int [T, Q], a list of such, or [B, T, Q].
+            codes: int [T, Q], a list of such, or [B, T, Q] whose shorter rows end in frames of -1.
 
         Returns:
             A list of float32 [T * samples_per_frame], and the sample rate.
@@ -99,6 +99,8 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             RequestError: codes of a wrong shape or type, empty, or out of range.
         """
         single = not isinstance(codes, list | tuple) and np.ndim(codes) != 3
+        if not single and not isinstance(codes, list | tuple):
+            codes = [_without_padding(row) for row in np.asarray(codes)]
         items = [self._check(item) for item in ([codes] if single else codes)]
         if not items:
             raise RequestError("there are no codes to decode: the list is empty.")
@@ -123,14 +125,14 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
         Raises:
             AudioError: NaN or infinite samples, a wrong shape, or less than one frame in all.
-            RequestError: without an attention window (`quirks.encoder_window`), a stream that is
-                longer than the model's positions.
+            RequestError: without an attention window (`quirks.encoder_window`, or none is
+                configured), a stream that is longer than the model's positions.
         """
         frame = self.config.encoder.samples_per_frame
         params = self.part("encoder")
         transformer = self.config.encoder.transformer
         limit = None
-        if not self.quirks.encoder_window:
+        if not self._has_window:
             limit = transformer.max_positions // self.config.encoder.downsample
         state = self.programs.encoder_state(params, 1, limit)
         rest, done = np.zeros(0, np.float32), 0
@@ -139,9 +141,10 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             nonlocal state, done
             done += frames
             if limit is not None and done > limit:
+                mend = "" if transformer.window is None else " or turn the quirk encoder_window on"
                 raise RequestError(
                     f"without an attention window the encoder holds {limit} frames at most; end "
-                    "the stream earlier or turn the quirk encoder_window on."
+                    f"the stream earlier{mend}."
                 )
             padded = np.zeros((1, frames * frame), np.float32)
             padded[0, : samples.size] = samples
@@ -209,7 +212,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         frame = self.config.encoder.samples_per_frame
         sizes = cover(-(-max(lengths) // frame), len(waves))
         capacity = None
-        if not self.quirks.encoder_window:
+        if not self._has_window:
             # A power of two, so that recordings of similar length share a program.
             capacity = 1 << (sum(sizes) - 1).bit_length()
         params = self.part("encoder")
@@ -253,6 +256,11 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             start += frames
         return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
 
+    @property
+    def _has_window(self) -> bool:
+        """Whether the encoder's attention ends somewhere, so that its memory is constant."""
+        return self.quirks.encoder_window and self.config.encoder.transformer.window is not None
+
     def _samples(self, block: np.ndarray) -> Any:
         """Samples in the dtype of the parameters."""
         return jnp.asarray(block, self.params["encoder"]["downsample"]["kernel"].dtype)
@@ -266,3 +274,11 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 f"codes must have the shape [frames, {quantizer.books}], not {list(array.shape)}."
             )
         return check_codes(array, quantizer.entries)
+
+
+def _without_padding(codes: np.ndarray) -> np.ndarray:
+    """Codes [T, Q] without the last frames whose first code is -1, which fill up a batch."""
+    if not codes.size:
+        return codes
+    real = np.flatnonzero(codes[:, 0] != -1)
+    return codes[: real[-1] + 1 if real.size else 0]

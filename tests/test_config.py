@@ -78,7 +78,14 @@ def test_configurations_are_hashable_and_shrink():
         (("talker_config", "codec_eos_token_id"), -4, "must not be negative"),
         (("talker_config", "spk_is_dialect", "eric"), "klingon", "codec_language_id lacks"),
         (("talker_config", "code_predictor_config", "num_code_groups"), 4, "must be equal"),
-        (("talker_config", "rope_scaling", "rope_type"), "yarn", "not supported"),
+        (("talker_config", "num_key_value_heads"), 0, "must be at least 1, but is 0"),
+        (("talker_config", "num_attention_heads"), 0, "must be at least 1, but is 0"),
+        (("talker_config", "num_hidden_layers"), 0, "must be at least 1, but is 0"),
+        (("talker_config", "num_code_groups"), 0, "must be at least 1, but is 0"),
+        (("talker_config", "vocab_size"), 1024, "must be at least 1025, but is 1024"),
+        (("talker_config", "code_predictor_config", "vocab_size"), 0, "must be at least 1"),
+        (("talker_config", "rope_scaling", "type"), "yarn", "type 'yarn' is not supported"),
+        (("talker_config", "rope_scaling", "mrope_section"), 5, "must be a list of whole numbers"),
         (("tts_model_type",), "singing", "must be one of base, custom_voice, voice_design"),
         (
             ("qtts_jax_further_types",),
@@ -111,8 +118,21 @@ def test_a_wrong_field_is_one_clear_error(path, value, message):
         (("encoder_config", "pad_mode"), "reflect", "only 'constant' is supported"),
         (("encoder_config", "_frame_rate"), 7.0, "whole factor"),
         (("encoder_config", "_frame_rate"), 6.25, "fixed stride of 2"),
+        (("encoder_config", "_frame_rate"), 0, "_frame_rate must be positive"),
         (("encoder_config", "codebook_dim"), 128, "must be equal"),
+        (("encoder_config", "sliding_window"), None, "lacks 'sliding_window'"),
         (("decoder_config", "sliding_window"), None, "lacks 'sliding_window'"),
+        (("encoder_valid_num_quantizers",), 0, "must be at least 1, but is 0"),
+        (("encoder_config", "num_attention_heads"), 0, "must be at least 1, but is 0"),
+        (("encoder_config", "upsampling_ratios"), [8, 6, 5, 0], "must hold numbers from 1 on"),
+        (("encoder_config", "compress"), 0, "must be at least 1, but is 0"),
+        (("encoder_config", "compress"), 65, "more than the 64 num_filters"),
+        (("encoder_config", "audio_channels"), 2, "only 1 is supported"),
+        (("encoder_config", "residual_kernel_size"), 0, "must be at least 1, but is 0"),
+        (("encoder_config", "num_semantic_quantizers"), 33, "between 1 and num_quantizers"),
+        (("decoder_config", "num_attention_heads"), 0, "must be at least 1, but is 0"),
+        (("decoder_config", "num_quantizers"), 0, "must be at least 1, but is 0"),
+        (("decoder_config", "upsample_rates"), [8, 5, 4, 0], "must hold numbers from 1 on"),
     ],
 )
 def test_a_wrong_tokenizer_field_is_one_clear_error(path, value, message):
@@ -126,6 +146,50 @@ def test_a_wrong_tokenizer_field_is_one_clear_error(path, value, message):
         section[path[-1]] = value
     with pytest.raises(ConfigError, match=message):
         Tokenizer12HzConfig.from_hf(data)
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_frame_rate_that_was_never_given_follows_from_the_strides(absent):
+    """The official class writes null for it."""
+    data = released_config("Qwen3-TTS-Tokenizer-12Hz")
+    want = Tokenizer12HzConfig.from_hf(data)
+    if absent:
+        del data["encoder_config"]["_frame_rate"]
+    else:
+        data["encoder_config"] |= {"_frame_rate": None, "frame_rate": 7}  # the latter is not read
+    assert Tokenizer12HzConfig.from_hf(data) == want
+
+
+def test_the_official_decoder_has_one_semantic_book_whatever_the_file_says():
+    data = released_config("Qwen3-TTS-Tokenizer-12Hz")
+    want = Tokenizer12HzConfig.from_hf(data)
+    data["decoder_config"]["num_semantic_quantizers"] = 2
+    assert Tokenizer12HzConfig.from_hf(data) == want
+
+
+def test_a_window_of_null_is_no_window():
+    data = released_config("Qwen3-TTS-Tokenizer-12Hz")
+    data["encoder_config"]["sliding_window"] = None
+    config = Tokenizer12HzConfig.from_hf(data)
+    assert config.encoder.transformer.window is None
+    assert Tokenizer12HzConfig.from_hf(config.to_hf()) == config
+
+
+def test_the_older_name_of_the_rotation_type_counts_where_both_are_given():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    want = TTSConfig.from_hf(data)
+    data["talker_config"]["rope_scaling"] |= {"rope_type": "yarn", "type": "default"}
+    assert TTSConfig.from_hf(data) == want
+
+
+def test_an_absent_head_width_is_128_in_the_predictor_and_a_quotient_in_the_talker():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    for section in (data["talker_config"], data["talker_config"]["code_predictor_config"]):
+        section |= {"hidden_size": 512, "num_attention_heads": 16}
+        del section["head_dim"]
+    talker = TTSConfig.from_hf(data).talker
+    assert talker.transformer.head_dim == 32
+    assert talker.code_predictor.transformer.head_dim == 128
 
 
 def test_base_without_speaker_encoder_is_refused():

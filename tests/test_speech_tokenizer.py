@@ -196,6 +196,34 @@ def test_codes_come_as_array_list_or_batch(tokenizer):
         np.testing.assert_allclose(waves, expected, atol=1e-5)
 
 
+def test_a_batch_whose_rows_end_in_minus_one_is_cut_to_each_row(tokenizer):
+    codes = np.stack([random_codes(5), random_codes(5, 1)])
+    codes[1, 3:] = -1
+    waves, _ = tokenizer.decode(codes)
+    assert [len(wave) for wave in waves] == [5 * FRAME, 3 * FRAME]
+    np.testing.assert_allclose(waves[1], tokenizer.decode(codes[1, :3])[0][0], atol=1e-5)
+    codes[0, 2, 1] = -1  # no padding: its frame has a first code
+    with pytest.raises(RequestError, match="but one is -1"):
+        tokenizer.decode(codes)
+    with pytest.raises(RequestError, match="empty"):
+        tokenizer.decode(np.full((1, 4, 16), -1))
+
+
+def test_an_encoder_without_a_window_is_the_official_one(official, waves):
+    encoder = official.config.encoder
+    unbounded = dataclasses.replace(encoder.transformer, window=None, max_positions=8)
+    config = dataclasses.replace(
+        official.config, encoder=dataclasses.replace(encoder, transformer=unbounded)
+    )
+    each = SpeechTokenizer(config, official.params)
+    wave = waves[2]
+    np.testing.assert_array_equal(each.encode((wave, RATE))[0], official.encode((wave, RATE))[0])
+    streamed = np.concatenate(list(each.stream_encode([wave[: 4 * FRAME]])))
+    np.testing.assert_array_equal(streamed, official.encode((wave[: 4 * FRAME], RATE))[0])
+    with pytest.raises(RequestError, match=r"4 frames at most; end the stream earlier\.$"):
+        list(each.stream_encode([wave[: 5 * FRAME]]))
+
+
 def test_exact_reference_is_every_quirk(official, tokenizer):
     assert official.quirks == Quirks12Hz.official()
     assert tokenizer.quirks == Quirks12Hz()

@@ -14,6 +14,7 @@ the bit. What differs on purpose:
 
 import base64
 import binascii
+import http.client
 import io
 import os
 import re
@@ -226,7 +227,7 @@ def _download(url: str, name: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=_DOWNLOAD_SECONDS) as response:
             return response.read()
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, urllib.error.URLError, http.client.HTTPException) as error:
         raise AudioError(f"{name} cannot be fetched from {url}: {error}.") from error
 
 

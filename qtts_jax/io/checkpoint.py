@@ -3,7 +3,7 @@
 The only file that knows Orbax. A folder looks like this; `speech_tokenizer/` has the same layout:
 
     config.json  vocab.json  merges.txt ...   as released
-    qtts_jax.json                             version of this layout
+    qtts_jax.json                             version of this layout, notes of the converter
     params/                                   Orbax (OCDBT), a nested dict of arrays
     params/sizes.json                         bytes of each file in params/, to notice a bad copy
 
@@ -146,11 +146,14 @@ def flatten_params(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
+def save_params(
+    directory: str | os.PathLike[str], tree: Any, notes: Mapping[str, Any] | None = None
+) -> None:
     """Write `tree` as the parameters of the checkpoint folder `directory`, all or nothing.
 
     Leaves are arrays or `LazyArray`s; the latter are made when their turn comes. Earlier
-    parameters in the folder are replaced only after the new ones are complete.
+    parameters in the folder are replaced only after the new ones are complete. `notes` (JSON
+    values) go into the marker file, see `read_notes`.
 
     Raises:
         CheckpointError: the tree is empty, or the folder cannot be written (a full disk, say).
@@ -175,8 +178,19 @@ def save_params(directory: str | os.PathLike[str], tree: Any) -> None:
         if success.exists():
             success.write_text("complete\n", encoding="utf-8")
         (partial / SIZES).write_text(json.dumps(_file_sizes(partial)), encoding="utf-8")
-        marker = json.dumps({"format_version": FORMAT_VERSION}) + "\n"
+        marker = json.dumps({"format_version": FORMAT_VERSION, **(notes or {})}) + "\n"
         (root / MARKER).write_text(marker, encoding="utf-8")
+
+
+def read_notes(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_params` was given to note about the parameters of a folder, by name.
+
+    Raises:
+        CheckpointError: as `load_params`.
+    """
+    root = Path(directory)
+    _params_path(root)
+    return read_json(root / MARKER)
 
 
 def stored_params(directory: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:

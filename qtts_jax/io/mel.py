@@ -47,6 +47,11 @@ class MelConfig:
                 f"MelConfig needs 0 < hop, win <= n_fft, got hop {self.hop}, win {self.win} and "
                 f"n_fft {self.n_fft}."
             )
+        if self.fmax > self.sample_rate / 2:
+            raise ConfigError(
+                f"A mel spectrogram up to {self.fmax:g} Hz needs a sample rate of at least "
+                f"{2 * self.fmax:g} Hz, not {self.sample_rate}: correct sample_rate."
+            )
 
     @property
     def pad(self) -> int:

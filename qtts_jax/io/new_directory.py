@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,17 +11,29 @@ from qtts_jax.errors import CheckpointError
 
 
 @contextmanager
-def new_directory(destination: Path, overwrite: bool) -> Iterator[Path]:
+def new_directory(
+    destination: Path, overwrite: bool, sources: Iterable[Path] = ()
+) -> Iterator[Path]:
     """Yield an empty sibling of `destination` that takes its place when the block succeeds.
 
     On any exception, an interrupt included, the sibling is removed and an earlier `destination`
     stays as it was.
 
+    Args:
+        sources: folders that the block reads; overwriting `destination` must not delete them.
+
     Raises:
-        CheckpointError: `destination` exists and `overwrite` is false; it cannot be written; or
-            the disk is full.
+        CheckpointError: `destination` exists and `overwrite` is false; it is or holds one of
+            `sources`; it cannot be written; or the disk is full.
     """
     destination = destination.absolute()
+    for source in sources:
+        # A link is followed: its target would survive, but the source would lose its name.
+        if destination.resolve() in (source.resolve(), *source.resolve().parents):
+            raise CheckpointError(
+                f"{destination} is or holds {source}, which is read for it, and making it would "
+                "delete that; choose another destination."
+            )
     if _exists(destination) and not overwrite:
         raise CheckpointError(
             f"{destination} already exists; choose another destination, or overwrite it "

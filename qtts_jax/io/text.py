@@ -109,20 +109,22 @@ class TextTokenizer:
                 by Mistral's if the vocabulary exceeds 100,000 and `config.json` names no version
                 or one after 4.57.2 and before 5. Released checkpoints name 4.57.3. Loaded by hub
                 id the same checkpoint keeps the Qwen pattern, which is the default here. The two
-                differ at capitals inside a word ("McDonald"), combining marks and slashes.
+                differ at capitals inside a word ("McDonald"), combining marks and slashes. A
+                `tokenizer.json` that was saved after the swap holds Mistral's, which then counts.
 
         Raises:
             TextError: files that are missing, broken or of another kind of tokenizer.
         """
         directory = Path(directory)
         if (directory / "tokenizer.json").is_file():
-            vocab, merges, added = _read_tokenizer_json(directory / "tokenizer.json")
+            vocab, merges, added, split = _read_tokenizer_json(directory / "tokenizer.json")
         else:
             vocab, merges, added = _read_vocab_and_merges(directory)
+            split = QWEN2_SPLIT
         if (directory / "tokenizer_config.json").is_file():
             added |= _read_added_tokens(directory / "tokenizer_config.json")
         mistral = exact_reference and _reference_swaps_pattern(directory, len(vocab))
-        return cls(vocab, merges, added, MISTRAL_SPLIT if mistral else QWEN2_SPLIT)
+        return cls(vocab, merges, added, MISTRAL_SPLIT if mistral else split)
 
     def encode(self, text: str) -> list[int]:
         """Ids of any string; added tokens written out in it become their one id."""
@@ -378,8 +380,8 @@ def _read_vocab_and_merges(
 
 def _read_tokenizer_json(
     path: Path,
-) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, int]]:
-    """Tables of a `tokenizer.json`; its steps must be those of Qwen2, as they are built here."""
+) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, int], str]:
+    """Tables and pre-token pattern of a `tokenizer.json`; all steps must be those built here."""
     content = _read_json(path)
     try:
         steps = content["pre_tokenizer"]["pretokenizers"]
@@ -387,7 +389,7 @@ def _read_tokenizer_json(
             content["model"]["type"] == "BPE"
             and content["normalizer"]["type"] == "NFC"
             and [step["type"] for step in steps] == ["Split", "ByteLevel"]
-            and steps[0]["pattern"]["Regex"] == QWEN2_SPLIT
+            and steps[0]["pattern"]["Regex"] in (QWEN2_SPLIT, MISTRAL_SPLIT)
         )
         vocab, merges = content["model"]["vocab"], content["model"]["merges"]
         added = _added_tokens(content["added_tokens"], path)
@@ -395,7 +397,7 @@ def _read_tokenizer_json(
         raise TextError(f"{path} is not a tokenizer file: {error!r} is missing or odd.") from error
     if not is_qwen2:
         raise TextError(f"{path} is not a Qwen2 tokenizer: use the file of the checkpoint itself.")
-    return vocab, _pairs(merges, path), added
+    return vocab, _pairs(merges, path), added, steps[0]["pattern"]["Regex"]
 
 
 def _pairs(merges: list[Any], path: Path) -> list[tuple[str, str]]:

@@ -102,8 +102,9 @@ class SplitRVQ(nnx.Module):
 
     def encode(self, x: jax.Array, books: int) -> jax.Array:
         """x [B, T, D] -> codes [B, T, books] int32, semantic books first."""
-        semantic = self.semantic.encode(x, self.config.semantic)
-        acoustic = self.acoustic.encode(x, books - self.config.semantic)
+        first = min(books, self.config.semantic)
+        semantic = self.semantic.encode(x, first)
+        acoustic = self.acoustic.encode(x, books - first)
         return jnp.concatenate([semantic, acoustic], axis=-1)
 
     def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:

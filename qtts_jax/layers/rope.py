@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Rotation(NamedTuple):
@@ -15,8 +17,21 @@ class Rotation(NamedTuple):
     sin: jax.Array
 
 
+@functools.lru_cache(maxsize=32)
+def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
+    """Angle that one position turns each pair by, [h/2] float32: 1 / theta^(2i/h).
+
+    Computed on the host, in float32 and in this order, as the official code does: other orders
+    differ in the last bits, which a position of some thousands multiplies.
+    """
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    inverse = np.float32(1) / np.float32(theta) ** exponent
+    inverse.setflags(write=False)  # every caller gets the same array
+    return inverse
+
+
 def rotation(positions: jax.Array, head_dim: int, theta: float) -> Rotation:
-    """Angles position / theta^(2i/h).
+    """Angles position * `inverse_frequencies`.
 
     The official talker configures three interleaved position rows (multimodal RoPE), but they are
     always identical, which is this plain one-dimensional form.
@@ -24,8 +39,7 @@ def rotation(positions: jax.Array, head_dim: int, theta: float) -> Rotation:
     Args:
         positions: [B, T] int.
     """
-    inverse = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions.astype(jnp.float32)[..., None] * inverse
+    angles = positions.astype(jnp.float32)[..., None] * inverse_frequencies(head_dim, theta)
     return Rotation(jnp.cos(angles), jnp.sin(angles))
 
 

@@ -71,11 +71,12 @@ def test_all_faults_of_both_folders_are_in_one_error(source):
 
 def test_key_in_two_shards_is_a_fault(source):
     arrays = load_file(source / "model.safetensors")
+    (source / "model.safetensors").rename(source / "first.safetensors")
     save_file({Q: arrays[Q]}, source / "other.safetensors")
-    index = '{"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}'
+    index = '{"weight_map": {"a": "first.safetensors", "b": "other.safetensors"}}'
     (source / "model.safetensors.index.json").write_text(index)
     message = failing(to_orbax, source)
-    assert f"1 keys are stored twice: {Q} in model.safetensors and other.safetensors" in message
+    assert f"1 keys are stored twice: {Q} in first.safetensors and other.safetensors" in message
 
 
 def test_parameter_of_mixed_dtypes_is_a_fault(source):
@@ -137,6 +138,23 @@ def test_existing_destination_is_refused_unless_told(source, exportable, tmp_pat
     convert(origin, destination, overwrite=True)
     assert not (destination / "precious").exists()
     assert (destination / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("convert", "place"),
+    [
+        *((c, p) for c in (to_orbax, to_torch) for p in ("source", "source/speech_tokenizer", ".")),
+        (to_torch, "source/params"),
+    ],
+)
+def test_overwriting_never_deletes_the_source(source, exportable, tmp_path, convert, place):
+    if convert is to_torch:
+        shutil.rmtree(source)
+        shutil.copytree(exportable, source)
+    before = {path: path.stat().st_size for path in source.rglob("*")}
+    with pytest.raises(CheckpointError, match="which is read for it"):
+        convert(source, tmp_path / place, overwrite=True)
+    assert {path: path.stat().st_size for path in source.rglob("*")} == before
 
 
 FAULTS = [KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), MemoryError()]

@@ -136,6 +136,14 @@ def test_index_names_the_shards(tmp_path):
     assert [path.name for path in find_shards(tmp_path)] == ["a.safetensors", "b.safetensors"]
 
 
+def test_single_file_beats_a_stale_index(tmp_path):
+    """As for transformers, which looks for the single file first."""
+    write_index(tmp_path, {"x": "a.safetensors"})
+    for name in ("a", "model"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert [path.name for path in find_shards(tmp_path)] == ["model.safetensors"]
+
+
 def test_missing_shard_is_named(tmp_path):
     write_index(tmp_path, {"x": "a.safetensors", "y": "b.safetensors"})
     (tmp_path / "a.safetensors").touch()

@@ -17,7 +17,7 @@ from convert.rules import plan
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
 from qtts_jax.errors import CheckpointError
-from qtts_jax.io.checkpoint import stored_params
+from qtts_jax.io.checkpoint import iterate_params, save_params, stored_params
 from qtts_jax.presets import tokenizer_25hz_class_defaults
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "keys_tokenizer_25hz_DEFAULTS.txt"
@@ -78,7 +78,39 @@ def test_round_trip_is_bit_exact(source):
 def test_bfloat16_round_trip_keeps_the_tables_in_bfloat16(source):
     weights = source / "model.safetensors"
     save_file({k: v.astype(ml_dtypes.bfloat16) for k, v in load_file(weights).items()}, weights)
+    messages = []
+    to_orbax(source, source.parent / "told", report=messages.append)
+    told = [message for message in messages if "stored in bfloat16" in message]
+    assert [name for name in (POSITIONS, ANGLES) if any(name in each for each in told)] == [
+        POSITIONS,
+        ANGLES,
+    ]
     assert_same_bits(there_and_back(source), source)
+
+
+def test_tables_beside_bfloat16_parameters_stay_exact(source):
+    """The official model turns by the stored angles, so rounding them would change it."""
+
+    def narrow(arrays):
+        for name, array in arrays.items():
+            if name not in (POSITIONS, ANGLES):
+                arrays[name] = array.astype(ml_dtypes.bfloat16)
+
+    edit(source, narrow)
+    assert_same_bits(there_and_back(source), source)
+
+
+def test_tables_of_parameters_saved_here_in_bfloat16_are_float32(source):
+    want = load_file(source / "model.safetensors")
+    orbax = source.parent / "orbax"
+    to_orbax(source, orbax, report=quiet)
+    tree = {k: v.astype(ml_dtypes.bfloat16) for k, v in iterate_params(orbax)}
+    save_params(orbax, tree)
+    to_torch(orbax, source.parent / "torch", report=quiet)
+    exported = load_file(source.parent / "torch" / "model.safetensors")
+    for name in (POSITIONS, ANGLES):
+        assert exported[name].dtype == np.float32
+        np.testing.assert_array_equal(exported[name], want[name])
 
 
 def test_tables_are_made_by_the_formula(source):

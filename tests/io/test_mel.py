@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qtts_jax.config import SpeakerEncoderConfig
 from qtts_jax.errors import AudioError, ConfigError
 from qtts_jax.io.mel import MelConfig, log_mel, mel_filters
+from qtts_jax.speaker import SpeakerEmbedder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIG = MelConfig()
@@ -131,6 +133,12 @@ def test_too_short_wave_names_the_length_needed():
 def test_window_longer_than_the_transform_is_refused():
     with pytest.raises(ConfigError, match="win"):
         MelConfig(win=2048)
+
+
+def test_a_rate_that_lacks_the_highest_bins_is_refused():
+    with pytest.raises(ConfigError, match="at least 24000 Hz, not 16000"):
+        SpeakerEmbedder(SpeakerEncoderConfig(embedding_dim=4, sample_rate=16000), {})
+    assert MelConfig(sample_rate=24000).fmax == 12000
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,19 @@ def test_leftover_of_a_killed_process_is_replaced(tmp_path):
     write(tmp_path / "x", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("destination", ["a", "a/source", "a/link"])
+def test_a_destination_that_would_delete_what_is_read_is_refused(tmp_path, destination):
+    write(tmp_path / "a" / "source", "old")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "a" / "source")
+    source = tmp_path / "a" / "source"
+    with (
+        pytest.raises(CheckpointError, match=r"is or holds .*source, which is read"),
+        new_directory(tmp_path / destination, overwrite=True, sources=[source]),
+    ):
+        pytest.fail("the block must not run")
+    assert (source / "file").read_text() == "old"
+    with new_directory(source / "inside", overwrite=True, sources=[source]) as partial:
+        (partial / "file").write_text("new")
+    assert (source / "file").read_text() == "old"

@@ -310,6 +310,20 @@ def test_tokenizer_json_gives_the_same_ids(tiny, tmp_path):
     for text in SAMPLES:
         assert read.encode(text) == tiny.encode(text)
 
+    # What the official processor saves after its loader has swapped the pattern.
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = MISTRAL_SPLIT
+    path.write_text(json.dumps(content))
+    swapped = TextTokenizer.from_dir(tmp_path)
+    tables = (content["model"]["vocab"], [tuple(m.split()) for m in content["model"]["merges"]])
+    want = TextTokenizer(*tables, tiny.added_tokens, MISTRAL_SPLIT)
+    for text in SAMPLES:
+        assert swapped.encode(text) == want.encode(text)
+
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\s+"
+    path.write_text(json.dumps(content))
+    with pytest.raises(TextError, match="not a Qwen2 tokenizer"):
+        TextTokenizer.from_dir(tmp_path)
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = QWEN2_SPLIT
     content["normalizer"]["type"] = "NFKC"
     path.write_text(json.dumps(content))
     with pytest.raises(TextError, match="not a Qwen2 tokenizer"):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from qtts_jax.config import TransformerConfig
 from qtts_jax.layers.attention import Attention, attend, attention_step, write
-from qtts_jax.layers.rope import rotate, rotation
+from qtts_jax.layers.rope import inverse_frequencies, rotate, rotation
 
 
 def config(**changes):
@@ -108,3 +108,15 @@ def test_rotation_turns_pairs_by_position():
     for t, position in enumerate(positions[0]):
         np.testing.assert_allclose(y[0, t], turn(x[0, t], position, 100.0), atol=1e-5)
     np.testing.assert_array_equal(y[0, 0], x[0, 0])
+
+
+@pytest.mark.parametrize(("head_dim", "theta"), [(128, 1e6), (64, 1e4)])
+def test_rotation_at_far_positions_is_that_of_the_official_float32_frequencies(head_dim, theta):
+    exponent = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
+    official = (1.0 / theta**exponent).astype(np.float32)
+    np.testing.assert_array_equal(inverse_frequencies(head_dim, theta), official)
+    position = 8000
+    turned = rotation(jnp.array([[position]]), head_dim, theta)
+    angles = (np.float32(position) * official).astype(np.float64)
+    np.testing.assert_allclose(turned.cos[0, 0], np.cos(angles), atol=1e-6)
+    np.testing.assert_allclose(turned.sin[0, 0], np.sin(angles), atol=1e-6)

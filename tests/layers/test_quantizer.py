@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from qtts_jax.config_12hz import QuantizerConfig
+from qtts_jax.errors import ConfigError
 from qtts_jax.layers.quantizer import MIN_USAGE, RVQ, SplitRVQ, divide, nearest
 
 CONFIG = QuantizerConfig(books=6, semantic=2, entries=12, width=4, model_width=10)
@@ -39,7 +40,7 @@ def quantize(x, rvq, books):
     return np.stack(codes, axis=-1)
 
 
-@pytest.mark.parametrize("books", [2, 3, 6])
+@pytest.mark.parametrize("books", [1, 2, 3, 6])
 def test_both_parts_quantize_the_whole_vector(books):
     quantizer = make()
     x = np.random.default_rng(1).standard_normal((2, 7, 10)).astype(np.float32)
@@ -47,10 +48,16 @@ def test_both_parts_quantize_the_whole_vector(books):
     assert codes.dtype == jnp.int32
     for row in range(2):
         expected = [
-            quantize(x[row], quantizer.semantic, 2),
+            quantize(x[row], quantizer.semantic, min(books, 2)),
             *([quantize(x[row], quantizer.acoustic, books - 2)] if books > 2 else []),
         ]
         np.testing.assert_array_equal(codes[row], np.concatenate(expected, axis=-1))
+
+
+@pytest.mark.parametrize("semantic", [0, 7])
+def test_more_semantic_books_than_there_are_is_refused(semantic):
+    with pytest.raises(ConfigError, match="between 1 and num_quantizers"):
+        QuantizerConfig(books=6, semantic=semantic, entries=12, width=4, model_width=10)
 
 
 def test_decoding_adds_the_entries_of_both_parts():
