@@ -24,6 +24,8 @@ from qtts_jax.tts import QwenTTS
 from qtts_jax.voices import VoiceClonePromptItem
 
 RESULTS = "results.jsonl"
+# File systems take names of 255 bytes, of which endings and half-written files need some.
+LONGEST_ID = 200
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _SAMPLING = tuple(f.name for f in fields(SamplingParams))
 _FIELDS: dict[str, type] = {
@@ -82,22 +84,28 @@ def run_batch(
         How many lines failed.
 
     Raises:
-        RequestError: the file cannot be read.
+        RequestError: the file cannot be read, or `out` cannot be a directory.
+        QTTSError: results cannot be written.
     """
     try:
         text = requests.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the requests of {requests}: {error}.") from error
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"cannot make the directory {out} ({error}); name another.") from error
     done = _finished(out)
     _rewrite_results(out, done)
     failed = 0
 
-    def fail(number: int, id_: str | None, error: QTTSError) -> None:
+    def fail(number: int, id_: str | None, error: Exception) -> None:
         nonlocal failed
         failed += 1
-        report(f"{requests.name}, line {number}{f' ({id_})' if id_ else ''}: {error}")
-        _append_result(out, {"id": id_, "line": number, "status": "error", "error": str(error)})
+        # Of a fault that is not the user's, the kind says more than the message.
+        said = str(error) if isinstance(error, QTTSError) else f"{type(error).__name__}: {error}"
+        report(f"{requests.name}, line {number}{f' ({id_})' if id_ else ''}: {said}")
+        _append_result(out, {"id": id_, "line": number, "status": "error", "error": said})
 
     lines = list(_parse(text, tts.modes, fail))
     todo = [line for line in lines if line.id not in done]
@@ -107,26 +115,31 @@ def run_batch(
             group = todo[start : start + batch_size]
             seconds = 0.0
             for line, request, speech in _speak(tts, group, voices, fail):
-                _save(out, line, request, speech, tts.sample_rate)
+                try:
+                    _save(out, line, request, speech, tts.sample_rate)
+                except Exception as error:  # see `_speak`
+                    fail(line.number, line.id, error)
+                    continue
                 seconds += len(speech.wave) / tts.sample_rate
             bar.set_postfix_str(f"{seconds:.1f} s of speech in the last batch")
             bar.update(len(group))
     return failed
 
 
-Fail = Callable[[int, str | None, QTTSError], None]
+Fail = Callable[[int, str | None, Exception], None]
 
 
 def _parse(text: str, modes: Sequence[str], fail: Fail) -> Iterator[Line]:
     seen: set[str] = set()
-    for number, raw in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: it also parts at characters that JSON allows inside a string (U+2028).
+    for number, raw in enumerate(text.split("\n"), 1):
         if not raw.strip():
             continue
         id_ = None
         try:
             try:
                 data = json.loads(raw)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # numbers and nesting have limits, too
                 raise RequestError(f"this is not JSON ({error}); correct the line.") from error
             if isinstance(data, dict) and isinstance(data.get("id"), str):
                 id_ = data["id"]
@@ -161,6 +174,11 @@ def _check(data: Any, modes: Sequence[str]) -> dict[str, Any]:
         raise RequestError(
             f"the id {data['id']!r} cannot name files; use letters, digits, '.', '_' and '-'."
         )
+    if len(data["id"]) > LONGEST_ID:
+        raise RequestError(
+            f"the id has {len(data['id'])} characters, too many for names of files; use at most "
+            f"{LONGEST_ID}."
+        )
     mode = data.setdefault("mode", modes[0])
     if mode not in _MODE_FIELDS:
         raise RequestError(f"unknown mode {mode!r}; choose one of {', '.join(_MODE_FIELDS)}.")
@@ -181,24 +199,30 @@ def _check(data: Any, modes: Sequence[str]) -> dict[str, Any]:
 def _speak(
     tts: QwenTTS, group: list[Line], voices: Voices, fail: Fail
 ) -> Iterator[tuple[Line, SpeechRequest, Speech]]:
-    """Generate a group together; when it fails as a whole, one by one."""
+    """Generate a group together; when it fails as a whole, one by one.
+
+    Every exception is caught, not only faults of users: none may cost the other lines, and each is
+    reported with its line.
+    """
     ready: list[tuple[Line, SpeechRequest]] = []
     for line in group:
         try:
             ready.append((line, _prepare(tts, line, voices)))
-        except QTTSError as error:
+        except Exception as error:
             fail(line.number, line.id, error)
     if not ready:
         return
     try:
         speeches = tts.synthesize([request for _, request in ready])
-    except QTTSError:
+    except Exception:
         # One request that does not fit must not cost the others of its group.
         for line, request in ready:
             try:
-                yield line, request, tts.synthesize([request])[0]
-            except QTTSError as error:
+                speech = tts.synthesize([request])[0]
+            except Exception as error:
                 fail(line.number, line.id, error)
+            else:
+                yield line, request, speech
         return
     for (line, request), speech in zip(ready, speeches, strict=True):
         yield line, request, speech
@@ -304,6 +328,7 @@ def _save(out: Path, line: Line, request: SpeechRequest, speech: Speech, rate: i
             "status": "ok",
             "frames": len(speech.codes),
             "seconds": len(speech.wave) / rate,
+            "ended": speech.ended,
             "seed": request.seed,
             "wav": f"{line.id}.wav",
             "codes": f"{line.id}.codes.npy",
@@ -312,10 +337,15 @@ def _save(out: Path, line: Line, request: SpeechRequest, speech: Speech, rate: i
 
 
 def _append_result(out: Path, result: dict[str, Any]) -> None:
-    with open(out / RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(result, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    path = out / RESULTS
+    try:
+        # Half of a UTF-16 pair, which JSON can name and UTF-8 cannot, is named again.
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(json.dumps(result, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise QTTSError(f"cannot write {path}: {error}.") from error
 
 
 def _finished(out: Path) -> dict[str, dict[str, Any]]:
@@ -324,10 +354,11 @@ def _finished(out: Path) -> dict[str, dict[str, Any]]:
     path = out / RESULTS
     if not path.exists():
         return done
-    for raw in path.read_text(encoding="utf-8").splitlines():
+    # An interrupt may have cut the last line short, even inside a character.
+    for raw in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             result = json.loads(raw)
-        except json.JSONDecodeError:  # the line that an interrupt cut short
+        except json.JSONDecodeError:
             continue
         if result.get("status") == "ok" and all(
             (out / result[kind]).exists() for kind in ("wav", "codes")

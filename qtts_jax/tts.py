@@ -28,7 +28,7 @@ from qtts_jax.requests import Layout, RequestBuilder, SpeechRequest, read_sampli
 from qtts_jax.sharding import shardings
 from qtts_jax.speaker import SpeakerEmbedder
 from qtts_jax.speech_tokenizer import FOLDER, Quirks, SpeechTokenizer
-from qtts_jax.synthesis import Speech, stream, synthesize
+from qtts_jax.synthesis import Chunks, Speech, stream, synthesize
 from qtts_jax.voices import VoiceClonePromptItem, clone_voices
 
 MODE_OF_TYPE = {
@@ -398,7 +398,11 @@ class QwenTTS:
         return self._requests.whole(layout, text, not non_streaming_mode)
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Speech]:
-        """Generate a batch of prepared requests of any lengths and settings."""
+        """Generate a batch of prepared requests of any lengths and settings.
+
+        Raises:
+            RequestError: there is no request, or a prompt is longer than the model's context.
+        """
         return synthesize(self.config, self.params, self.speech_tokenizer, requests)
 
     # ------------------------------------------------------------------ streams
@@ -415,8 +419,12 @@ class QwenTTS:
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
-    ) -> Iterator[np.ndarray]:
+    ) -> Chunks:
         """`generate_custom_voice` for one text, in chunks.
+
+        The decoder carries its exact state from chunk to chunk, also with `exact_reference=True`:
+        of the quirks of the official decoder (chunks of 300 frames, the proportional cut) a stream
+        has none. What the generator returns (`StopIteration.value`) is `Speech.ended`.
 
         Args:
             text: a text, or an iterator of pieces of it (words, tokens, any cut). Pieces are fed
@@ -439,8 +447,11 @@ class QwenTTS:
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
-    ) -> Iterator[np.ndarray]:
-        """`generate_voice_design` for one text, in chunks (see `stream_custom_voice`)."""
+    ) -> Chunks:
+        """`generate_voice_design` for one text, in chunks, the decoder's state exact.
+
+        See `stream_custom_voice`, also for what `exact_reference=True` does not do here.
+        """
         layout = self._voice_design(language, instruct, seed, decoder_voice, sampling)
         return self._stream(text, layout, not non_streaming_mode, chunk_frames)
 
@@ -458,8 +469,11 @@ class QwenTTS:
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
         **sampling: Any,
-    ) -> Iterator[np.ndarray]:
-        """`generate_voice_clone` for one text, in chunks (see `stream_custom_voice`)."""
+    ) -> Chunks:
+        """`generate_voice_clone` for one text, in chunks, the decoder's state exact.
+
+        See `stream_custom_voice`, also for what `exact_reference=True` does not do here.
+        """
         self._require("voice_clone")
         items = self._clone_items(
             voice_clone_prompt, ref_audio, ref_text, x_vector_only_mode, decoder_voice
@@ -547,22 +561,19 @@ class QwenTTS:
         layout: Layout,
         stream_text: bool,
         chunk_frames: Sequence[int] | None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Chunks:
         """Check the request now, generate when the first chunk is asked for."""
-        if chunk_frames is None:
-            chunk_frames = self.speech_tokenizer.first_chunks
-        if not chunk_frames or not all(1 <= n <= FRAMES_PER_CALL for n in chunk_frames):
-            raise RequestError(
-                f"chunk_frames must be numbers from 1 to {FRAMES_PER_CALL}, not {chunk_frames!r}."
-            )
+        sizes = _chunk_sizes(
+            self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
+        )
         if isinstance(text, str):
-            return self._chunks(self._requests.whole(layout, text, stream_text), chunk_frames)
+            return self._chunks(self._requests.whole(layout, text, stream_text), sizes)
         if not isinstance(text, Iterable):
             raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
 
-        def arriving(pieces: Iterator[str]) -> Iterator[np.ndarray]:
+        def arriving(pieces: Iterator[str]) -> Chunks:
             request, later = self._requests.arriving(layout, pieces)
-            yield from self._chunks(request, chunk_frames, later)
+            return (yield from self._chunks(request, sizes, later))
 
         return arriving(iter(text))
 
@@ -571,7 +582,7 @@ class QwenTTS:
         request: SpeechRequest,
         chunk_frames: Sequence[int],
         arriving: Iterator[list[int]] | None = None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Chunks:
         return stream(
             self.config, self.params, self.speech_tokenizer, request, chunk_frames, arriving
         )
@@ -582,6 +593,18 @@ def _texts(text: str | list[str]) -> list[str]:
     if not texts:
         raise RequestError("the list of texts is empty; give at least one text.")
     return texts
+
+
+def _chunk_sizes(given: Any) -> list[int]:
+    """Frames of the first chunks: some whole numbers, in a sequence or an array."""
+    sizes = list(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else []
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
+    if not sizes or not whole or not all(1 <= n <= FRAMES_PER_CALL for n in sizes):
+        raise RequestError(
+            f"chunk_frames must be a sequence of whole numbers from 1 to {FRAMES_PER_CALL}, not "
+            f"{given!r}."
+        )
+    return [int(n) for n in sizes]
 
 
 def _spread(name: str, value: Any, n: int) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from qtts_jax.errors import RequestError
+from qtts_jax.errors import CheckpointError, RequestError
 from qtts_jax.generation.loops import FRAMES_PER_CALL, MIN_PROMPT, Request, Session
 from qtts_jax.io.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer_25hz import SpeechTokenizer25Hz
@@ -85,8 +85,9 @@ class _Speaker:
         # Frames that reach every chunk size of a stream; one token more is asked for than heard.
         few_frames = sum(self.chunks) + 2
         self.voice = _decoder_voice(tts)
-        self.options: dict[str, Any] = {"seed": SEED, "decoder_voice": self.voice}
-        self.few: dict[str, Any] = self.options | {"max_new_tokens": few_frames + 1}
+        # A cloned voice brings that of its decoder along.
+        self.decoder: dict[str, Any] = {"decoder_voice": self.voice}
+        self.few: dict[str, Any] = {"seed": SEED, "max_new_tokens": few_frames + 1}
 
     def text(self, positions: int) -> str:
         """The longest text that fits in `positions` with all that surrounds it; at least a word."""
@@ -105,9 +106,9 @@ class _Speaker:
         tts = self.tts
         if tts.mode == "custom_voice":
             assert self.preset is not None
-            chunks = tts.stream_custom_voice(text, self.preset, **self.few)
+            chunks = tts.stream_custom_voice(text, self.preset, **self.decoder, **self.few)
         elif tts.mode == "voice_design":
-            chunks = tts.stream_voice_design(text, "calm", **self.few)
+            chunks = tts.stream_voice_design(text, "calm", **self.decoder, **self.few)
         else:
             chunks = tts.stream_voice_clone(text, voice_clone_prompt=self._timbre(), **self.few)
         for _ in chunks:
@@ -151,23 +152,36 @@ class _Speaker:
         rate = tts.speech_tokenizer.sample_rate
         noise = 0.1 * np.random.default_rng(SEED).standard_normal(int(seconds * rate))
         words = _text(int(2.5 * seconds))  # a usual pace
-        item = tts.create_voice_clone_prompt((noise.astype(np.float32), rate), words)[0]
+        recording = noise.astype(np.float32), rate
+        voice = self._voice_of(recording)
+        item = tts.create_voice_clone_prompt(recording, words, decoder_voice=voice)[0]
         for _ in tts.stream_voice_clone(_text(16), voice_clone_prompt=item, **self.few):
             pass
 
     def _request(self, text: str, frames: int) -> Request:
         tts = self.tts
-        options = self.options | {"max_new_tokens": frames + 1}
+        options: dict[str, Any] = {"seed": SEED, "max_new_tokens": frames + 1}
         if tts.mode == "custom_voice":
-            return tts.prepare_custom_voice(text, self.preset, **options)
+            return tts.prepare_custom_voice(text, self.preset, **self.decoder, **options)
         if tts.mode == "voice_design":
-            return tts.prepare_voice_design(text, "calm", **options)
+            return tts.prepare_voice_design(text, "calm", **self.decoder, **options)
         return tts.prepare_voice_clone(text, self._timbre(), **options)
 
     def _timbre(self) -> VoiceClonePromptItem:
         """A cloned voice without a recording in the prompt."""
         width = self.tts.config.talker.transformer.width
-        return VoiceClonePromptItem(None, np.zeros(width, np.float32), True, False)
+        vector = np.zeros(width, np.float32)
+        return VoiceClonePromptItem(None, vector, True, False, decoder_voice=self.voice)
+
+    def _voice_of(self, recording: tuple[np.ndarray, int]) -> ReferenceVoice | None:
+        """The decoder's voice of a recording, if it needs one and the checkpoint computes any."""
+        codec = self.tts.speech_tokenizer
+        if not codec.needs_voice:
+            return None
+        try:
+            return codec.reference_voice(recording)
+        except (CheckpointError, RequestError):  # no CAM++: clones must bring a voice, as here
+            return self.voice
 
 
 def _text(words: int) -> str:

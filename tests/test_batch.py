@@ -9,10 +9,11 @@ import pytest
 import soundfile
 
 from helpers import GOLDEN, load_detweights
-from qtts_jax import QwenTTS
+from qtts_jax import QwenTTS, batch
 from qtts_jax.batch import run_batch
 from qtts_jax.cli import main
-from qtts_jax.errors import RequestError
+from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.io.files import write_whole
 
 EXTRA = GOLDEN / "extra"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
@@ -115,6 +116,13 @@ def line(id_, **extra):
         (line("b", temperature=-1), "temperature must be above 0"),
         (line("b", text="word " * 40000), "model's context"),
         (line("a"), "used twice"),
+        ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),
+        ('{"id": "b", "text": "Hi.", "top_k": NaN}', "top_k must be a whole number"),
+        ('{"id": "b", "text": "Hi.", "temperature": -Infinity}', "temperature must be a finite"),
+        (f'{{"id": "b", "text": "Hi.", "seed": {"1" * 5000}}}', "not JSON"),
+        ("[" * 200_000, "not JSON"),
+        (line("b" * 240), "the id has 240 characters"),
+        ('{"id": "\\ud800"}', "'text' is missing"),
     ],
 )
 def test_a_bad_line_is_reported_and_the_rest_is_kept(run, bad, message):
@@ -196,3 +204,99 @@ def test_clone_lines(tts, converted, detweights, tmp_path):
     assert "ref_text is missing" in got["no_words"]["error"]
     assert "ref_audio is missing" in got["no_audio"]["error"]
     assert "lost.wav" in got["lost_audio"]["error"]
+
+
+def test_a_huge_top_k_is_all_of_the_vocabulary(run):
+    failed, _, got = run([line("a", top_k=5_000_000_000, seed=1), line("b", top_k=0, seed=1)])
+    assert failed == 0 and got["a"]["status"] == "ok"
+    np.testing.assert_array_equal(*(np.load(run.out / f"{i}.codes.npy") for i in "ab"))
+
+
+def test_ids_of_the_greatest_length_name_files(run):
+    id_ = "a" * batch.LONGEST_ID
+    failed, _, got = run([line(id_)])
+    assert failed == 0 and (run.out / got[id_]["codes"]).exists()
+
+
+def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
+    with pytest.raises(QTTSError, match="cannot write"):
+        write_whole(tmp_path / ("a" * 250), b"")
+
+
+def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
+    """Even faults that nobody has foreseen, while preparing, speaking and saving."""
+    prepare, synthesize, save = batch._prepare, model.synthesize, batch.save_audio
+
+    def prepare_badly(tts, bad, voices):
+        if bad.id == "b":
+            raise ZeroDivisionError("in preparing")
+        return prepare(tts, bad, voices)
+
+    def speak_badly(requests):
+        if any(r.seed == 7 for r in requests):
+            raise OverflowError("in speaking")
+        return synthesize(requests)
+
+    def save_badly(path, *rest):
+        if path.stem == "d":
+            raise QTTSError("in saving.")
+        save(path, *rest)
+
+    monkeypatch.setattr(batch, "_prepare", prepare_badly)
+    monkeypatch.setattr(model, "synthesize", speak_badly)
+    monkeypatch.setattr(batch, "save_audio", save_badly)
+    failed, reports, got = run([line("a"), line("b"), line("c", seed=7), line("d"), line("e")])
+    assert failed == len(reports) == 3
+    assert [got[i]["status"] for i in "ae"] == ["ok"] * 2
+    assert got["b"]["error"] == "ZeroDivisionError: in preparing"
+    assert got["c"]["error"] == "OverflowError: in speaking"
+    assert got["d"]["error"] == "in saving."
+
+
+def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
+    run([line("a")])
+    monkeypatch.setattr(batch.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(QTTSError, match=r"cannot write .*results.jsonl: full"):
+        run([line("b")])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monkeypatch, end):
+    spoken = []
+    prepare = model.prepare_custom_voice
+    monkeypatch.setattr(
+        model,
+        "prepare_custom_voice",
+        lambda text, *a, **k: spoken.append(text) or prepare(text, *a, **k),
+    )
+    text = "One\u2028two\x85three."
+    lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
+    path = tmp_path / "raw.jsonl"
+    path.write_bytes(((end or "\n").join(lines) + end).encode())
+    assert run_batch(model, path, tmp_path / "raw", 4, print) == 0
+    assert spoken == [text, text]
+    assert [r["line"] for r in results(tmp_path / "raw").values()] == [1, 2]
+
+
+def test_a_result_cut_short_inside_a_character_is_passed_over(run):
+    run([line("a")])
+    with (run.out / "results.jsonl").open("ab") as file:
+        file.write('{"id": "b", "error": "\u00e9'.encode()[:-1])
+    failed, _, got = run([line("a"), line("b")])
+    assert failed == 0 and got["b"]["status"] == "ok"
+
+
+def test_results_say_whether_the_speech_ended(run, model, monkeypatch):
+    synthesize = model.synthesize
+    _, _, got = run([line("a")])
+    assert got["a"]["ended"] is False and got["a"]["frames"] == 3
+    monkeypatch.setattr(
+        model, "synthesize", lambda r: [dataclasses.replace(s, ended=True) for s in synthesize(r)]
+    )
+    assert run([line("b")])[2]["b"]["ended"] is True
+
+
+def test_the_output_must_be_a_directory(model, tmp_path):
+    path = write_requests(tmp_path / "requests.jsonl", [line("a")])
+    with pytest.raises(RequestError, match="cannot make the directory"):
+        run_batch(model, path, path, 1, print)

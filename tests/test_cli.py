@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from qtts_jax import cli
 from qtts_jax.cli import main
 
 SHORT = ["--max-new-tokens", "4", "--seed", "1"]
@@ -30,6 +31,17 @@ def samples(path):
     return len(soundfile.read(path)[0])
 
 
+class Pipe:
+    """Bytes on stdin, as they arrive."""
+
+    def __init__(self, pieces):
+        self.buffer = self
+        self._pieces = iter([*pieces, b""])
+
+    def read1(self, _):
+        return next(self._pieces)
+
+
 def test_say_with_the_embedded_checkpoint(tmp_path, capsys):
     out = tmp_path / "out.wav"
     assert main(["say", "Hello.", "-o", str(out), *SHORT]) == 0
@@ -40,14 +52,6 @@ def test_say_with_the_embedded_checkpoint(tmp_path, capsys):
 
 
 def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys):
-    class Pipe:
-        def __init__(self, pieces):
-            self.buffer = self
-            self._pieces = iter([*pieces, b""])
-
-        def read1(self, _):
-            return next(self._pieces)
-
     # The second piece ends in the middle of a character.
     pieces = [b"Hello ", "你".encode()[:2], "你".encode()[2:] + b" there."]
     monkeypatch.setattr(sys, "stdin", Pipe(pieces))
@@ -60,6 +64,37 @@ def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys
     assert main(["say", "-", "-o", str(again), *options]) == 0
     waves = [soundfile.read(path)[0] for path in (out, again)]
     np.testing.assert_allclose(*waves, rtol=0, atol=1e-5)  # other chunks, so another rounding
+
+
+@pytest.mark.parametrize("pieces", [[b"Hello.\n"], [b"Hel", b"lo.\r\n", b"\n"]])
+def test_line_breaks_at_the_end_of_stdin_are_not_spoken(
+    tmp_path, model_option, monkeypatch, pieces
+):
+    # Frames enough for all of the text.
+    options = ["--speaker", "ryan", *SHORT, *model_option("custom_voice")]
+    options += ["--max-new-tokens", "16"]
+    outs = [tmp_path / "given.npy", tmp_path / "piped.npy"]
+    assert main(["say", "Hello.", "-o", str(outs[0]), "--stream-text", *options]) == 0
+    monkeypatch.setattr(sys, "stdin", Pipe(pieces))
+    assert main(["say", "-", "-o", str(outs[1]), *options]) == 0
+    np.testing.assert_allclose(*map(np.load, outs), rtol=0, atol=1e-5)
+
+
+def test_line_breaks_inside_a_text_arrive():
+    pieces = cli._without_last_breaks(iter(["One\n", "", "\ntwo", "\n", "three\n", "\n"]))
+    assert "".join(pieces) == "One\n\ntwo\nthree"
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_without_streaming_text_stdin_is_read_to_its_end(
+    tmp_path, model_option, monkeypatch, stream
+):
+    options = ["--speaker", "ryan", *SHORT, "--no-stream-text", *model_option("custom_voice")]
+    outs = [tmp_path / "given.npy", tmp_path / "piped.npy"]
+    assert main(["say", "Hello there.", "-o", str(outs[0]), *options]) == 0
+    monkeypatch.setattr(sys, "stdin", Pipe([b"Hello ", b"there.\n"]))
+    assert main(["say", "-", "-o", str(outs[1]), *stream, *options]) == 0
+    np.testing.assert_allclose(*map(np.load, outs), rtol=0, atol=1e-5)
 
 
 def test_say_streamed_equals_whole(tmp_path, model_option):
@@ -117,6 +152,7 @@ def test_info(model_option, capsys):
         (["encode", "OUT/none.wav", "OUT/c.npy"], "none.wav"),
         (["embed", "OUT/none.wav", "OUT/c.npy"], "custom_voice checkpoint"),
         (["batch", "OUT/none.jsonl", "--out", "OUT/b"], "cannot read the requests"),
+        (["say", "Hi.", "-o", "OUT/a.wav", "--temperature", "inf"], "temperature must be a finite"),
     ],
 )
 def test_a_fault_is_one_line_and_leaves_nothing(tmp_path, model_option, capsys, arguments, message):
@@ -135,6 +171,17 @@ def test_codes_of_the_wrong_shape(tmp_path, model_option, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_codes_of_several_utterances_are_refused(tmp_path, model_option, capsys):
+    codes, out = tmp_path / "codes.npy", tmp_path / "a.wav"
+    np.save(codes, np.ones((2, 4, 16), int))
+    assert main(["decode", str(codes), str(out), *model_option("base")]) == 1
+    assert "codes of 2 utterances, but one is written" in capsys.readouterr().err
+    assert not out.exists()
+    np.save(codes, np.ones((1, 4, 16), int))
+    assert main(["decode", str(codes), str(out), *model_option("base")]) == 0
+    assert samples(out) == 4 * 1920
+
+
 def test_a_torch_checkpoint_names_the_convert_command(tmp_path, released, capsys):
     out = str(tmp_path / "a.wav")
     assert main(["say", "Hi.", "-o", out, "--model", str(released / "base")]) == 1
@@ -142,8 +189,6 @@ def test_a_torch_checkpoint_names_the_convert_command(tmp_path, released, capsys
 
 
 def test_interrupt_says_so(monkeypatch, capsys):
-    from qtts_jax import cli
-
     def interrupted(_):
         raise KeyboardInterrupt
 

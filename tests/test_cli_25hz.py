@@ -91,6 +91,21 @@ def test_say_whole_and_streamed(custom, voice, tmp_path, capsys):
     assert np.load(tmp_path / "whole.npy").shape == np.load(tmp_path / "streamed.npy").shape
 
 
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_speech_that_is_cut_is_noted(converted_25hz, voice, tmp_path, capsys, stream):
+    """The golden case "ends" stops by itself after 5 frames, so a limit of 4 cuts it."""
+    model = converted_25hz("custom_voice", (("codec_eos_token_id", 62),))
+    options = ["--model", str(model), "--dtype", "float32", "--greedy", "--stream-text", *FLOW]
+    options += ["--speaker", "ryan", "--language", "english", *voice, *stream]
+    out, text = tmp_path / "out.npy", "Hello there, this is a test."
+    for frames, cut in ((4, True), (6, False)):
+        tokens = str(frames + 1)
+        assert main(["say", text, "-o", str(out), "--max-new-tokens", tokens, *options]) == 0
+        said = capsys.readouterr().err
+        assert ("note: the speech was cut" in said) == cut
+        assert np.load(out).shape == (min(frames, 5) * SAMPLES,)
+
+
 def test_clone_by_timbre_with_the_decoders_voice_in_files(files, converted_25hz, voice, tmp_path):
     model = ["--model", str(converted_25hz("base")), "--dtype", "float32"]
     options = ["--ref-audio", str(files / "in.wav"), "--x-vector-only", "--max-new-tokens", "17"]

@@ -11,6 +11,7 @@ from qtts_jax import QwenTTS
 from qtts_jax.config import TTSConfig
 from qtts_jax.errors import AudioError, QTTSError, RequestError, TextError
 from qtts_jax.synthesis import Stream
+from qtts_jax.voices import VoiceClonePromptItem
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -78,6 +79,7 @@ def test_streamed_audio_equals_whole_audio(model, chunks):
     stream = model.stream_custom_voice(TEXTS[0], "ryan", seed=3, chunk_frames=chunks, **SAMPLED)
     streamed = list(stream)
     assert all(chunk.dtype == np.float32 and len(chunk) for chunk in streamed)
+    assert all(chunk.flags.writeable and chunk.base is None for chunk in streamed)
     assert len(streamed[0]) == min(chunks[0] * 1920, len(whole))
     np.testing.assert_allclose(np.concatenate(streamed), whole, rtol=0, atol=1e-5)
 
@@ -108,6 +110,13 @@ def test_arriving_text_that_is_empty_is_refused(model):
         list(model.stream_custom_voice(iter(["", "  "]), "ryan"))
     with pytest.raises(TextError, match="string or an iterator"):
         model.stream_custom_voice(5, "ryan")
+
+
+@pytest.mark.parametrize("before", [[], ["Hello there, ", "this is "]])
+def test_a_piece_that_is_no_text_ends_nothing(model, before):
+    arriving = iter([*before, None, "a test."])
+    with pytest.raises(TextError, match="must arrive as str, got NoneType"):
+        list(model.stream_custom_voice(arriving, "ryan", seed=1, max_new_tokens=40))
 
 
 @pytest.mark.parametrize("in_context", [False, True])
@@ -194,6 +203,85 @@ def test_caches_grow_without_changing_the_codes(model, monkeypatch):
     assert len(set(capacities)) > 1
 
 
+def with_context(model, positions):
+    """The same model with another greatest number of positions."""
+    talker = model.config.talker
+    transformer = dataclasses.replace(talker.transformer, max_positions=positions)
+    talker = dataclasses.replace(talker, transformer=transformer)
+    config = dataclasses.replace(model.config, talker=talker)
+    parts = model.params, model.speech_tokenizer, model.text_tokenizer, model.defaults
+    return QwenTTS(config, *parts)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, rows):
+    """Every size is a program, so prompts of other lengths must not bring sizes of their own."""
+    from qtts_jax.generation import loops
+
+    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
+    short = with_context(model, 150)
+    sizes = []
+    for text in (TEXTS[1], TEXTS[0], TEXTS[3]):
+        requests = [short.prepare_custom_voice(t, "ryan", seed=0) for t in (text, TEXTS[1])[:rows]]
+        session = loops.Session(short.config, short.params, requests)
+        monkeypatch.setattr(session, "_grow_caches", lambda: None)
+        grown = []
+        while not session.exhausted:
+            session.make_room(64)
+            grown.append(session.capacity)
+        sizes.append(grown)
+    assert {grown[-1] for grown in sizes} == {150}
+    assert set().union(*sizes) <= {64, 128, 150}
+
+
+def test_codes_up_to_the_end_of_the_context_are_those_of_a_longer_one(model, monkeypatch):
+    """The row that ends first goes on beyond the context, where nobody hears it."""
+    from qtts_jax.generation import loops
+
+    options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
+    requests = [model.prepare_custom_voice(TEXTS[i], "ryan", "english", **options) for i in (3, 1)]
+    whole = model.synthesize(requests)
+    assert [len(speech.codes) for speech in whole] == [99, 99]
+    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
+    positions = [len(r.prompt) for r in requests]
+    assert positions[0] > positions[1]
+    context = positions[0] + 41
+    short = with_context(model, context)
+    session = loops.Session(short.config, short.params, requests)
+    assert session.limits == [context - used for used in positions]
+    for codes, speech, limit in zip(
+        loops.generate_codes(session), whole, session.limits, strict=True
+    ):
+        np.testing.assert_array_equal(codes, speech.codes[:limit])
+    assert session.capacity == context < positions[0] + session.frames_asked
+
+
+def test_speech_that_ends_by_itself_says_so(model):
+    request = model.prepare_custom_voice(TEXTS[1], "ryan", seed=3, max_new_tokens=9)
+    (speech,) = model.synthesize([request])
+    assert not speech.ended and len(speech.codes) == 8
+    # End of speech is what came first in frame 5.
+    talker = dataclasses.replace(model.config.talker, eos_id=int(speech.codes[5, 0]))
+    config = dataclasses.replace(model.config, talker=talker)
+    parts = model.params, model.speech_tokenizer, model.text_tokenizer, model.defaults
+    ending = QwenTTS(config, *parts)
+    (ended,) = ending.synthesize([request])
+    assert ended.ended and len(ended.codes) == 5
+
+    def heard(**options):
+        chunks = ending.stream_custom_voice(TEXTS[1], "ryan", seed=3, **options)
+        samples = 0
+        while True:
+            try:
+                samples += len(next(chunks))
+            except StopIteration as end:
+                return samples // 1920, end.value
+
+    assert heard(max_new_tokens=9) == (5, True)
+    assert heard(max_new_tokens=5) == (4, False)
+
+
 def test_one_text_gives_a_list_of_one(model):
     waves, rate = model.generate_custom_voice("One.", "RYAN", max_new_tokens=4, seed=0)
     assert rate == model.sample_rate == 24000
@@ -233,7 +321,15 @@ def test_supported_names(model, base):
         (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=-1), "seed must be"),
         (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=1.5), "seed must be"),
         (lambda m: m.generate_custom_voice("Hi.", "ryan", num_beams=2), "num_beams"),
+        (lambda m: m.generate_custom_voice("Hi.", 5), "unknown speaker '5'"),
+        (lambda m: m.generate_custom_voice("Hi.", 0), "unknown speaker '0'"),
+        (lambda m: m.synthesize([]), "list of requests is empty"),
         (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=(0,)), "chunk_frames"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=()), "chunk_frames"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=4), "chunk_frames"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=(1, 1.5)), "chunk_frames"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=(True,)), "chunk_frames"),
+        (lambda m: m.stream_custom_voice("Hi.", "ryan", chunk_frames=np.ones(2)), "chunk_frames"),
         (lambda m: m.generate_custom_voice("word " * 40000, "ryan"), "model's context is 32768"),
     ],
 )
@@ -261,6 +357,51 @@ def test_a_bad_request_is_one_clear_error(model, call, message):
 def test_a_bad_reference_is_one_clear_error(base, options, error, message):
     with pytest.raises(error, match=message):
         base.generate_voice_clone("Hi.", **options)
+
+
+def test_chunk_sizes_may_be_an_array(model):
+    options = {"seed": 3, "max_new_tokens": 4, "chunk_frames": np.array([1, 2])}
+    chunks = list(model.stream_custom_voice("Hi.", "ryan", **options))
+    assert [len(chunk) // 1920 for chunk in chunks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ref_spk_embedding": np.zeros(95)}, "x-vector of 96 finite numbers, but its shape is"),
+        ({"ref_spk_embedding": np.full(96, np.nan)}, "x-vector of 96 finite numbers"),
+        ({"ref_spk_embedding": None}, "ref_spk_embedding is missing"),
+        ({"ref_spk_embedding": "ada"}, "ref_spk_embedding must be an array of numbers"),
+        ({"ref_code": [[1], [1, 2]]}, "ref_code must be an array of numbers"),
+        ({"ref_code": np.zeros((5, 15), int)}, r"shape \[frames, 16\], not \[5, 15\]"),
+        ({"ref_code": np.zeros(5, int)}, r"shape \[frames, 16\], not \[5\]"),
+        ({"ref_code": np.zeros((0, 16), int)}, "codes are empty"),
+        ({"ref_code": np.zeros((5, 16))}, "codes must be integers"),
+        ({"ref_code": np.full((5, 16), 64)}, "codes must lie in 0 ... 63, but one is 64"),
+        ({"ref_code": np.full((5, 16), -1)}, "codes must lie in 0 ... 63, but one is -1"),
+        ({"ref_code": None}, "ref_code is missing"),
+        ({"ref_text": ""}, "ref_text is missing"),
+        ({"x_vector_only_mode": True}, "must be opposites, but both are True"),
+        ({"icl_mode": False}, "must be opposites, but both are False"),
+    ],
+)
+def test_a_voice_that_does_not_fit_is_one_clear_error(base, change, message):
+    codes = np.zeros((5, 16), np.int64)
+    item = VoiceClonePromptItem(codes, np.zeros(96, np.float32), False, True, "Words.")
+    assert base.prepare_voice_clone("Hi.", item, seed=1).reference.shape == (5, 16)
+    with pytest.raises(RequestError, match=message):
+        base.prepare_voice_clone("Hi.", dataclasses.replace(item, **change), seed=1)
+
+
+def test_codes_of_a_voice_are_used_in_context_alone(base):
+    """As in the official `generate`, which asks `icl_mode`."""
+    vector = np.linspace(-1, 1, 96, dtype=np.float32)
+    given = VoiceClonePromptItem(np.zeros((5, 16), int), vector[None], True, False, "Words.")
+    plain = VoiceClonePromptItem(None, vector, True, False)
+    one, other = (base.prepare_voice_clone("Hi.", item, seed=1) for item in (given, plain))
+    assert one.reference is None
+    np.testing.assert_array_equal(one.prompt.codec, other.prompt.codec)
+    np.testing.assert_array_equal(one.prompt.embedding, vector)
 
 
 def test_stereo_and_other_rates_are_used(base, recording):

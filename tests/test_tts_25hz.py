@@ -11,6 +11,7 @@ import pytest
 from qtts_jax import QwenTTS, ReferenceVoice
 from qtts_jax.errors import CheckpointError, RequestError
 from qtts_jax.io.voice_files import write_voices
+from qtts_jax.voices import VoiceClonePromptItem
 
 SAMPLES = 10
 OPTIONS = {"max_new_tokens": 17, "seed": 5}
@@ -91,15 +92,14 @@ def test_a_stream_that_ends_by_itself_is_whole(converted_25hz, voice):
     tts = load(converted_25hz("custom_voice", (("codec_eos_token_id", 62),)))
     tts.speech_tokenizer.look_ahead = None
     options = {"do_sample": False, "decoder_voice": voice, "max_new_tokens": 30}
-    text = "Hello there, this is a test."
-    whole = tts.generate_custom_voice(
-        text, "ryan", "english", non_streaming_mode=False, **options, seed=0
-    )[0][0]
-    assert len(whole) == 5 * SAMPLES  # the golden case "ends"
-    streamed = tts.stream_custom_voice(
-        text, "ryan", "english", non_streaming_mode=False, **options, seed=0, chunk_frames=(2,)
-    )
-    assert np.abs(np.concatenate(list(streamed)) - whole).max() < 1e-5
+    arguments = ("Hello there, this is a test.", "ryan", "english")
+    options |= {"non_streaming_mode": False, "seed": 0}
+    (speech,) = tts.synthesize([tts.prepare_custom_voice(*arguments, **options)])
+    assert len(speech.wave) == 5 * SAMPLES  # the golden case "ends"
+    assert speech.ended
+    streamed = list(tts.stream_custom_voice(*arguments, **options, chunk_frames=(2,)))
+    assert np.abs(np.concatenate(streamed) - speech.wave).max() < 1e-5
+    assert all(chunk.flags.writeable for chunk in streamed)
 
 
 def test_a_clone_speaks_with_the_voice_of_its_recording(base, detweights):
@@ -123,6 +123,16 @@ def test_a_clone_speaks_with_the_voice_of_its_recording(base, detweights):
         list(base.stream_voice_clone("Hi.", voice_clone_prompt=item, **options))
     )
     assert streamed.shape == whole.shape
+
+
+def test_reference_codes_of_one_book_are_checked(base, voice):
+    width = base.config.talker.transformer.width
+    codes = np.arange(7)
+    item = VoiceClonePromptItem(codes, np.zeros(width), False, True, "Words.", voice)
+    assert base.prepare_voice_clone("Hi.", item, seed=1).reference.shape == (7, 1)
+    for wrong in (codes.reshape(1, 7), codes + base.config.talker.codebook_size):
+        with pytest.raises(RequestError, match="ref_code must|codes must lie in"):
+            base.prepare_voice_clone("Hi.", dataclasses.replace(item, ref_code=wrong))
 
 
 def test_a_clone_may_bring_the_decoders_voice(base, voice, detweights):

@@ -1,5 +1,7 @@
 """Warming up leaves nothing to compile for later requests, and the command says what it does."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -42,6 +44,21 @@ def test_warmed_up_requests_compile_nothing(tts, compiled, monkeypatch, capsys):
     # The listener does notice a program.
     jax.jit(lambda x: x * 3.125)(1.0)
     assert compiled
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_25hz_base_checkpoints_warm_up(converted_25hz, tmp_path, monkeypatch, capsys, network):
+    """Clones bring the voice of their decoder: computed where CAM++ is there, else a stand-in."""
+    if network:
+        pytest.importorskip("onnxruntime")
+    folder = shutil.copytree(converted_25hz("base"), tmp_path / "base")
+    if not network:
+        (folder / "speech_tokenizer" / "campplus.onnx").unlink()
+    monkeypatch.setattr(warmup, "PROMPTS", (32,))
+    monkeypatch.setattr(warmup, "RECORDINGS", (0.5,))
+    options = ["--dtype", "float32", "--batch-size", "1", "--seconds", "1"]
+    assert main(["warmup", str(folder), *options]) == 0
+    assert "kinds of request are ready" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])

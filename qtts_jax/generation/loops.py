@@ -185,6 +185,8 @@ class Plan(NamedTuple):
 
 def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False) -> Plan:
     """Lay a batch out in buckets; see `Session`."""
+    if not requests:
+        raise RequestError("the list of requests is empty; give at least one request.")
     longest = max(len(r.prompt) for r in requests)
     context = config.talker.transformer.max_positions
     if longest >= context:
@@ -232,6 +234,7 @@ class Session:
         state, conditions, methods: what a program of frames needs.
         capacity: positions of the caches.
         frames_asked: frames that programs have been asked for so far.
+        limits: the most frames of each request, by its settings and by the model's context.
     """
 
     def __init__(
@@ -248,13 +251,14 @@ class Session:
             open_text: more trailing text will come through `append_text` (one request only).
 
         Raises:
-            RequestError: a prompt is longer than the model's context.
+            RequestError: there is no request, or a prompt is longer than the model's context.
         """
         known = plan(config, requests, open_text)
         self._params, self._programs = params, programs(config)
         self.rows, self._context = len(requests), config.talker.transformer.max_positions
         self.methods, self.capacity = known.methods, known.capacity
         self.frames_asked, self._max_frames, self._prompt = 0, known.max_frames, known.prompt
+        self.limits: list[int] = known.inputs.max_frames[: self.rows].tolist()
         self._text_length = int(known.inputs.trailing_length[0])
         self.state, self.conditions = self._programs.start(
             *with_text(params, known.inputs), capacity=self.capacity
@@ -292,11 +296,13 @@ class Session:
     def make_room(self, frames: int) -> None:
         """Prepare for a program of `frames` more frames: caches that are too small are grown."""
         self.frames_asked += frames
-        needed = self._prompt + self.frames_asked
+        # No frame lies beyond the context: what a row does there, it does after its last one, and
+        # a full cache has just its last slot overwritten.
+        needed = min(self._prompt + self.frames_asked, self._context)
         if needed > self.capacity:
             # Every size is compiled once. For one row memory is cheap, so there are few sizes.
             grown = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
-            self.capacity = min(grown, max(needed, self._context))
+            self.capacity = min(grown, self._context)
             self._grow_caches()
 
     def _grow_caches(self) -> None:

@@ -53,13 +53,17 @@ def batch_sampler(params: Sequence[SamplingParams], prefix: str = "") -> tuple[S
     """
     sample_name = "subtalker_dosample" if prefix else "do_sample"
     sample = np.asarray([getattr(p, sample_name) for p in params])
-    top_k = np.asarray([getattr(p, f"{prefix}top_k") for p in params], np.int32)
+    # JSON and Python know larger numbers than the device; a vocabulary never does.
+    all_of_them = np.iinfo(np.int32).max
+    top_k = np.asarray([min(getattr(p, f"{prefix}top_k"), all_of_them) for p in params], np.int32)
     top_p = np.asarray([getattr(p, f"{prefix}top_p") for p in params], np.float32)
     temperature = np.asarray([getattr(p, f"{prefix}temperature") for p in params], np.float32)
+    # A row that does not sample may name any, and is divided by it all the same.
+    temperature = np.where(sample, temperature, np.float32(1))
     partial = bool(np.all(~sample | ((top_k > 0) & (top_k <= PARTIAL_TOP_K) & (top_p >= 1.0))))
     method = Method(sample=bool(sample.any()), partial=partial)
     # Off is "all of them"; the clamp to the vocabulary happens where it is known.
-    top_k = np.where(top_k > 0, top_k, np.iinfo(np.int32).max)
+    top_k = np.where(top_k > 0, top_k, all_of_them)
     return Sampler(sample, temperature, top_k, top_p), method
 
 

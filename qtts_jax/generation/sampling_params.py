@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,6 +12,8 @@ import numpy as np
 
 from qtts_jax.errors import RequestError
 
+_WORDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a finite number"}
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -17,7 +21,8 @@ class SamplingParams:
 
     The `subtalker_` fields govern the code predictor. `max_new_tokens` counts codebook-0 tokens
     as the official package does: without an end of speech it gives max_new_tokens - 1 frames.
-    `top_k` 0 and `top_p` 1.0 switch the filters off. The defaults are the official code's own;
+    `top_k` 0 and `top_p` 1.0 switch the filters off, `top_p` 0 leaves the best token. A head that
+    does not sample reads no temperature. The defaults are the official code's own;
     a checkpoint's `generation_config.json` overrides them.
     """
 
@@ -37,14 +42,15 @@ class SamplingParams:
             if not good:
                 raise RequestError(f"{name} must be {rule}, not {getattr(self, name)!r}.")
 
-        for prefix in ("", "subtalker_"):
+        for prefix, sample in (("", "do_sample"), ("subtalker_", "subtalker_dosample")):
             name = f"{prefix}temperature"
-            check(name, getattr(self, name) > 0, "above 0 (for greedy decoding use do_sample)")
+            good = not getattr(self, sample) or 0 < getattr(self, name) < math.inf
+            check(name, good, f"above 0 (for greedy decoding use {sample})")
             name = f"{prefix}top_p"
-            check(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1")
+            check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
             name = f"{prefix}top_k"
             check(name, getattr(self, name) >= 0, "0 (off) or more")
-        check("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is off)")
+        check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 is off)")
         check("max_new_tokens", self.max_new_tokens >= 2, "at least 2")
 
     def merge(self, overrides: Mapping[str, Any]) -> SamplingParams:
@@ -63,10 +69,9 @@ class SamplingParams:
             )
         for name, value in given.items():
             kind = kinds[name]
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            ok = isinstance(value, bool | np.bool_) if kind is bool else number
+            ok = isinstance(value, bool | np.bool_) if kind is bool else _is_finite(value)
             if not ok or (kind is int and value != int(value)):
-                raise RequestError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+                raise RequestError(f"{name} must be {_WORDS[kind]}, not {value!r}.")
             given[name] = kind(value)
         return replace(self, **given)
 
@@ -74,3 +79,9 @@ class SamplingParams:
     def max_frames(self) -> int:
         """Frames when no end of speech comes."""
         return self.max_new_tokens - 1
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether this is a number that a float can hold; NaN and booleans are none."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    return number and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)

@@ -105,7 +105,13 @@ def test_draws_follow_the_distribution():
         ({"temperature": 0.0}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"top_k": -1}, "top_k"),
-        ({"subtalker_top_p": 0.0}, "subtalker_top_p"),
+        ({"subtalker_top_p": -0.1}, "subtalker_top_p"),
+        ({"temperature": np.inf}, "temperature"),
+        ({"do_sample": False, "temperature": np.nan}, "temperature"),
+        ({"do_sample": False, "subtalker_temperature": 0.0}, "use subtalker_dosample"),
+        ({"repetition_penalty": 10**400}, "repetition_penalty must be a finite number"),
+        ({"top_k": np.inf}, "top_k must be a whole number, not inf"),
+        ({"top_k": np.nan}, "top_k"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"max_new_tokens": 1}, "max_new_tokens"),
         ({"top_k": 2.5}, "top_k"),
@@ -120,3 +126,43 @@ def test_impossible_settings_are_named(wrong, named):
 
 def test_none_keeps_the_default():
     assert SamplingParams().merge({"top_k": None, "top_p": 1}) == SamplingParams()
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+@pytest.mark.parametrize("name", ["temperature", "top_p", "repetition_penalty"])
+def test_settings_made_without_merge_are_finite_too(name, wrong):
+    with pytest.raises(RequestError, match=name):
+        SamplingParams(**{name: wrong})
+
+
+def test_a_head_that_does_not_sample_reads_no_temperature():
+    params = [
+        SamplingParams().merge({"do_sample": False, "temperature": 0.0}),
+        SamplingParams(temperature=0.5, top_k=0, top_p=0.9),
+    ]
+    logits = jax.random.normal(jax.random.key(0), (2, 50))
+    sampler, method = batch_sampler(params)
+    assert np.isfinite(filter_logits(logits, sampler, method)[0]).any()
+    noise = gumbel_noise(jax.random.split(jax.random.key(1), 2), 50)
+    assert int(choose(logits, noise, sampler, method)[0]) == int(jnp.argmax(logits[0]))
+    predictor, _ = batch_sampler(
+        [SamplingParams().merge({"subtalker_dosample": False, "subtalker_temperature": 0.0})],
+        "subtalker_",
+    )
+    np.testing.assert_array_equal(predictor.temperature, [1.0])
+
+
+def test_top_p_of_0_leaves_the_best_token():
+    """As the official warper, which keeps one token whatever p is."""
+    logits = jax.random.normal(jax.random.key(0), (3, 300))
+    sampler, method = batch_sampler([SamplingParams(top_p=0.0)] * 3)
+    kept = np.isfinite(filter_logits(logits, sampler, method))
+    np.testing.assert_array_equal(kept.sum(-1), [1, 1, 1])
+    np.testing.assert_array_equal(kept.argmax(-1), jnp.argmax(logits, -1))
+
+
+def test_a_top_k_beyond_the_integers_of_the_device_keeps_all():
+    logits = jax.random.normal(jax.random.key(0), (2, 300))
+    sampler, method = batch_sampler([SamplingParams(top_k=k) for k in (5_000_000_000, 2**31)])
+    assert sampler.top_k.dtype == np.int32
+    assert np.isfinite(filter_logits(logits, sampler, method)).all()
