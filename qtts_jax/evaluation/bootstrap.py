@@ -54,4 +54,6 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     z = 1.959964
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return max(0.0, middle - z * half), min(1.0, middle + z * half)
+    # Of clips that all agree one limit is what they say, but for roundings.
+    low = 0.0 if share == 0 else middle - z * half
+    return low, 1.0 if share == 1 else middle + z * half

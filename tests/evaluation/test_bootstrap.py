@@ -33,6 +33,7 @@ def test_shares_of_clips_that_agree_leave_doubt():
             pytest.approx(high, abs=5e-5),
         )
     assert estimate([(1.0, 1)] * 20).low == pytest.approx(1 - 0.1611, abs=5e-5)
+    assert estimate([(1.0, 1)] * 50).high == 1.0 and estimate([(0.0, 1)] * 50).low == 0.0
 
 
 def test_equal_clips_leave_no_doubt_and_draws_repeat():
