@@ -22,10 +22,12 @@ def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
     """Angle that one position turns each pair by, [h/2] float32: 1 / theta^(2i/h).
 
     Computed on the host, in float32 and in this order, as the official code does: other orders
-    differ in the last bits, which a position of some thousands multiplies.
+    differ in the last bits, which a position of some thousands multiplies. The power is the nearest
+    float32, which PyTorch's nearly always is and numpy's own often is not.
     """
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    inverse = np.float32(1) / np.float32(theta) ** exponent
+    power = np.float64(theta) ** exponent.astype(np.float64)
+    inverse = np.float32(1) / power.astype(np.float32)
     inverse.setflags(write=False)  # every caller gets the same array
     return inverse
 
