@@ -9,9 +9,10 @@ makes held-out clips (or takes those of the corpus that trained the model), runs
 MODEL is a checkpoint directory. It prints the table and writes nano.json and nano.md beside the
 reports of the tasks. Clones are made of speakers without training clips only, descriptions are
 spoken without a preset speaker, and --codec-language names a language that was never trained on.
-What has been judged once is not judged again, so a run that was interrupted goes on, and another
-checkpoint costs only its own rows. All judges together take about 5 CPU seconds a clip and row;
---tasks, --clips and --judges make it less.
+The most alike clips of two speakers, which clones are held against, are the more alike the more
+clips there are. What has been judged once is not judged again, so a run that was interrupted goes
+on, and another checkpoint costs only its own rows. All judges together take about 5 CPU seconds a
+clip and row; --tasks, --clips and --judges make it less.
 """
 
 from __future__ import annotations
