@@ -31,8 +31,8 @@ ENVELOPE = EnvelopeConfig(window=32, mels=5)
 LOW = EnvelopeConfig(window=64, mels=3, top=3000.0)
 CODES = TokenizerTraining(
     stage="codes",
-    # Of each of two sets of spectra.
-    weights=LossWeights(envelope=5.0, commitment=0.05),
+    # The envelope of each of two sets of spectra; the teacher's so that it counts beside them.
+    weights=LossWeights(envelope=5.0, commitment=0.05, teacher=20.0),
     envelopes=(ENVELOPE, LOW),
     codebook=CodebookTraining(dropout=0.0, decay=0.9),
     teacher_width=TEACHER,
@@ -91,9 +91,9 @@ def log_envelopes(wave, e, steps):
 def test_codes_learn_to_tell_their_spectra(learned):
     metrics = learned[3]
     for name in ("envelope/32", "envelope/64"):
-        assert metrics[name][-10:].mean() < metrics[name][0] / 10
-    # Where roundings differ, spectra fall 35 to 230 times, the teacher's loss 1.9 to 3.7 times.
-    assert metrics["teacher"][-10:].mean() < metrics["teacher"][0] / 1.4
+        assert metrics[name][-10:].mean() < metrics[name][0] / 20
+    # Over ten roundings spectra fall 69 times at least, the teacher's loss 24 times.
+    assert metrics["teacher"][-10:].mean() < metrics["teacher"][0] / 10
     assert "mel" not in metrics
 
 
