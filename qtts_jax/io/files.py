@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import platform
 import re
 import secrets
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import numpy as np
 
 from qtts_jax.errors import QTTSError
 
-_PARTIAL = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.partial")
+# Which machine writes, for several may share a directory and know only their own processes.
+_HOST = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
+_PARTIAL = re.compile(rf"\..+\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.partial")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -27,7 +31,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise QTTSError(
             f"cannot write {path}: the directory {path.parent} does not exist; create it first."
         )
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "xb") as file:
             file.write(content)
@@ -43,7 +47,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def sweep(directory: Path) -> None:
     """Remove what `write_whole` of killed processes left half-written in a directory.
 
-    Files of processes of this machine that still run are left alone.
+    Those of processes that still run are left alone, and so are those of other machines.
     """
     for path in directory.glob(".*.partial"):
         found = _PARTIAL.fullmatch(path.name)

@@ -24,7 +24,9 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path, monkeypatch):
 
 def test_only_what_dead_processes_left_is_swept(tmp_path, monkeypatch):
     left = half_written(tmp_path, "a.bin")
-    others = [tmp_path / "a.bin", tmp_path / ".hidden", tmp_path / ".some.partial"]
+    # Of another machine, where a process of this number may well run.
+    away = left.name.replace(files._HOST, f"{int(files._HOST, 16) ^ 1:04x}")
+    others = [tmp_path / name for name in ("a.bin", ".hidden", ".some.partial", away)]
     for path in others:
         path.write_bytes(b"")
 
