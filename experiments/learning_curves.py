@@ -11,10 +11,10 @@ scalars whose names have one of the words. matplotlib is in the extra `train`.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
+from faults import exit_status
 
 from qtts_jax.errors import TrainingError
 from qtts_jax.training.log import METRICS, read_metrics
@@ -29,12 +29,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 def read_curves(run: Path, only: list[str] | None = None) -> Curves:
     """Steps and values of every scalar of a run; a `TrainingError` if there is none."""
-    try:
-        rows = read_metrics(run)
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{run} has no readable {METRICS}; give the folder of a run."
-        ) from error
+    rows = read_metrics(run)
     names = dict.fromkeys(name for row in rows for name in row if name not in NO_SCALARS)
     names = [name for name in names if only is None or any(word in name for word in only)]
     if not names:
@@ -87,19 +82,20 @@ def draw(runs: dict[str, Curves], out: Path) -> int:
     return len(names)
 
 
-def main() -> None:
+def main() -> int:
     """Read, draw and say what was drawn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="parts of names")
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
     args = parser.parse_args()
-    try:
+
+    def command() -> None:
         runs = {str(run): read_curves(run, args.only) for run in args.runs}
-    except TrainingError as error:
-        sys.exit(f"error: {error}")
-    print(f"{args.out}: {draw(runs, args.out)} panels, {len(runs)} runs")
+        print(f"{args.out}: {draw(runs, args.out)} panels, {len(runs)} runs")
+
+    return exit_status("learning_curves", command)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

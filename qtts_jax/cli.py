@@ -127,9 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     warmup = commands.add_parser("warmup", help="fill the compilation cache for quick starts")
     warmup.add_argument("checkpoint", type=Path, nargs="?", help="the same as --model")
-    warmup.add_argument("--batch-size", type=_positive, default=8, help="of later `qtts batch`")
+    warmup.add_argument("--batch-size", type=positive, default=8, help="of later `qtts batch`")
     warmup.add_argument(
-        "--seconds", type=_positive, default=80, help="longest utterance (default: %(default)s)"
+        "--seconds", type=positive, default=80, help="longest utterance (default: %(default)s)"
     )
     _add_model(warmup)
     warmup.set_defaults(run=_warmup_command)
@@ -141,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     batch = commands.add_parser("batch", help="speak every request of a JSONL file")
     batch.add_argument("requests", type=Path)
     batch.add_argument("--out", type=Path, required=True, help="directory for the results")
-    batch.add_argument("--batch-size", type=_positive, default=8)
+    batch.add_argument("--batch-size", type=positive, default=8)
     _add_model(batch)
     _add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch_command)
@@ -164,7 +164,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     which = parser.add_argument_group("clips, speakers in turns")
     which.add_argument(
-        "--clips", type=_positive, default=50, metavar="N", help="most (default: %(default)s)"
+        "--clips", type=positive, default=50, metavar="N", help="most (default: %(default)s)"
     )
     which.add_argument("--split", default="test", help='or "all" (default: %(default)s)')
     which.add_argument("--speech", choices=("all", "real", "synthetic"), default="all")
@@ -178,7 +178,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("judging")
     how.add_argument("--judges", nargs="+", metavar="JUDGE", help="default: all that fit")
     how.add_argument(
-        "--opus", nargs="*", type=_positive, default=[6000, 12000], metavar="BITS",
+        "--opus", nargs="*", type=positive, default=[6000, 12000], metavar="BITS",
         help="bit rates of the baselines of codec (default: 6000 12000)",
     )  # fmt: skip
     how.add_argument("--no-plot", action="store_true", help="write no TASK.png")
@@ -193,7 +193,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     voice.add_argument(
         "--max-seconds", type=float, default=20.0, help="longest utterance (default: %(default)s)"
     )
-    voice.add_argument("--batch-size", type=_positive, default=8)
+    voice.add_argument("--batch-size", type=positive, default=8)
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
@@ -255,7 +255,8 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, as the type of an argument."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

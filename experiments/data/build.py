@@ -62,6 +62,7 @@ from experiments.data.sentences import reading_list
 from experiments.data.split import SPLITS, split_of
 from experiments.data.vary import vary_clips
 from experiments.data.voices import assemble, export_kokoro
+from qtts_jax.cli import positive
 from qtts_jax.errors import DataError, QTTSError
 
 STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "vary", "filter", "manifest")
@@ -219,13 +220,6 @@ def report(corpus: Path, step: str, max_wer: float) -> None:
     print(line, flush=True)
 
 
-def at_least_one(text: str) -> int:
-    """A number of workers."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
@@ -233,8 +227,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="to make")
     parser.add_argument("--piper-hours", type=float, default=15.0)
     parser.add_argument("--kokoro-hours", type=float, default=4.0)
-    parser.add_argument("--workers", type=at_least_one, default=os.cpu_count() or 1)
-    parser.add_argument("--threads", type=at_least_one, default=1, help="of each worker")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=positive, default=1, help="of each worker")
     parser.add_argument("--device", help="of PyTorch, for Piper and Kokoro: cuda")
     parser.add_argument("--seconds", type=float, help="of a synthesis step; it goes on next time")
     parser.add_argument("--filter-engines", nargs="+", choices=ENGINES, default=ENGINES)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from qtts_jax.errors import ConfigError
+from qtts_jax.errors import ConfigError, TrainingError
 from qtts_jax.io.files import sweep, write_whole
 from qtts_jax.io.mel import MelConfig, log_mel
 
@@ -128,9 +128,18 @@ def mel_picture(mel: np.ndarray, config: MelConfig) -> np.ndarray:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The recorded rows of a run, in order: step, time and scalars."""
-    text = (directory / METRICS).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
+    """The recorded rows of a run, in order: step, time and scalars.
+
+    Raises:
+        TrainingError: there is no such log, or it is damaged.
+    """
+    try:
+        text = (directory / METRICS).read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{directory} has no readable {METRICS}; give the folder of a run."
+        ) from error
     return [{name: x for name, x in row.items() if name != PARTIAL} for row in rows]
 
 
