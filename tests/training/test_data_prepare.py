@@ -80,29 +80,30 @@ def test_a_stopped_call_goes_on_and_gives_the_same_files(tmp_path, manifest, mon
     assert written == list(range(len(written))), "a finished shard was written again"
 
 
-def test_a_file_that_a_kill_left_half_written_does_not_stay(tmp_path, manifest, monkeypatch):
+@pytest.fixture
+def begun(tmp_path, manifest):
+    """A manifest whose preparation was interrupted as it began."""
+
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_put", stop)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "_put", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
+    return manifest
+
+
+def test_a_file_that_a_kill_left_half_written_does_not_stay(tmp_path, begun):
     half_written(tmp_path / "set.unfinished", "shard-00000.bin")
-    dataset = prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
+    dataset = prepare(begun, tmp_path / "set", sample_rate=RATE, **QUIET)
     assert {path.name for path in dataset.directory.iterdir()} == {
         "dataset.json", "shard-00000.bin", "shard-00000.jsonl",
     }  # fmt: skip
 
 
-def test_what_another_manifest_has_begun_is_not_mixed_in(tmp_path, manifest, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "_put", stop)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
-    monkeypatch.undo()
+@pytest.mark.usefixtures("begun")
+def test_what_another_manifest_has_begun_is_not_mixed_in(tmp_path):
     manifest = corpus(tmp_path, 5)
     with pytest.raises(DataError, match="another manifest"):
         prepare(manifest, tmp_path / "set", sample_rate=RATE, **QUIET)
