@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,21 @@ from qtts_jax.io.checkpoint import flatten_params
 GOLDEN = Path(__file__).parent / "golden"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 CHECKPOINTS = ("base", "custom_voice", "voice_design")
+
+
+def virtual_devices(count):
+    """The environment of a process with so many virtual devices on the CPU, which imports tests."""
+    root = Path(__file__).parents[1]
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+    if count > 1:
+        # A program of several such devices that comes out of the cache does not keep its
+        # collectives in order (JAX 0.10.2), and hangs where a mesh has two axes.
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    return environment
 
 
 def load_detweights():

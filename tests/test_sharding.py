@@ -1,6 +1,5 @@
 """Parameters split over a mesh: specs from the logical axes, and the same codes."""
 
-import os
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from helpers import virtual_devices
 from qtts_jax.config_12hz import Tokenizer12HzConfig
 from qtts_jax.config_25hz import Tokenizer25HzConfig
 from qtts_jax.errors import ConfigError
@@ -75,11 +75,8 @@ def test_two_devices_give_the_codes_of_one(tts, converted, tmp_path):
         "Short one.", "ryan", "english", seed=1, max_new_tokens=6
     )
     wanted = tts("custom_voice", exact_reference=False).synthesize([request])[0].codes
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.getcwd(),
-    }
     arguments = [str(converted("custom_voice")), str(tmp_path / "codes.npy")]
-    subprocess.run([sys.executable, "-c", TWO_DEVICES, *arguments], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, *arguments], env=virtual_devices(2), check=True
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), wanted)

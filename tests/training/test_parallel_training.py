@@ -1,7 +1,6 @@
 """Eight virtual devices train as one does: data parallel, FSDP, FSDP with a model axis."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from helpers import virtual_devices
 from qtts_jax.errors import ConfigError
 from qtts_jax.training.placement import MeshConfig, Placement
 from qtts_jax.training.trainer import TrainerConfig
@@ -19,13 +19,8 @@ SCRIPT = Path(__file__).parent / "on_eight_devices.py"
 
 
 def on_eight_devices(what, directory, *meshes):
-    root = Path(__file__).parents[2]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
-    }
     command = [sys.executable, str(SCRIPT), what, str(directory), *meshes]
+    environment = virtual_devices(8)
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 

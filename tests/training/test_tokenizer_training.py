@@ -1,11 +1,12 @@
 """The tokenizer under the trainer: resumed, and spread over devices."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from helpers import virtual_devices
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +54,8 @@ np.savez(directory + "/state.npz", **{k: np.asarray(v) for k, v in flatten_param
 def train(directory, devices=1, first=3, last=3):
     """Every array of the state after `last` steps, in pieces that end at each step from `first`."""
     directory.mkdir()
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([".", "tests"]),
-    }
     command = [sys.executable, "-c", TRAIN, str(directory), *map(str, (devices, first, last))]
-    subprocess.run(command, check=True, env=environment)
+    subprocess.run(command, check=True, env=virtual_devices(devices))
     return dict(np.load(directory / "state.npz"))
 
 
