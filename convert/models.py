@@ -11,9 +11,9 @@ from convert.tokenizer_12hz_rules import tokenizer_12hz_rules
 from convert.tokenizer_25hz_rules import tokenizer_25hz_rules
 from convert.tts_rules import tts_rules
 from convert.unused import unused_tensors
-from qtts_jax.config import TOKENIZER_12HZ, TTSConfig
-from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.config_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
+from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
 from qtts_jax.errors import CheckpointError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params, read_config

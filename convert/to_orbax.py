@@ -13,8 +13,8 @@ from convert.models import read_model
 from convert.rules import Part, Shape, plan
 from convert.safetensors_stream import Tensor, find_shards, read_header
 from qtts_jax.errors import CheckpointError
+from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import PARAMS, LazyArray, save_params
-from qtts_jax.io.new_directory import new_directory
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from convert.folders import checkpoint_folders, copy_side_files, read_folders
 from convert.models import read_model
 from convert.rules import Part, plan
 from convert.safetensors_stream import SINGLE_FILE, write_file
+from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.checkpoint import iterate_params, read_notes, stored_params
-from qtts_jax.io.new_directory import new_directory, require_space
 
 
 def to_torch(

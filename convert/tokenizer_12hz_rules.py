@@ -7,8 +7,12 @@ The torch modules are anonymous lists; the numbers below are places in `MimiEnco
 from convert.layer_rules import conv, linear, norm, pointwise_conv, snake, transposed_conv
 from convert.rules import Rule
 from convert.transformer_rules import transformer_rules
-from qtts_jax.config_12hz import Decoder12HzConfig, Encoder12HzConfig, Tokenizer12HzConfig
-from qtts_jax.modules.snake_decoder import DILATIONS
+from qtts_jax.configs.tokenizer_12hz import (
+    Decoder12HzConfig,
+    Encoder12HzConfig,
+    Tokenizer12HzConfig,
+)
+from qtts_jax.modules.upsample_stage import DILATIONS
 
 
 def tokenizer_12hz_rules(config: Tokenizer12HzConfig) -> list[Rule]:

@@ -4,7 +4,7 @@ from convert.computed import Computed, rotary_frequencies
 from convert.layer_rules import conv, linear
 from convert.rules import Rule
 from convert.speaker_encoder_rules import LAYERS
-from qtts_jax.config_25hz_decoder import Decoder25HzConfig
+from qtts_jax.configs.tokenizer_25hz_decoder import Decoder25HzConfig
 
 
 def decoder_rules(config: Decoder25HzConfig) -> list[Rule | Computed]:

@@ -3,7 +3,7 @@
 from convert.computed import Computed, sinusoids
 from convert.layer_rules import conv, linear, norm, transposed_conv
 from convert.rules import Rule
-from qtts_jax.config_25hz import Encoder25HzConfig
+from qtts_jax.configs.tokenizer_25hz import Encoder25HzConfig
 
 
 def encoder_rules(config: Encoder25HzConfig) -> list[Rule | Computed]:

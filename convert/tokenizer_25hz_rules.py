@@ -4,7 +4,7 @@ from convert.computed import Computed
 from convert.rules import Rule
 from convert.tokenizer_25hz_decoder_rules import decoder_rules
 from convert.tokenizer_25hz_encoder_rules import encoder_rules
-from qtts_jax.config_25hz import Tokenizer25HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 
 
 def tokenizer_25hz_rules(config: Tokenizer25HzConfig) -> list[Rule | Computed]:

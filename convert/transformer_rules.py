@@ -2,7 +2,7 @@
 
 from convert.layer_rules import norm
 from convert.rules import Rule
-from qtts_jax.config import TransformerConfig
+from qtts_jax.configs.tts import TransformerConfig
 
 _FFN = {
     "swiglu": [

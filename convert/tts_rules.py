@@ -4,7 +4,7 @@ from convert.layer_rules import linear
 from convert.rules import Rule
 from convert.speaker_encoder_rules import speaker_encoder_rules
 from convert.transformer_rules import transformer_rules
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 
 # Where the torch names of the code predictor begin.
 CODE_PREDICTOR = "talker.code_predictor."

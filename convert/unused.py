@@ -13,7 +13,7 @@ from typing import Any
 from convert.faults import Faults
 from convert.rules import Shape, plan
 from convert.tts_rules import CODE_PREDICTOR, tts_rules
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tts_model import TTSModel

@@ -9,18 +9,18 @@ too and documented where it stands.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qtts_jax.io.reference_voice import ReferenceVoice
-    from qtts_jax.speech_tokenizer import SpeechTokenizer
-    from qtts_jax.synthesis import Speech
-    from qtts_jax.tts import QwenTTS
-    from qtts_jax.voices import VoiceClonePromptItem
+    from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+    from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
+    from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+    from qtts_jax.tts.qwen_tts import QwenTTS
+    from qtts_jax.tts.synthesis import Speech
 
 _HOMES = {
-    "QwenTTS": "qtts_jax.tts",
-    "ReferenceVoice": "qtts_jax.io.reference_voice",
-    "Speech": "qtts_jax.synthesis",
-    "VoiceClonePromptItem": "qtts_jax.voices",
-    "SpeechTokenizer": "qtts_jax.speech_tokenizer",
+    "QwenTTS": "qtts_jax.tts.qwen_tts",
+    "ReferenceVoice": "qtts_jax.speech_tokenizer.reference_voice",
+    "Speech": "qtts_jax.tts.synthesis",
+    "VoiceClonePromptItem": "qtts_jax.tts.clone_prompt",
+    "SpeechTokenizer": "qtts_jax.speech_tokenizer.base",
 }
 __all__ = ["QwenTTS", "ReferenceVoice", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]
 

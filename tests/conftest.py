@@ -20,10 +20,12 @@ import jax
 import numpy as np
 import pytest
 
-from checkpoint_25hz import shrink_tokenizer, write_released
 from convert.to_orbax import to_orbax
-from helpers import CHECKPOINTS, GOLDEN, load_detweights
-from qtts_jax import QwenTTS, requests
+from qtts_jax import QwenTTS
+from qtts_jax.tts import requests
+from tests.golden_tools import detweights as weights_by_name
+from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
+from tests.support.helpers import CHECKPOINTS, GOLDEN
 
 # A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
 # some thousand programs the compiler crashes.
@@ -65,7 +67,7 @@ def drawn_seeds_are_known(monkeypatch):
 
 @pytest.fixture(scope="session")
 def detweights():
-    return load_detweights()
+    return weights_by_name
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from helpers import virtual_devices
-from qtts_jax.config_12hz import Tokenizer12HzConfig
-from qtts_jax.config_25hz import Tokenizer25HzConfig
+from qtts_jax.configs.presets import PRESETS, tiny_tokenizer_25hz, tts_12hz
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import abstract, logical_axes
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.presets import PRESETS, tiny_tokenizer_25hz, tts_12hz
 from qtts_jax.sharding import RULES, make_mesh, shardings
+from tests.support.helpers import virtual_devices
 
 TWO_DEVICES = """
 import sys

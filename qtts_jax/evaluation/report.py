@@ -13,7 +13,7 @@ from qtts_jax.evaluation.bootstrap import Estimate
 from qtts_jax.evaluation.judges.package import load
 from qtts_jax.evaluation.metrics import BY_NAME, METRICS, Metric
 from qtts_jax.evaluation.rows import Row
-from qtts_jax.io.files import write_whole
+from qtts_jax.io.atomic_files import write_whole
 
 _ARROW = {"higher": " ↑", "lower": " ↓", "": ""}
 

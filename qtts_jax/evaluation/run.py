@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.package import load
 from qtts_jax.evaluation.judges.speaker import SpeakerJudge
@@ -22,7 +23,6 @@ from qtts_jax.evaluation.tasks.description import default_pairs, description_row
 from qtts_jax.evaluation.tasks.speaking import Speaking
 from qtts_jax.evaluation.tasks.speed import speed_rows
 from qtts_jax.evaluation.tasks.tts import tts_rows
-from qtts_jax.training.data.manifest import Clip
 
 TASKS = ("codec", "tts", "clone", "description", "speed")
 MEMO = "memo.jsonl"

@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.sampling import SamplingParams
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
+from qtts_jax.generation.device_params import with_rows
 from qtts_jax.generation.frame_step import Methods, frame_step, prefill
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.sampling import batch_sampler
-from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.generation.state import Conditions, GenerationState, Inputs, stack_prompts
-from qtts_jax.generation.text_rows import with_rows
 from qtts_jax.models.tts_model import TTSModel
 
 # Frames of one device program when nobody waits for a chunk (5.1 s of speech at 12.5 Hz).

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qtts_jax.config import TalkerConfig, TTSConfig
+from qtts_jax.configs.tts import TalkerConfig, TTSConfig
 from qtts_jax.errors import RequestError
 
 AUTO = "auto"

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.config import RESERVED_CODEC_IDS, TalkerConfig
-from qtts_jax.generation.sampling_params import SamplingParams
-from qtts_jax.layers import kernels
-from qtts_jax.layers.decoding.select import select
+from qtts_jax.configs.sampling import SamplingParams
+from qtts_jax.configs.tts import RESERVED_CODEC_IDS, TalkerConfig
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.kernels.top_k import select
 
 # Generation never stops in its first two frames (the official min_new_tokens).
 MIN_FRAMES = 2
@@ -138,7 +138,7 @@ def choose(logits: jax.Array, noise: jax.Array, sampler: Sampler, method: Method
     """
     if not method.sample:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    backend = kernels.decode_backend(logits.shape[0], 1)
+    backend = dispatch.decode_backend(logits.shape[0], 1)
     if method.partial and backend != "plain":
         settings = (sampler.temperature, sampler.top_k, sampler.do_sample)
         return select(logits, noise, *settings, interpret=backend == "interpret")

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from qtts_jax.errors import AudioError
-from qtts_jax.io.files import npy_bytes, write_whole
+from qtts_jax.io.atomic_files import npy_bytes, write_whole
 
 AudioSource = str | Path | bytes | tuple[Any, int]
 

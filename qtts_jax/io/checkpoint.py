@@ -26,9 +26,9 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from qtts_jax.errors import CheckpointError
+from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.config_file import CONFIG, read_json
 from qtts_jax.io.config_file import read_config as read_config
-from qtts_jax.io.new_directory import new_directory, require_space
 
 MARKER = "qtts_jax.json"
 PARAMS = "params"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.layers import kernels
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.param import constant, fan_in, param
 
 
@@ -123,7 +123,7 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.groups == self.in_channels == kernel.shape[2]:
             y = depthwise(x, kernel[:, 0], self.stride, self.dilation)
-        elif self.dilation > self.stride == self.groups and kernels.dilation_as_grid():
+        elif self.dilation > self.stride == self.groups and dispatch.dilation_as_grid():
             y = dilated_as_grid(x, kernel, self.dilation)
         else:
             y = jax.lax.conv_general_dilated(

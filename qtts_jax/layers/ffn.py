@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from qtts_jax.config import TransformerConfig
+from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.param import normal
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qtts_jax.layers.quantized import Weight
+from qtts_jax.layers.quantized_weights import Weight
 
 
 @jax.tree_util.register_static

@@ -7,9 +7,9 @@ import math
 import jax
 from flax import nnx
 
-from qtts_jax.layers.lookup import lookup
+from qtts_jax.layers.embedding_lookup import lookup
 from qtts_jax.layers.param import Initializer, constant, fan_in, normal, param
-from qtts_jax.layers.quantized import dense, matrix, product
+from qtts_jax.layers.quantized_weights import dense, matrix, product
 
 Axes = tuple[str | None, ...]
 

@@ -44,7 +44,7 @@ def param(
             mesh axes, so a module never mentions a mesh.
         init: (key, shape) -> float32 array.
         columns: for matrices and tables, how many of the last dimensions an output row has;
-            `qtts_jax.layers.quantized` may then store it in bytes.
+            `qtts_jax.layers.quantized_weights` may then store it in bytes.
     """
     if len(axes) != len(shape):
         raise AssertionError(f"{len(axes)} axis names for the {len(shape)} dimensions of {shape}")

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config import CodePredictorConfig
+from qtts_jax.configs.tts import CodePredictorConfig
 from qtts_jax.functional import Params, matmul_precision
-from qtts_jax.layers import kernels
-from qtts_jax.layers.decoding.matvec import norm_matvec
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.embedding_lookup import lookup_books
+from qtts_jax.layers.kernels.matvec import norm_matvec
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.lookup import lookup_books
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
-from qtts_jax.layers.projected import Projected, Table, project, raw
-from qtts_jax.layers.quantized import dense
+from qtts_jax.layers.preprojected_table import Projected, Table, project, raw
+from qtts_jax.layers.quantized_weights import dense
 from qtts_jax.modules.transformer import Transformer
 
 
@@ -87,13 +87,13 @@ class CodePredictor(nnx.Module):
             return code, embeddings[book, code], state
 
         x = self._project(jnp.stack([hidden, first], axis=1))
-        if kernels.matvec_backend(hidden.shape[0]) != "plain":
+        if dispatch.matvec_backend(hidden.shape[0]) != "plain":
             # The kernels take one position at a time; the first has no code to predict.
             _, state = self.transformer.step_blocks(x[:, :1], state)
             x = x[:, 1:]
         code, row, state = predict(x, state, 0)
 
-        if kernels.decode_backend(hidden.shape[0], 1) != "plain":
+        if dispatch.decode_backend(hidden.shape[0], 1) != "plain":
             # Unrolled, positions and books are constants, and nothing but the kernels is left.
             total, codes = raw(row), [code]
             for book in range(1, books):
@@ -129,7 +129,7 @@ class CodePredictor(nnx.Module):
         """Final norm and head of one book: x [B, D] before the norm -> [B, V] float32."""
         norm, heads = self.transformer.norm, self.heads[...]
         assert isinstance(norm, RMSNorm)
-        backend = kernels.matvec_backend(x.shape[0])
+        backend = dispatch.matvec_backend(x.shape[0])
         y = norm_matvec(x, norm.scale[...], heads, norm.eps, book=book, backend=backend)
         return y.astype(jnp.float32)
 

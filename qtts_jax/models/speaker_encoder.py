@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config import SpeakerEncoderConfig
+from qtts_jax.configs.tts import SpeakerEncoderConfig
 from qtts_jax.errors import AudioError, ConfigError
 from qtts_jax.layers.conv import valid_steps
-from qtts_jax.modules.tdnn import (
+from qtts_jax.modules.ecapa_tdnn import (
     TDNN,
     AttentiveStatisticsPooling,
     ReflectConv,

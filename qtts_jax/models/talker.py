@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config import TalkerConfig
-from qtts_jax.layers import kernels
-from qtts_jax.layers.decoding.matvec import norm_matvec
+from qtts_jax.configs.tts import TalkerConfig
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.kernels.matvec import norm_matvec
 from qtts_jax.layers.linear import Embedding, Linear
 from qtts_jax.layers.param import normal
 from qtts_jax.modules.transformer import Transformer, TransformerState
@@ -69,6 +69,6 @@ class Talker(nnx.Module):
         """Hidden [..., D] -> float32 logits over the codec vocabulary [..., V]."""
         width = hidden.shape[-1]
         flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]
-        backend = kernels.matvec_backend(flat.shape[0])
+        backend = dispatch.matvec_backend(flat.shape[0])
         y = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)

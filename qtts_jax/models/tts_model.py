@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.speaker_encoder import SpeakerEncoder
 from qtts_jax.models.talker import Talker

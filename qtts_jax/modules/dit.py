@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qtts_jax.config_25hz_decoder import DiTConfig
+from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.attention import KeyValues
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.rope import Rotation, rotate, rotation
-from qtts_jax.layers.span import Span, delay
+from qtts_jax.layers.stream_position import Span, delay
 
 # Fixed in the upstream classes `DiTTimestepEmbedding` and `AdaLayerNormZero`.
 TIME_FEATURES, TIME_SCALE, TIME_PERIOD = 256, 1000.0, 10000.0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_12hz import Encoder12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Encoder12HzConfig
 from qtts_jax.layers.conv import Conv, ConvState
 
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config import TransformerConfig
-from qtts_jax.layers import kernels
+from qtts_jax.configs.tts import TransformerConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.attention import Attention, AttentionStep, KeyValues, attention_step
-from qtts_jax.layers.decoding.attention import attention
-from qtts_jax.layers.decoding.matvec import matvec_add, norm_gate_up, norm_matvec
 from qtts_jax.layers.ffn import GeluFFN, SwiGLU
+from qtts_jax.layers.kernels.decode_attention import attention
+from qtts_jax.layers.kernels.matvec import matvec_add, norm_gate_up, norm_matvec
 from qtts_jax.layers.norm import LayerNorm, RMSNorm
 from qtts_jax.layers.param import constant, param
-from qtts_jax.layers.quantized import matrix
+from qtts_jax.layers.quantized_weights import matrix
 from qtts_jax.layers.rope import Rotation, rotation
 
 
@@ -68,7 +68,7 @@ class Block(nnx.Module):
         mix, ffn = self.attention, self.ffn
         assert isinstance(ffn, SwiGLU)
         (rows, width), eps = x.shape, self.attention_norm.eps
-        backend, product = kernels.decode_backend(rows, 1), kernels.matvec_backend(rows)
+        backend, product = dispatch.decode_backend(rows, 1), dispatch.matvec_backend(rows)
         qkv, out = mix.qkv.kernel[...], mix.out.kernel[...]
         with jax.named_scope("attention"):
             scale = self.attention_norm.scale[...]
@@ -142,7 +142,7 @@ class Transformer(nnx.Module):
     ) -> tuple[jax.Array, TransformerState]:
         """As `step`, without the final norm."""
         one = lengths is None and x.shape[1] == 1 and self._has_kernels()
-        if one and kernels.decode_backend(*x.shape[:2]) != "plain":
+        if one and dispatch.decode_backend(*x.shape[:2]) != "plain":
             return self._decode(x, state)
         slots = state.layers[0].keys.shape[1]
         shared = attention_step(self.config, state.position, x.shape[1], slots, lengths)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from qtts_jax.errors import CheckpointError
+from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params, save_params
-from qtts_jax.io.new_directory import new_directory
 from qtts_jax.training.state import TrainState
 
 RUN = "run.json"

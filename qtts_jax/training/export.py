@@ -13,12 +13,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import traverse_util
 
-from qtts_jax.config import TTSConfig
-from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, cast
+from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import save_params
-from qtts_jax.io.new_directory import new_directory
-from qtts_jax.layers.quantizer import divide
+from qtts_jax.layers.rvq import divide
 
 
 def save_tokenizer(

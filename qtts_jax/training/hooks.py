@@ -11,14 +11,14 @@ import numpy as np
 
 from qtts_jax.functional import cast
 from qtts_jax.generation.loops import Request
-from qtts_jax.speech_tokenizer import SpeechTokenizer
-from qtts_jax.synthesis import synthesize
-from qtts_jax.training import losses
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.state import TrainState
-from qtts_jax.training.talker_task import TalkerTask
+from qtts_jax.training.talker.task import TalkerTask
 from qtts_jax.training.task import Groups
-from qtts_jax.training.tokenizer_task import TokenizerTask
+from qtts_jax.training.tokenizer import losses
+from qtts_jax.training.tokenizer.task import TokenizerTask
+from qtts_jax.tts.synthesis import synthesize
 
 
 def averaged(state: TrainState) -> Groups:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
+from qtts_jax.dsp.mel import MelConfig, log_mel
 from qtts_jax.errors import ConfigError, TrainingError
-from qtts_jax.io.files import sweep, write_whole
-from qtts_jax.io.mel import MelConfig, log_mel
+from qtts_jax.io.atomic_files import sweep, write_whole
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qtts_jax.training.placement import Placement
+from qtts_jax.training.mesh import Placement
 from qtts_jax.training.task import Extras, Groups, SplitTask, Task
 
 

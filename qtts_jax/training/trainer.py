@@ -14,17 +14,17 @@ from tqdm import tqdm
 
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
 from qtts_jax.functional import Params
-from qtts_jax.io.new_directory import new_directory
+from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
-from qtts_jax.training.clock import PieceClock
+from qtts_jax.training.divergence import Watch
 from qtts_jax.training.log import RunLog
-from qtts_jax.training.meter import Meter
+from qtts_jax.training.mesh import MeshConfig, Placement
+from qtts_jax.training.metric_window import Meter
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
-from qtts_jax.training.placement import MeshConfig, Placement
 from qtts_jax.training.state import TrainState, first_state, state_shardings
 from qtts_jax.training.step import make_step
 from qtts_jax.training.task import Batches, CountingTask, StartedTask, Task
-from qtts_jax.training.watch import Watch
+from qtts_jax.training.time_budget import PieceClock
 
 CHECKPOINTS = "checkpoints"
 

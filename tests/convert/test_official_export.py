@@ -11,14 +11,14 @@ import soundfile
 
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
-from helpers import assert_close
 from qtts_jax import QwenTTS, embedded
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import initialize
 from qtts_jax.io.checkpoint import read_config, save_params
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
+from tests.support.helpers import assert_close
 
 official = pytest.importorskip("golden.official", reason="needs the official package")
 pytestmark = pytest.mark.slow

@@ -1,7 +1,6 @@
 """A 25 Hz tokenizer made here, exported, does the same in the official package."""
 
 import json
-import sys
 from dataclasses import replace
 from unittest import mock
 
@@ -12,17 +11,18 @@ from safetensors.numpy import load_file
 
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
-from helpers import GOLDEN, assert_close
-from qtts_jax.config_25hz import Quirks25Hz
+from qtts_jax.configs.presets import tiny_tokenizer_25hz, tokenizer_25hz
+from qtts_jax.configs.tokenizer_25hz import Quirks25Hz
 from qtts_jax.functional import initialize
 from qtts_jax.io.checkpoint import flatten_params, iterate_params, save_params
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
-from qtts_jax.models.tokenizer_25hz.programs_decode import decode_programs
-from qtts_jax.models.tokenizer_25hz.programs_encode import encode_programs
-from qtts_jax.presets import tiny_tokenizer_25hz, tokenizer_25hz
+from qtts_jax.speech_tokenizer.programs_25hz_decode import decode_programs
+from qtts_jax.speech_tokenizer.programs_25hz_encode import encode_programs
+from tests.support.helpers import assert_close
 
-sys.path.insert(0, str(GOLDEN))
-official = pytest.importorskip("official_25hz_encoder", reason="needs the official package")
+official = pytest.importorskip(
+    "tests.golden_tools.official_25hz_encoder", reason="needs the official package"
+)
 pytestmark = pytest.mark.slow
 
 

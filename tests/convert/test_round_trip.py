@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params, load_params, read_config
 from qtts_jax.models.tts_model import TTSModel

@@ -16,9 +16,9 @@ from convert.models import build_model
 from convert.rules import plan
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
+from qtts_jax.configs.presets import tokenizer_25hz_class_defaults
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.checkpoint import iterate_params, save_params, stored_params
-from qtts_jax.presets import tokenizer_25hz_class_defaults
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "keys_tokenizer_25hz_DEFAULTS.txt"
 POSITIONS = "encoder.tokenizer.positional_embedding"

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from checkpoint_25hz import GOLDEN, write_released
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
 from convert.unused import unused_tensors
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.checkpoint import stored_params
+from tests.support.checkpoint_25hz import write_released
+from tests.support.helpers import GOLDEN
 
 PREDICTOR = "talker.code_predictor."
 # A layer of the official predictor: [out, in] of width 64, 4 heads of 16, 2 of them shared.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qtts_jax.cli import main
+from qtts_jax.cli.main import main
 from qtts_jax.evaluation.panel import KINDS
 from qtts_jax.evaluation.run import TASKS
 

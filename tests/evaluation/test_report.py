@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.fakes import TTS, panel, write_manifest
 from qtts_jax.errors import EvaluationError, QTTSError
 from qtts_jax.evaluation.memo import Memo, digest
 from qtts_jax.evaluation.panel import Panel
@@ -14,6 +13,7 @@ from qtts_jax.evaluation.report import Report, score
 from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.run import Plan, evaluate
 from qtts_jax.evaluation.sample import Sample
+from tests.support.fake_metrics import TTS, panel, write_manifest
 
 ROWS = [
     Row("original", {"a": {"wer": (1, 4)}, "b": {"wer": (1, 6)}}),

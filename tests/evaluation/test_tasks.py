@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evaluation.fakes import FRAME, RATE, TTS, Embedder, panel, write_manifest
+from qtts_jax.data import prepare
 from qtts_jax.errors import DataError, EvaluationError, RequestError
 from qtts_jax.evaluation.sample import hear
 from qtts_jax.evaluation.tasks.clips import choose
@@ -21,7 +21,7 @@ from qtts_jax.evaluation.tasks.description import (
 from qtts_jax.evaluation.tasks.speaking import Speaking
 from qtts_jax.evaluation.tasks.speed import speed_rows
 from qtts_jax.evaluation.tasks.tts import tts_rows
-from qtts_jax.training.data import prepare
+from tests.support.fake_metrics import FRAME, RATE, TTS, Embedder, panel, write_manifest
 
 LOW, HIGH = 120, 240
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qtts_jax.configs.presets import tts_12hz
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.prompt import (
     Voice,
@@ -11,7 +12,6 @@ from qtts_jax.generation.prompt import (
     supported_languages,
     text_needed,
 )
-from qtts_jax.presets import tts_12hz
 
 CONFIG = tts_12hz("1b7", "custom_voice")
 TALKER = CONFIG.talker

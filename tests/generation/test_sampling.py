@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.sampling import SamplingParams
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.sampling import (
     batch_sampler,
@@ -14,7 +15,6 @@ from qtts_jax.generation.sampling import (
     gumbel_noise,
     process_talker_logits,
 )
-from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.checkpoint import read_config
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qtts_jax.config import TransformerConfig
+from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers.attention import Attention, attend, attention_step, write
 from qtts_jax.layers.rope import inverse_frequencies, rotate, rotation
 

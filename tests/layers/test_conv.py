@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from contract import verify_streaming
-from qtts_jax.layers import kernels
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.conv import Conv, ConvTranspose, depthwise
+from tests.support.contract import verify_streaming
 
 RNG = np.random.default_rng(0)
 
@@ -173,6 +173,6 @@ def test_a_dilated_convolution_over_folded_time_is_the_same(monkeypatch, dilatio
     x = jax.random.normal(jax.random.key(1), (2, steps, 6))
     state = jax.random.normal(jax.random.key(2), (2, conv.memory, 6))
     plain, _ = conv.step(x, state)
-    monkeypatch.setattr(kernels, "dilation_as_grid", lambda: True)
+    monkeypatch.setattr(dispatch, "dilation_as_grid", lambda: True)
     folded, _ = conv.step(x, state)
     np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contract import verify_streaming
 from qtts_jax.layers.streaming import Streaming, where_rows
+from tests.support.contract import verify_streaming
 
 
 class RunningSum:

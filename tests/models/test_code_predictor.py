@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import assert_close
 from qtts_jax import QwenTTS
+from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.functional import abstract, bind, initialize
-from qtts_jax.layers import kernels
-from qtts_jax.layers.projected import Projected
-from qtts_jax.layers.quantized import Quantized, quantize_params
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.preprojected_table import Projected
+from qtts_jax.layers.quantized_weights import Quantized, quantize_params
 from qtts_jax.models.code_predictor import with_projected_rows
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.presets import tiny, tts_12hz
+from tests.support.helpers import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def random_model():
 
 
 def generate(config, params, rows, backend, monkeypatch):
-    monkeypatch.setattr(kernels, "override", backend)
+    monkeypatch.setattr(dispatch, "override", backend)
     model = bind(abstract(TTSModel, config)[0], params)
     width = config.talker.transformer.width
     hidden, first = jax.random.normal(jax.random.key(2), (2, rows, width))
@@ -75,7 +75,7 @@ def test_a_checkpoint_projects_its_rows_where_the_kernels_run(converted, monkeyp
     """... and speaks the same codes."""
     directory = converted("voice_design")
     plain = QwenTTS.from_pretrained(directory, dtype="float32")
-    monkeypatch.setattr(kernels, "projected_rows", lambda: True)
+    monkeypatch.setattr(dispatch, "projected_rows", lambda: True)
     tts = QwenTTS.from_pretrained(directory, dtype="float32")
     assert isinstance(tts.params["code_predictor"]["embeddings"], Projected)
     assert tts.describe() == plain.describe()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import runpy
 from pathlib import Path
 
 import jax
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qtts_jax.config import SpeakerEncoderConfig
+from qtts_jax.configs.tts import SpeakerEncoderConfig
 from qtts_jax.errors import AudioError, ConfigError
 from qtts_jax.functional import abstract, cast, initialize, logical_axes
 from qtts_jax.models.speaker_encoder import SpeakerEncoder, min_frames
-from qtts_jax.modules.tdnn import ReflectConv
+from qtts_jax.modules.ecapa_tdnn import ReflectConv
+from tests.golden_tools import detweights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RENAMED = {
@@ -91,7 +91,7 @@ def golden():
     manifest["tensors"] = {
         k: v for k, v in manifest["tensors"].items() if k.startswith("speaker_encoder.")
     }
-    weights = runpy.run_path(str(GOLDEN / "detweights.py"))["build"](manifest)
+    weights = detweights.build(manifest)
     weights = {ours(k): v.transpose(2, 1, 0) if v.ndim == 3 else v for k, v in weights.items()}
     config = SpeakerEncoderConfig.from_hf(config, "speaker_encoder_config")
     graphdef, shapes = abstract(SpeakerEncoder, config)

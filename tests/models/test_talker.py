@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import CHECKPOINTS, assert_close
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract, bind
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
+from tests.support.helpers import CHECKPOINTS, assert_close
 
 BOOK = 64  # codebook entries of the golden checkpoints
 

@@ -1,35 +1,23 @@
 """One-codebook talkers: configuration alone, and the codes of the official code."""
 
-import importlib
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from helpers import GOLDEN
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.presets import PRESETS, tts_12hz, tts_25hz
+from qtts_jax.configs.sampling import SamplingParams
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract
 from qtts_jax.generation.loops import Session, generate_codes
 from qtts_jax.generation.prompt import Voice, build_prompt
-from qtts_jax.generation.sampling_params import SamplingParams
 from qtts_jax.io.checkpoint import load_params, read_config
-from qtts_jax.io.text import TextTokenizer
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.presets import PRESETS, tts_12hz, tts_25hz
-from qtts_jax.requests import RequestBuilder
-from qtts_jax.voices import VoiceClonePromptItem
+from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+from qtts_jax.tts.requests import RequestBuilder
+from tests.golden_tools.cases_25hz_talker import CASES
 
-
-def golden_cases():
-    sys.path.insert(0, str(GOLDEN))
-    try:
-        return importlib.import_module("cases_25hz_talker").CASES
-    finally:
-        sys.path.remove(str(GOLDEN))
-
-
-CASES = golden_cases()
 PRESET_NAMES = [name for name in PRESETS if "25Hz-" in name]
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helpers import GOLDEN, assert_close, released_params
-from qtts_jax.config import TTSConfig
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract, bind
 from qtts_jax.models.tts_model import TTSModel
+from tests.support.helpers import GOLDEN, assert_close, released_params
 
 
 def test_released_widths(golden, golden_index, detweights):

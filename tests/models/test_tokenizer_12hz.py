@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contract import verify_streaming
-from helpers import GOLDEN
-from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import bind, initialize
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.models.tokenizer_12hz.programs import (
+from qtts_jax.speech_tokenizer.programs_12hz import (
     BLOCKS,
     MAX_ROW_FRAMES,
     ROWS,
@@ -24,6 +22,8 @@ from qtts_jax.models.tokenizer_12hz.programs import (
     programs,
     split,
 )
+from tests.support.contract import verify_streaming
+from tests.support.helpers import GOLDEN
 
 
 def tiny_config():

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import GOLDEN, assert_close, released_params
-from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import bind
 from qtts_jax.layers.attention import attention_step
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.speech_tokenizer import SpeechTokenizer
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from tests.support.helpers import GOLDEN, assert_close, released_params
 
 SEED = 1234
 

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders_25hz import (
+
+from qtts_jax.configs.presets import tokenizer_25hz, tokenizer_25hz_class_defaults
+from qtts_jax.errors import ConfigError, RequestError
+from qtts_jax.functional import bind
+from qtts_jax.layers.stream_position import whole
+from qtts_jax.models.tokenizer_25hz.receptive_field import latency, receptive_field
+from qtts_jax.models.tokenizer_25hz.schedule import frame_noise, schedule
+from qtts_jax.speech_tokenizer import programs_25hz_decode
+from qtts_jax.speech_tokenizer.programs_25hz_decode import DecodePrograms, decode_programs
+from tests.support.decoders_25hz import (
     CASES,
     CASES_BY_NAME,
     UNOPTIMIZED,
@@ -14,16 +23,7 @@ from decoders_25hz import (
     decoder_params,
     golden_config,
 )
-
-from helpers import assert_close
-from qtts_jax.errors import ConfigError, RequestError
-from qtts_jax.functional import bind
-from qtts_jax.layers.span import whole
-from qtts_jax.models.tokenizer_25hz import programs_decode
-from qtts_jax.models.tokenizer_25hz.programs_decode import DecodePrograms, decode_programs
-from qtts_jax.models.tokenizer_25hz.receptive_field import latency, receptive_field
-from qtts_jax.models.tokenizer_25hz.schedule import frame_noise, schedule
-from qtts_jax.presets import tokenizer_25hz, tokenizer_25hz_class_defaults
+from tests.support.helpers import assert_close
 
 SEED = 1234
 STEPS = 3  # two network evaluations
@@ -305,8 +305,8 @@ def test_lengths_share_programs(programs, params, given, offline):
 
 
 def test_long_decodes_go_through_the_stream(programs, params, given, offline, monkeypatch):
-    monkeypatch.setattr(programs_decode, "BLOCKS", (1, 2, 4))
-    monkeypatch.setattr(programs_decode, "LONG_BLOCKS", 3)
+    monkeypatch.setattr(programs_25hz_decode, "BLOCKS", (1, 2, 4))
+    monkeypatch.setattr(programs_25hz_decode, "LONG_BLOCKS", 3)
     np.testing.assert_allclose(decode(programs, params, given), offline, rtol=0, atol=2e-6)
 
 

@@ -2,29 +2,26 @@
 
 import functools
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contract import verify_streaming
 from convert.faults import Faults
 from convert.rules import Rule, plan
 from convert.tokenizer_25hz_encoder_rules import encoder_rules
-from helpers import GOLDEN, assert_close
-from qtts_jax.config_25hz import Encoder25HzConfig, Quirks25Hz, Tokenizer25HzConfig
+from qtts_jax.configs.presets import tiny_tokenizer_25hz, tokenizer_25hz
+from qtts_jax.configs.tokenizer_25hz import Encoder25HzConfig, Quirks25Hz, Tokenizer25HzConfig
+from qtts_jax.dsp.whisper_mel import padded_wave
 from qtts_jax.errors import AudioError
 from qtts_jax.functional import abstract, bind
 from qtts_jax.io.checkpoint import flatten_params
-from qtts_jax.io.whisper_mel import padded_wave
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
-from qtts_jax.models.tokenizer_25hz.programs_encode import BLOCKS, cover, encode_programs
-from qtts_jax.presets import tiny_tokenizer_25hz, tokenizer_25hz
-
-sys.path.insert(0, str(GOLDEN))
-from cases_25hz_encoder import CASES
+from qtts_jax.speech_tokenizer.programs_25hz_encode import BLOCKS, cover, encode_programs
+from tests.golden_tools.cases_25hz_encoder import CASES
+from tests.support.contract import verify_streaming
+from tests.support.helpers import GOLDEN, assert_close
 
 SEED = 1234
 OFFICIAL = Quirks25Hz.official()

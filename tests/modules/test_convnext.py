@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from contract import verify_streaming
 from qtts_jax.modules.convnext import KERNEL, NORM_EPS, ConvNeXt
+from tests.support.contract import verify_streaming
 
 
 def make():

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders_25hz import CASES_BY_NAME, UNOPTIMIZED, decoder_config
 
 from qtts_jax.functional import abstract, bind
-from qtts_jax.layers.span import Span, whole
+from qtts_jax.layers.stream_position import Span, whole
 from qtts_jax.modules.dit import DiT, attend_blocks, time_features
+from tests.support.decoders_25hz import CASES_BY_NAME, UNOPTIMIZED, decoder_config
 
 BLOCKS = 7
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from contract import verify_streaming
-from qtts_jax.config import TransformerConfig
-from qtts_jax.config_12hz import Encoder12HzConfig, QuantizerConfig
+from qtts_jax.configs.tokenizer_12hz import Encoder12HzConfig, QuantizerConfig
+from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.modules.seanet import Residual, SeanetEncoder, Stage, ceil_div
+from tests.support.contract import verify_streaming
 
 
 def config(**changes):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from contract import verify_streaming
-from qtts_jax.config import TransformerConfig
+from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.modules.transformer import Transformer
+from tests.support.contract import verify_streaming
 
 CONFIG = TransformerConfig(
     width=12,

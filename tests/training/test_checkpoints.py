@@ -9,8 +9,8 @@ import pytest
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training import checkpoints
-from training.test_trainer import losses, trainer
-from training.toy import LineTask
+from tests.support.line_task import LineTask
+from tests.training.test_trainer import losses, trainer
 
 PIECE = 4096
 

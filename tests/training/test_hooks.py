@@ -7,10 +7,10 @@ import soundfile
 
 from qtts_jax.training.hooks import averaged, held_out_loss, speech_samples
 from qtts_jax.training.log import RunLog, read_metrics
-from qtts_jax.training.talker_task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
-from training.test_trainer import trainer
-from training.toy import LineBatches, LineTask
+from tests.support.line_task import LineBatches, LineTask
+from tests.training.test_trainer import trainer
 
 
 class LineLoss(LineTask):

@@ -4,28 +4,27 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training import checkpoints
-from training.test_trainer import trainer
-
-SCRIPT = Path(__file__).parent / "killed_run.py"
+from tests.support.helpers import ROOT
+from tests.training.test_trainer import trainer
 
 
 @pytest.mark.slow
 def test_killed_runs_equal_an_uninterrupted_one(tmp_path):
-    root = Path(__file__).parents[2]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+        "PYTHONPATH": str(ROOT),
     }
     run, steps = tmp_path / "killed", []
     for wait in (0.0, 0.013, 0.031, 0.05, 0.11):
-        process = subprocess.Popen([sys.executable, str(SCRIPT), str(run)], env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.killed_run", str(run)], env=environment
+        )
         before = len(steps) and steps[-1]
         end = time.monotonic() + 300
         while True:

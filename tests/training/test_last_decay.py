@@ -14,7 +14,7 @@ from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig, final_factor
 from qtts_jax.training.trainer import Trainer, TrainerConfig
-from training.toy import LineBatches, LineTask
+from tests.support.line_task import LineBatches, LineTask
 
 RULES = {"one": OptimizerConfig(0.01), "two": OptimizerConfig(0.02)}
 
@@ -32,7 +32,7 @@ def clock(monkeypatch):
     """Ten milliseconds pass from one look at the clock to the next."""
     ticks = itertools.count()
     fake = SimpleNamespace(monotonic=lambda: 0.01 * next(ticks))
-    monkeypatch.setattr("qtts_jax.training.clock.time", fake)
+    monkeypatch.setattr("qtts_jax.training.time_budget.time", fake)
     return fake
 
 
@@ -62,7 +62,7 @@ def test_the_only_save_of_a_piece_ends_in_its_time(tmp_path, clock, monkeypatch,
     run = trainer(tmp_path, save_every=10**6)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run._shapes))
     # A disk on which the state takes a second is what the first save is planned for.
-    monkeypatch.setattr("qtts_jax.training.clock._SAVE_BYTES_A_SECOND", size)
+    monkeypatch.setattr("qtts_jax.training.time_budget._SAVE_BYTES_A_SECOND", size)
     save = checkpoints.save
 
     def slow(*arguments):
@@ -79,7 +79,7 @@ def test_the_only_save_of_a_piece_ends_in_its_time(tmp_path, clock, monkeypatch,
 
 
 def test_a_save_that_is_thought_to_be_long_leaves_time_for_steps(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr("qtts_jax.training.clock._SAVE_BYTES_A_SECOND", 1.0)
+    monkeypatch.setattr("qtts_jax.training.time_budget._SAVE_BYTES_A_SECOND", 1.0)
     assert trainer(tmp_path).run(max_seconds=4).step > 50
 
 

@@ -3,23 +3,27 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from helpers import virtual_devices
 from qtts_jax.errors import ConfigError
-from qtts_jax.training.placement import MeshConfig, Placement
+from qtts_jax.training.mesh import MeshConfig, Placement
 from qtts_jax.training.trainer import TrainerConfig
-from training.test_trainer import trainer
-
-SCRIPT = Path(__file__).parent / "on_eight_devices.py"
+from tests.support.helpers import virtual_devices
+from tests.training.test_trainer import trainer
 
 
 def on_eight_devices(what, directory, *meshes):
-    command = [sys.executable, str(SCRIPT), what, str(directory), *meshes]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.on_eight_devices",
+        what,
+        str(directory),
+        *meshes,
+    ]
     environment = virtual_devices(8)
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])

@@ -15,7 +15,7 @@ from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
-from training.toy import LineBatches, LineTask
+from tests.support.line_task import LineBatches, LineTask
 
 RULE = OptimizerConfig(0.02, warmup_steps=3, decay="cosine", total_steps=40)
 CONFIG = TrainerConfig(

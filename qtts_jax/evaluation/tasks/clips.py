@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from qtts_jax.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest, splits_of
 from qtts_jax.errors import DataError, EvaluationError
 from qtts_jax.evaluation.sample import evenly
-from qtts_jax.training.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest, splits_of
 
 KINDS_OF_SPEECH = ("all", "real", "synthetic")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.speaker import SpeakerJudge
 from qtts_jax.evaluation.panel import Panel, usable
@@ -17,9 +18,8 @@ from qtts_jax.evaluation.tasks.speaking import (
     recorded_samples,
     spoken_sample,
 )
-from qtts_jax.requests import SpeechRequest
-from qtts_jax.training.data.manifest import Clip
-from qtts_jax.tts import QwenTTS
+from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.requests import SpeechRequest
 
 _MODE_IN_CONTEXT, _MODE_XVECTOR = "in context", "x-vector"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qtts_jax.config_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.data.manifest import Clip
 from qtts_jax.evaluation.codebooks import usage
 from qtts_jax.evaluation.opus import check_bits, round_trip
 from qtts_jax.evaluation.panel import Panel
@@ -16,8 +17,7 @@ from qtts_jax.evaluation.rows import Row, add_rise, judge_row
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear, same_length
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.io.audio import read_audio
-from qtts_jax.speech_tokenizer import SpeechTokenizer
-from qtts_jax.training.data.manifest import Clip
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 
 
 def codec_rows(

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from qtts_jax.data.manifest import Clip
+from qtts_jax.data.measure import speaking_rate
+from qtts_jax.data.voice_descriptions import PACES, PITCHES, SEXES, VoiceClass, sentences
 from qtts_jax.errors import DataError, RequestError
 from qtts_jax.evaluation import pitch
 from qtts_jax.evaluation.bootstrap import Score
@@ -18,11 +21,8 @@ from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.sample import SAMPLE_RATE, hear
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.evaluation.tasks.speaking import Speaking, language_of
-from qtts_jax.requests import SpeechRequest
-from qtts_jax.training.data.manifest import Clip
-from qtts_jax.training.data.measure import speaking_rate
-from qtts_jax.training.data.voices import PACES, PITCHES, SEXES, VoiceClass, sentences
-from qtts_jax.tts import QwenTTS
+from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.requests import SpeechRequest
 
 ATTRIBUTES = ("pitch", "speed")
 

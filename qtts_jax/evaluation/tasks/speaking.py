@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError, RequestError
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear
 from qtts_jax.evaluation.tasks.clips import name_of
-from qtts_jax.requests import SpeechRequest
-from qtts_jax.synthesis import Speech
-from qtts_jax.training.data.manifest import Clip
-from qtts_jax.tts import QwenTTS
+from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.requests import SpeechRequest
+from qtts_jax.tts.synthesis import Speech
 
 
 @dataclass(frozen=True)

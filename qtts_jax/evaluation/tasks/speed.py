@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from qtts_jax.data.manifest import Clip
 from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.evaluation.tasks.speaking import Speaking, language_of, mode_of
 from qtts_jax.io.audio import AudioSource
-from qtts_jax.training.data.manifest import Clip
-from qtts_jax.tts import QwenTTS
+from qtts_jax.tts.qwen_tts import QwenTTS
 
 
 def speed_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import RequestError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.rows import Row, add_rise, judge_row
@@ -15,9 +16,8 @@ from qtts_jax.evaluation.tasks.speaking import (
     recorded_samples,
     spoken_sample,
 )
-from qtts_jax.requests import SpeechRequest
-from qtts_jax.training.data.manifest import Clip
-from qtts_jax.tts import QwenTTS
+from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.requests import SpeechRequest
 
 
 def tts_rows(

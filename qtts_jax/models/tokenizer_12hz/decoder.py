@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_12hz import Decoder12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Decoder12HzConfig
 from qtts_jax.layers.conv import Conv, ConvState, ConvTranspose
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.quantizer import SplitRVQ
+from qtts_jax.layers.rvq import SplitRVQ
 from qtts_jax.layers.snake import SnakeBeta
 from qtts_jax.modules.convnext import ConvNeXt
-from qtts_jax.modules.snake_decoder import StageState, UpsampleStage
 from qtts_jax.modules.transformer import Transformer, TransformerState
+from qtts_jax.modules.upsample_stage import StageState, UpsampleStage
 
 # Fixed in the upstream class `Qwen3TTSTokenizerV2Decoder`, absent from its config files.
 PRE_KERNEL, KERNEL = 3, 7

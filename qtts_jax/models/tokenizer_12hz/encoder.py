@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_12hz import Encoder12HzConfig, Quirks12Hz
+from qtts_jax.configs.tokenizer_12hz import Encoder12HzConfig, Quirks12Hz
 from qtts_jax.layers.conv import Conv, ConvState
-from qtts_jax.layers.quantizer import SplitRVQ
+from qtts_jax.layers.rvq import SplitRVQ
 from qtts_jax.modules.seanet import SeanetEncoder, SeanetState, ceil_div
 from qtts_jax.modules.transformer import Transformer, TransformerState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 
-from qtts_jax.config_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.models.tokenizer_12hz.decoder import Decoder
 from qtts_jax.models.tokenizer_12hz.encoder import Encoder
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_25hz_decoder import Decoder25HzConfig
-from qtts_jax.layers.span import Span
+from qtts_jax.configs.tokenizer_25hz_decoder import Decoder25HzConfig
+from qtts_jax.layers.stream_position import Span
 from qtts_jax.models.tokenizer_25hz.flow import Conditioning, Flow, FlowState
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule
 from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder, VocoderState

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_25hz import CONV_STRIDE, Encoder25HzConfig
+from qtts_jax.configs.tokenizer_25hz import CONV_STRIDE, Encoder25HzConfig
 from qtts_jax.layers.conv import Conv, ConvTranspose, valid_steps
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import LayerNorm

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qtts_jax.config_25hz_decoder import DiTConfig
+from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.linear import Embedding, Linear
-from qtts_jax.layers.span import Span, delay, whole
+from qtts_jax.layers.stream_position import Span, delay, whole
 from qtts_jax.models.speaker_encoder import SpeakerEncoder, min_frames
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule
 from qtts_jax.modules.dit import DiT, DiTState, Modulation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 
-from qtts_jax.config_25hz import Tokenizer25HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.models.tokenizer_25hz.decoder import Decoder25Hz
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
 

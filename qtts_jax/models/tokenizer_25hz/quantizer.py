@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_25hz import Encoder25HzConfig
+from qtts_jax.configs.tokenizer_25hz import Encoder25HzConfig
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.param import constant, normal, param
-from qtts_jax.layers.quantizer import nearest
+from qtts_jax.layers.rvq import nearest
 
 
 class VectorQuantizer(nnx.Module):

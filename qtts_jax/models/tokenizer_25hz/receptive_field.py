@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from qtts_jax.config_25hz import Tokenizer25HzConfig
-from qtts_jax.config_25hz_decoder import BigVGANConfig, Decoder25HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
+from qtts_jax.configs.tokenizer_25hz_decoder import BigVGANConfig, Decoder25HzConfig
 from qtts_jax.functional import shapes_of
 from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.config_25hz_decoder import BigVGANConfig
+from qtts_jax.configs.tokenizer_25hz_decoder import BigVGANConfig
+from qtts_jax.layers.alias_free_snake import AHEAD, AliasFreeSnake
 from qtts_jax.layers.conv import Conv, ConvState
-from qtts_jax.layers.resample import AHEAD, AliasFreeSnake
-from qtts_jax.layers.span import Span, whole
-from qtts_jax.modules.amp import AMPStage, AMPState
+from qtts_jax.layers.stream_position import Span, whole
+from qtts_jax.modules.bigvgan import AMPStage, AMPState
 
 # Fixed in the upstream class `Qwen3TTSTokenizerV1DecoderBigVGANModel`, absent from its config.
 INPUT_KERNEL, OUTPUT_KERNEL = 5, 7

@@ -1,0 +1,153 @@
+"""What the training commands share: the options of a piece, running it, and what it leaves.
+
+A piece ends by the clock. Its newest weights are written, packed, to RUN/weights, from which
+`--start` begins another run; RUN/checkpoints has all that the next piece of the same run needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.data import Dataset
+from qtts_jax.errors import TrainingError
+from qtts_jax.io.checkpoint import read_config
+from qtts_jax.training import checkpoints
+from qtts_jax.training.task import Batches, Task
+from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
+
+
+class Clock:
+    """Seconds since the command began."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def say(self, what: str) -> None:
+        """Print what is done, and when."""
+        print(f"{what} at {self.seconds:.1f} s", flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
+    """The options that `trainer_settings` and `train` read."""
+    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--start", type=Path, help="packed weights of another run")
+    parser.add_argument("--minutes", type=float, help="length of this piece, loading included")
+    parser.add_argument("--decay-minutes", type=float, help="bring the rates to 0 at its end")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="that make batches ahead")
+    parser.add_argument(
+        "--steps-per-call", type=int, default=base.steps_per_call, help="in one go on the device"
+    )
+    parser.add_argument(
+        "--divergence-margin", type=float, help="rise of the loss that stops it; inf for none"
+    )
+    parser.add_argument("--save-every", type=int, default=base.save_every)
+    parser.add_argument("--log-every", type=int, default=base.log_every)
+    parser.add_argument("--no-tensorboard", action="store_true")
+
+
+def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:
+    """`base` with what the command line changes, and rules for the groups that the task has."""
+    rules = {
+        name: dataclasses.replace(
+            base.optimizers[name], learning_rate=args.rate * base.optimizers[name].learning_rate
+        )
+        for name in jax.eval_shape(task.init, jax.random.key(0))[0]
+    }
+    # Not a default of the option: the stages of a command have their own.
+    margin = args.divergence_margin
+    margin = base.divergence_margin if margin is None else margin
+    return dataclasses.replace(
+        base,
+        steps=args.steps or base.steps,
+        optimizers=rules,
+        seed=args.seed,
+        steps_per_call=args.steps_per_call,
+        save_every=args.save_every,
+        log_every=args.log_every,
+        keep=1,
+        divergence_margin=margin,
+        tensorboard=not args.no_tensorboard,
+    )
+
+
+def has_held_out(dataset: Dataset, splits: Sequence[str], what: str) -> bool:
+    """Whether a dataset has clips of these splits; if not, says that there will be no `what`."""
+    found = any(record.split in splits for record in dataset.records)
+    if not found:
+        print(f"no {what}: {dataset.directory} has no clips of the split {' or '.join(splits)}")
+    return found
+
+
+def talker_batch_options(args: argparse.Namespace, tokenizer: Path, split: str) -> dict[str, Any]:
+    """What `TalkerBatches` is told by the options of a talker's command and its tokenizer."""
+    speech = Tokenizer12HzConfig.from_hf(read_config(tokenizer)).encoder
+    return {
+        "positions": args.positions,
+        "batch_positions": args.batch_positions,
+        "frame_rate": speech.sample_rate / speech.samples_per_frame,
+        "together": args.steps_per_call if split == "train" else 1,
+        "seed": args.seed,
+    }
+
+
+def train(
+    args: argparse.Namespace,
+    base: TrainerConfig,
+    task: Task,
+    batches: Batches,
+    hooks: Sequence[Hook],
+    clock: Clock,
+    write: Callable[[Any], None],
+) -> None:
+    """Train until the piece ends and write what it gave.
+
+    Args:
+        write: saves the model of a state; it is called also when training fails, with the last
+            good checkpoint.
+
+    Raises:
+        TrainingError: training cannot go on; what there was is written before.
+    """
+    start = None
+    if args.start is not None:
+        shutil.rmtree(args.out / "start", ignore_errors=True)
+        start = checkpoints.unpack(args.start, args.out / "start")
+    trainer = Trainer(
+        task, batches, trainer_settings(args, base, task), args.out, list(hooks), start
+    )
+    clock.say("training begins")
+    stopped = None
+    try:
+        outcome = trainer.run(
+            None if args.minutes is None else 60 * args.minutes - clock.seconds,
+            None if args.decay_minutes is None else 60 * args.decay_minutes,
+        )
+        clock.say(str(outcome))
+    except TrainingError as error:
+        if not checkpoints.checkpoints(trainer.checkpoints):
+            raise
+        stopped = error
+    write(trainer.newest())
+    weights = trainer.save_weights(args.out / "newest")
+    shutil.rmtree(args.out / "weights", ignore_errors=True)
+    checkpoints.pack(weights, args.out / "weights")
+    clock.say("written")
+    if stopped is not None:
+        raise stopped

@@ -1,0 +1,240 @@
+"""Train a talker from a prepared dataset and a tokenizer, in pieces that go on where one ended.
+
+    python -m experiments.train.talker --data DATASET --tokenizer runs/tokenizer/model \
+        --out runs/talker --minutes 6 --decay-minutes 1
+
+Run it again for the next piece. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
+text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this piece with
+the lowest loss on held-out clips, RUN/weights what `--start` of another run begins with, in files
+of at most 16 MiB, metrics.jsonl the curves.
+
+The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
+dataset, but for `derived` ones, are its preset speakers, and other clips of a speaker the voices
+to clone. The default is the nano talker; `--config` takes any `config.json` of a 12 Hz model, then
+with its text files beside, and `--model` begins with the parameters of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from experiments.exit_status import exit_status
+from experiments.nano.talker_recipe import (
+    NANO_BATCH_POSITIONS,
+    NANO_HEARD_NOISE,
+    NANO_MERGES,
+    NANO_MIX,
+    NANO_POSITIONS,
+    NANO_PREDICTOR_FRAMES,
+    NANO_PREDICTOR_WEIGHT,
+    NANO_RARE_TIMES,
+    NANO_READING_WEIGHT,
+    NANO_TALKER_TRAINER,
+    NANO_TOKEN_LETTERS,
+    nano_speaker_encoder,
+    nano_talker,
+)
+from experiments.nano.text_vocabulary import Merge, learn_merges, save_text, text_ids
+from experiments.nano.tokenizer_recipe import SAMPLE_RATE
+from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_options, train
+from qtts_jax import data
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.functional import Params, abstract
+from qtts_jax.io.atomic_directory import new_directory
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_json
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.speech_tokenizer.base import FOLDER
+from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.training.export import save_talker
+from qtts_jax.training.hooks import averaged, held_out_loss
+from qtts_jax.training.state import TrainState
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.trainer import Hook
+
+TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+# Colder than the released models, whose codes are more certain; a penalty would forbid codes that
+# so small a codebook needs again.
+GENERATION = {
+    "max_new_tokens": 375,
+    "repetition_penalty": 1.0,
+    "temperature": 0.15,
+    "subtalker_temperature": 0.1,
+}
+HELD_OUT_BATCHES = 2
+MODEL, BEST = "model", "best"
+
+
+def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
+    """The configuration of the run: its own, the given one, or nano for the data at hand.
+
+    It and the text files are kept in the directory of the run, for its later pieces.
+    """
+    kept = args.out / "text"
+    if (kept / "config.json").is_file():
+        return TTSConfig.from_hf(read_config(kept))
+    merges: list[Merge] = []
+    files: Path | None = None
+    if args.model is not None:
+        config, files = start_config(args.model), args.model
+    elif args.config is not None:
+        config, files = TTSConfig.from_hf(read_json(args.config)), args.config.parent
+    else:
+        speech = Tokenizer12HzConfig.from_hf(read_config(args.tokenizer))
+        train = [dataset.records[i] for i in dataset.select("train")]
+        speakers = preset_speakers(train, args.speaker_clips)
+        languages = sorted({r.language for r in train})
+        merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
+        config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
+    with new_directory(kept, overwrite=True) as out:
+        (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
+        if files is None:
+            save_text(out, merges)
+        else:
+            for name in TEXT_FILES:
+                if (files / name).is_file():
+                    shutil.copy(files / name, out)
+    return config
+
+
+def start_config(model: Path) -> TTSConfig:
+    """The configuration of a checkpoint, as that of one that clones.
+
+    One that was exported for preset voices has left its speaker encoder behind; it gets a new one.
+    """
+    config = TTSConfig.from_hf(read_config(model))
+    width = config.talker.transformer.width
+    encoder = config.speaker_encoder or nano_speaker_encoder(SAMPLE_RATE, width)
+    return dataclasses.replace(config, model_type="base", further_types=(), speaker_encoder=encoder)
+
+
+def start_params(model: Path) -> Params:
+    """The parameters of a checkpoint, without the speaker encoder if it has none."""
+    config = TTSConfig.from_hf(read_config(model))
+    return load_params(model, abstract(TTSModel, config)[1])
+
+
+def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
+    """Speakers of at least so many clips; the one with most is who speaks when nobody is named.
+
+    Voices that were made of others (`derived`: moved in pitch, or of several) are to be cloned
+    only.
+    """
+    clips = Counter(r.speaker for r in records if not r.extra.get("derived"))
+    return [speaker for speaker, count in clips.most_common() if count >= least]
+
+
+def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
+    """The clips that may be the voice of another: the first ones of every speaker."""
+    heard: Counter[str] = Counter()
+    chosen = []
+    for record in dataset.records:
+        if most is None or heard[record.speaker] < most:
+            heard[record.speaker] += 1
+            chosen.append(record.index)
+    return chosen
+
+
+def main() -> int:
+    """Train one piece and write what it gave."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--config", type=Path, help="config.json of a model, with its text files")
+    begin.add_argument("--model", type=Path, help="checkpoint to begin with, whatever its type")
+    parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
+    parser.add_argument("--voice-clips", type=int, help="most clips of a speaker heard as a voice")
+    parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
+    parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
+    parser.add_argument("--predictor-chunk", type=int, default=16384)
+    parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
+    parser.add_argument("--predictor-weight", type=float, default=NANO_PREDICTOR_WEIGHT)
+    parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
+    parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
+    parser.add_argument(
+        "--rare-times", type=int, default=NANO_RARE_TIMES, help="clips of a rare speaker, an epoch"
+    )
+    parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
+    add_arguments(parser, NANO_TALKER_TRAINER)
+    args = parser.parse_args()
+    return exit_status("train_talker", lambda: piece(args))
+
+
+def piece(args: argparse.Namespace) -> None:
+    """One piece of training.
+
+    Raises:
+        QTTSError: the dataset, the tokenizer or the model cannot be used, or training cannot go on.
+    """
+    clock = Clock()
+    dataset = data.Dataset(args.data)
+    config = model_config(args, dataset)
+    text = TextTokenizer.from_dir(args.out / "text")
+    codes = data.encode_dataset(dataset, args.tokenizer)
+    clock.say(f"{len(dataset)} clips encoded")
+    waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
+    voices = data.describe_voices(dataset, waves)
+    clock.say(f"{waves.seconds / 3600:.2f} h, voices described")
+    task = TalkerTask(
+        TalkerTaskConfig(
+            config,
+            dtype=args.dtype,
+            predictor_weight=args.predictor_weight,
+            predictor_chunk=args.predictor_chunk,
+            predictor_frames=args.predictor_frames,
+            heard_noise=args.heard_noise,
+            reading_weight=args.reading_weight,
+        ),
+        None if args.model is None else start_params(args.model),
+    )
+
+    def batches(split: str, stop: int | None, threads: int) -> data.TalkerBatches:
+        return data.TalkerBatches(
+            config,
+            dataset,
+            codes,
+            text,
+            split=split,
+            waves=waves,
+            voices=voices,
+            mix=NANO_MIX,
+            rare_times=args.rare_times if split == "train" else 1,
+            threads=threads,
+            stop=stop,
+            **talker_batch_options(args, args.tokenizer, split),
+        )
+
+    def write(state: TrainState, name: str = MODEL) -> None:
+        with new_directory(args.out / name, overwrite=True) as out:
+            save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
+            for file in TEXT_FILES:
+                if (args.out / "text" / file).is_file():
+                    shutil.copy(args.out / "text" / file, out)
+            shutil.copytree(args.tokenizer, out / FOLDER)
+
+    hooks = []
+    if args.held_out_every and has_held_out(dataset, ("validation",), "held-out loss"):
+        held = batches("validation", HELD_OUT_BATCHES, 0)
+        # As generation hears itself, so without noise.
+        heard = TalkerTask(dataclasses.replace(task.config, heard_noise=0.0))
+        run = held_out_loss(heard.loss, list(held), lambda state: write(state, BEST))
+        hooks.append(Hook(args.held_out_every, run))
+    training = batches("train", None, args.threads)
+    print(f"batches {training.shapes}")
+
+    try:
+        train(args, NANO_TALKER_TRAINER, task, training, hooks, clock, write)
+    finally:
+        training.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

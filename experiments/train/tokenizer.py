@@ -1,0 +1,190 @@
+"""Train a 12 Hz tokenizer from recordings, in two stages and in pieces of minutes.
+
+    python -m experiments.train.tokenizer --data DATASET --teacher WHISPER --out runs/codes \
+        --stage codes --minutes 5 --decay-minutes 1
+    python -m experiments.train.tokenizer --data DATASET --model runs/codes/model \
+        --out runs/decoder --stage decoder --minutes 9 --decay-minutes 1.5
+
+First encoder and books learn, by a head that reads spectra from the codes and by a semantic
+teacher; then the decoder learns from these codes against discriminators. `--stage joint` trains all
+at once. The same command again is the next piece: it goes on where the last one ended. RUN/model is
+the tokenizer so far (averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and what
+`--model` of the next stage begins with; RUN/weights, in files of at most 16 MiB, has discriminators
+and heads too, for `--start` of another run of the same stage. metrics.jsonl has the curves, whole
+checkpoints stay in RUN/checkpoints.
+
+DATASET is made by `qtts_jax.data.prepare`, WHISPER by `convert_whisper`. Without `--model`
+the sizes are those of the nano tokenizer; `--config` takes any `config.json` of a 12 Hz tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from experiments.exit_status import exit_status
+from experiments.nano.tokenizer_recipe import (
+    NANO_TOKENIZER_FRAMES,
+    NANO_TOKENIZER_ROWS,
+    NANO_TOKENIZER_TRAINER,
+    NANO_TOKENIZER_TRAINING,
+    nano_tokenizer,
+)
+from experiments.train.run import Clock, add_arguments, has_held_out, train
+from qtts_jax import data
+from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import Params, abstract
+from qtts_jax.io.checkpoint import load_params, read_config
+from qtts_jax.io.config_file import read_json
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.training.export import save_tokenizer
+from qtts_jax.training.hooks import averaged, reconstruction_samples
+from qtts_jax.training.state import TrainState
+from qtts_jax.training.tokenizer.config import LossWeights, TokenizerTraining
+from qtts_jax.training.tokenizer.task import TokenizerTask
+from qtts_jax.training.trainer import Hook
+
+SAMPLE_SECONDS = 6.4
+
+
+def training_settings(args: argparse.Namespace) -> TokenizerTraining:
+    """The nano recipe of the stage with what the command line changes."""
+    settings = NANO_TOKENIZER_TRAINING[args.stage]
+    if args.teacher is None:
+        settings = dataclasses.replace(settings, teacher_width=None)
+    if args.discriminator_start is not None:
+        settings = dataclasses.replace(settings, discriminator_start=args.discriminator_start)
+    if args.generator_start is not None:
+        settings = dataclasses.replace(settings, generator_start=args.generator_start)
+    if args.decoded_frames is not None:
+        settings = dataclasses.replace(settings, decoded_frames=args.decoded_frames)
+    if args.no_discriminator:
+        settings = dataclasses.replace(settings, discriminator=None)
+    weights = dataclasses.replace(settings.weights, **dict(args.weights))
+    return dataclasses.replace(settings, weights=weights)
+
+
+def weight(text: str) -> tuple[str, float]:
+    """NAME=VALUE of a field of `LossWeights`."""
+    name, _, value = text.partition("=")
+    if name not in {field.name for field in dataclasses.fields(LossWeights)}:
+        raise argparse.ArgumentTypeError(f"{text!r} names no loss of LossWeights")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like mel=3") from None
+
+
+def read_tokenizer(model: Path) -> tuple[Tokenizer12HzConfig, Params]:
+    """The configuration and the parameters of a checkpoint."""
+    config = Tokenizer12HzConfig.from_hf(read_config(model))
+    return config, load_params(model, abstract(Tokenizer12Hz, config)[1])
+
+
+def with_decoder(config: Tokenizer12HzConfig, params: Params, model: Path) -> Params:
+    """Parameters whose decoder has the layers of another checkpoint, and its own books.
+
+    What the layers know of the shape of speech outlives the codes that they were trained on.
+
+    Raises:
+        ConfigError: the decoders have other sizes.
+    """
+    other, given = read_tokenizer(model)
+    if other.decoder != config.decoder:
+        raise ConfigError(
+            f"the decoder of {model} has other sizes than that of --model; leave --decoder out."
+        )
+    return params | {"decoder": given["decoder"] | {"quantizer": params["decoder"]["quantizer"]}}
+
+
+def sample_audio(dataset: data.Dataset, count: int, samples: int) -> np.ndarray:
+    """The beginnings of held-out clips, recorded ones first: [count, samples]."""
+    held = dataset.select(where=lambda r: r.split != "train")
+    held.sort(key=lambda i: bool(dataset.records[i].extra.get("synthetic")))
+    out = np.zeros((min(count, len(held)), samples), np.float32)
+    for row, index in zip(out, held, strict=False):
+        wave = dataset.wave(index)[:samples]
+        row[: len(wave)] = wave
+    return out
+
+
+def main() -> int:
+    """Train one piece and write what it gave."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
+    parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
+    parser.add_argument("--stage", choices=sorted(NANO_TOKENIZER_TRAINING), default="joint")
+    parser.add_argument("--model", type=Path, help="tokenizer checkpoint to begin with")
+    parser.add_argument("--decoder", type=Path, help="tokenizer that --model's decoder is from")
+    parser.add_argument("--config", type=Path, help="config.json of a 12 Hz tokenizer")
+    parser.add_argument("--rows", type=int, help="of a step")
+    parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES)
+    parser.add_argument("--discriminator-start", type=int)
+    parser.add_argument("--generator-start", type=int)
+    parser.add_argument("--decoded-frames", type=int)
+    parser.add_argument("--no-discriminator", action="store_true")
+    parser.add_argument(
+        "--weights", type=weight, nargs="+", default=[], metavar="LOSS=X", help="of LossWeights"
+    )
+    parser.add_argument("--samples", type=int, default=4, help="held-out clips to listen to")
+    parser.add_argument("--sample-every", type=int, default=5000, help="steps")
+    add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
+    args = parser.parse_args()
+    if args.decoder is not None and args.model is None:
+        parser.error("--decoder goes with --model, whose codes are decoded")
+    return exit_status("train_tokenizer", lambda: piece(args))
+
+
+def piece(args: argparse.Namespace) -> None:
+    """One piece of training.
+
+    Raises:
+        QTTSError: the dataset, the teacher or a tokenizer cannot be used, or training cannot go on.
+    """
+    clock = Clock()
+    config, start = nano_tokenizer(), None
+    if args.model is not None:
+        config, start = read_tokenizer(args.model)
+        if args.decoder is not None:
+            start = with_decoder(config, start, args.decoder)
+    elif args.config is not None:
+        config = Tokenizer12HzConfig.from_hf(read_json(args.config))
+    task = TokenizerTask(config, training_settings(args), dtype=args.dtype, start=start)
+    dataset = data.Dataset(args.data)
+    waves = data.load_waves(dataset, dataset.select("train"))
+    clock.say(f"{len(waves)} clips, {waves.seconds / 3600:.2f} h, loaded")
+    features = None
+    if task.training.learns_codes and args.teacher is not None:
+        features = data.teacher_features(waves, args.teacher)
+        clock.say("teacher done")
+    batches = data.TokenizerBatches(
+        waves,
+        rows=args.rows or NANO_TOKENIZER_ROWS[args.stage],
+        frames=args.frames,
+        samples_per_frame=config.samples_per_frame,
+        seed=args.seed,
+        teacher=features,
+        threads=args.threads,
+    )
+    hooks = []
+    if args.samples and has_held_out(dataset, ("validation", "test"), "samples to listen to"):
+        frames = int(SAMPLE_SECONDS * config.input_sample_rate) // config.samples_per_frame
+        audio = sample_audio(dataset, args.samples, frames * config.samples_per_frame)
+        hooks.append(Hook(args.sample_every, reconstruction_samples(task, audio)))
+
+    def write(state: TrainState) -> None:
+        params = task.tokenizer_params(averaged(state), state.extras)
+        save_tokenizer(args.out / "model", config, params)
+
+    try:
+        train(args, NANO_TOKENIZER_TRAINER[args.stage], task, batches, hooks, clock, write)
+    finally:
+        batches.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What a checkpoint is: frozen dataclasses, read from and written to config.json; presets."""

@@ -1,0 +1,34 @@
+"""Data of a training run: manifest, prepared dataset, features, codes, batches."""
+
+from qtts_jax.data.codes import Codes, encode_dataset
+from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest, same_text, split_of
+from qtts_jax.data.prepare import prepare
+from qtts_jax.data.talker_batches import TalkerBatches
+from qtts_jax.data.teacher import Features, teacher_features
+from qtts_jax.data.tokenizer_batches import TokenizerBatches
+from qtts_jax.data.voice_descriptions import Voices, describe_voices
+from qtts_jax.data.whisper_files import convert_whisper, load_whisper
+
+__all__ = [
+    "LANGUAGES",
+    "Clip",
+    "Codes",
+    "Dataset",
+    "Features",
+    "Record",
+    "TalkerBatches",
+    "TokenizerBatches",
+    "Voices",
+    "Waves",
+    "convert_whisper",
+    "describe_voices",
+    "encode_dataset",
+    "load_waves",
+    "load_whisper",
+    "prepare",
+    "read_manifest",
+    "same_text",
+    "split_of",
+    "teacher_features",
+]

@@ -1,0 +1,62 @@
+"""Where parameters are while a model speaks, and how text reaches a table that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from qtts_jax.functional import Params
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.host_table import HostTable
+from qtts_jax.models.code_predictor import with_projected_rows
+
+
+def for_loading(shapes: Params) -> Params:
+    """Parameter shapes of a `TTSModel`, with a sharding where one shall not reach the device."""
+    if not dispatch.tables_on_host():
+        return shapes
+    try:
+        host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: it takes the way over the device
+        return shapes
+    x = shapes["talker"]["text_embedding"]["table"]
+    return _with_table(shapes, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host))
+
+
+def for_speaking(params: Params) -> Params:
+    """Parameters of a `TTSModel` as generation wants them on this device; shapes for shapes."""
+    if dispatch.projected_rows():
+        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            params = jax.eval_shape(with_projected_rows, params)
+        else:
+            params = with_projected_rows(params)
+    if dispatch.tables_on_host():
+        table = params["talker"]["text_embedding"]["table"]
+        params = _with_table(params, HostTable(jax.device_get(table)))
+    return params
+
+
+def with_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
+    """Text ids for a program: as they are, or as places in a table of just their rows.
+
+    Args:
+        ids: int32 arrays of any shape, -1 for no text.
+
+    Returns:
+        The parameters to give to the program, and each of the arrays.
+    """
+    table = params["talker"]["text_embedding"]["table"]
+    if not isinstance(table, HostTable):
+        return (params, *ids)
+    flat = np.concatenate([np.ravel(x) for x in ids])
+    places = np.where(flat >= 0, np.arange(len(flat), dtype=np.int32), -1)
+    pieces = np.split(places, np.cumsum([np.size(x) for x in ids])[:-1])
+    placed = [piece.reshape(np.shape(x)) for piece, x in zip(pieces, ids, strict=True)]
+    return (_with_table(params, table.rows(flat)), *placed)
+
+
+def _with_table(params: Params, table: Any) -> Params:
+    """The same parameters with another text embedding."""
+    return params | {"talker": params["talker"] | {"text_embedding": {"table": table}}}

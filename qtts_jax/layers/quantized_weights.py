@@ -1,0 +1,219 @@
+"""Weights stored in fewer bytes than they are computed with.
+
+Decoding reads every weight once a step and computes little with it, so half the bytes are up to
+twice the speed; activations stay as they are. Either in one byte each, with a factor for every
+output row, or, in a float32 model, in bfloat16 where that loses nothing. Such a weight takes the
+place of an array in a tree of parameters; the modules ask only `matrix`, `product` and `dense` of
+either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.errors import RequestError
+from qtts_jax.functional import Params, shapes_of
+from qtts_jax.layers import dispatch
+
+Weights = Literal["int8", "fp8"]
+STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """values * scale, standing for a weight [*rows, *columns].
+
+    Attributes:
+        values: [*rows, *columns] int8, float8 or bfloat16.
+        scale: [*rows] float32; None when the values are the weight itself.
+        dtype: of the weight it stands for, which is that of the computation.
+    """
+
+    values: jax.Array
+    scale: jax.Array | None
+    dtype: Any = dataclasses.field(metadata={"static": True})
+
+    def __getitem__(self, at: Any) -> Quantized:
+        """Some of the rows."""
+        scale = None if self.scale is None else self.scale[at]
+        return Quantized(self.values[at], scale, self.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the weight."""
+        return self.values.shape
+
+
+Weight = jax.Array | Quantized
+
+
+def quantize(weight: jax.Array, columns: int, kind: Weights) -> Quantized:
+    """Nearest values of the row's own grid, whose end is the row's largest absolute value.
+
+    Args:
+        weight: [*rows, *columns].
+        columns: how many of the last dimensions are columns.
+        kind: "int8", or "fp8" (e4m3).
+    """
+    target = STORED[kind]
+    over = tuple(range(weight.ndim - columns, weight.ndim))
+    wide = weight.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(wide), axis=over)
+    integer = jnp.issubdtype(target, jnp.integer)
+    end = jnp.iinfo(target).max if integer else float(jnp.finfo(target).max)
+    # A row of zeros has no scale of its own.
+    scale = jnp.where(largest > 0, largest / end, 1.0)
+    values = wide / jnp.expand_dims(scale, over)
+    values = jnp.round(values) if integer else values
+    return Quantized(values.astype(target), scale, weight.dtype)
+
+
+def quantizer(
+    module: Callable[..., nnx.Module], config: Any, kind: Weights
+) -> Callable[[tuple[str, ...], jax.Array], Weight]:
+    """A function (path, array) -> what is stored for the parameter at that path.
+
+    Matrices and tables (declared by `param(columns=...)`) are quantised; norms, biases and
+    convolutions stay.
+
+    Raises:
+        RequestError: no such kind.
+    """
+    if kind not in STORED:
+        raise RequestError(f"weights are {' or '.join(map(repr, STORED))}, not {kind!r}.")
+    columns = _columns(module, config)
+    convert = jax.jit(quantize, static_argnums=(1, 2))
+
+    def store(path: tuple[str, ...], array: jax.Array) -> Weight:
+        n = columns[path]
+        return array if n is None else convert(array, n, kind)
+
+    return store
+
+
+def halver(
+    module: Callable[..., nnx.Module], config: Any
+) -> Callable[[tuple[str, ...], jax.Array], Weight]:
+    """As `quantizer`, exactly: float32 matrices and tables of bfloat16 values become bfloat16.
+
+    Released weights are bfloat16, so a model that computes in float32 reads half the bytes and
+    gives the same results but for the order of sums. Weights with more digits stay as they are.
+    """
+    columns = _columns(module, config)
+
+    @jax.jit
+    def halved(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The rounding is spelled out: XLA may leave out a conversion there and back.
+        return x.astype(jnp.bfloat16), jnp.all(jax.lax.reduce_precision(x, 8, 7) == x)
+
+    def store(path: tuple[str, ...], array: jax.Array) -> Weight:
+        if columns[path] is None or array.dtype != jnp.float32:
+            return array
+        half, same = halved(array)
+        return Quantized(half, None, array.dtype) if same else array
+
+    return store
+
+
+def storage(
+    module: Callable[..., nnx.Module], config: Any, dtype: Any, weights: Weights | None
+) -> Callable[[tuple[str, ...], jax.Array], Weight] | None:
+    """What a loader does with each parameter that arrives in `dtype`; None for nothing.
+
+    Args:
+        weights: what the user asked for; without, whatever is fast and exact on this device.
+
+    Raises:
+        RequestError: no such kind of weights.
+    """
+    if weights is not None:
+        return quantizer(module, config, weights)
+    if jnp.dtype(dtype) == jnp.float32 and dispatch.exact_half_weights():
+        return halver(module, config)
+    return None
+
+
+def _columns(module: Callable[..., nnx.Module], config: Any) -> dict[tuple[str, ...], int | None]:
+    """How many columns each parameter declares; None for those that are no matrix or table."""
+    state = nnx.state(shapes_of(module, config))
+    return {
+        tuple(str(k) for k in path): variable.get_metadata().get("columns")
+        for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def quantize_params(
+    module: Callable[..., nnx.Module], config: Any, params: Params, kind: Weights
+) -> Params:
+    """A tree of parameters of `module(config, rngs=...)`, quantised."""
+    store = quantizer(module, config, kind)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: store(tuple(str(key.key) for key in path), dense(x)),
+        params,
+        is_leaf=lambda x: isinstance(x, Quantized),
+    )
+
+
+def matrix(w: Weight, columns: int) -> Weight:
+    """A weight as [rows, columns]."""
+    if isinstance(w, Quantized):
+        scale = None if w.scale is None else w.scale.reshape(-1)
+        return Quantized(w.values.reshape(-1, columns), scale, w.dtype)
+    return w.reshape(-1, columns)
+
+
+def dense(w: Weight) -> jax.Array:
+    """The weight that is stood for, its rows being its leading dimensions."""
+    if not isinstance(w, Quantized):
+        return w
+    if w.scale is None:
+        return w.values.astype(w.dtype)
+    scale = w.scale.reshape(w.scale.shape + (1,) * (w.values.ndim - w.scale.ndim))
+    return (w.values.astype(jnp.float32) * scale).astype(w.dtype)
+
+
+def product(x: jax.Array, w: Weight) -> jax.Array:
+    """x [..., D] times w [N, D] -> [..., N] in the type of x, summed in float32 or wider."""
+    if not isinstance(w, Quantized):
+        return jnp.einsum("...d,nd->...n", x, w)
+    if w.scale is None:
+        if x.dtype == jnp.float32 and dispatch.split_products():
+            return split_product(x, w.values)
+        return jnp.einsum("...d,nd->...n", x, w.values.astype(x.dtype))
+    # int8 and float8 values are exact in bfloat16; the scale is applied to the sums.
+    y = jnp.einsum("...d,nd->...n", x, w.values.astype(x.dtype), preferred_element_type=jnp.float32)
+    return (y * w.scale).astype(x.dtype)
+
+
+def split_product(x: jax.Array, w: jax.Array) -> jax.Array:
+    """A float32 product with bfloat16 weights by products of bfloat16 numbers, without loss.
+
+    A float32 number has 24 bits, three times those of bfloat16, so x is a sum of three bfloat16
+    numbers. Their products with a weight are exact in float32: the result differs from that of
+    float32 weights in the order of the sums only. (Values within 2^16 of the smallest normal
+    float32 lose their last bits.)
+
+    Args:
+        x: [..., D] float32.
+        w: [N, D] bfloat16.
+
+    Returns:
+        [..., N] float32.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    # The rounding is spelled out: XLA may leave out a conversion there and back.
+    high = jax.lax.reduce_precision(rows, 8, 7)
+    low = rows - high
+    middle = jax.lax.reduce_precision(low, 8, 7)
+    parts = jnp.concatenate([low - middle, middle, high]).astype(jnp.bfloat16)
+    # With the weight on the left XLA streams it in the order of memory.
+    y = jnp.einsum("nd,kd->nk", w, parts, precision="default", preferred_element_type=jnp.float32)
+    y = jnp.sum(y.reshape(-1, 3, len(rows)), axis=1).T
+    return y.reshape(*x.shape[:-1], -1)

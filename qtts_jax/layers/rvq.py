@@ -1,0 +1,137 @@
+"""Residual vector quantization, split into semantic and acoustic books.
+
+Codebooks are stored as their moving averages: the sum of the vectors assigned to an entry and the
+(decayed) number of them; the entry itself is their quotient.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
+from qtts_jax.layers.linear import Linear
+from qtts_jax.layers.param import constant, normal, param
+
+# The smallest count an entry is divided by (upstream `epsilon`).
+MIN_USAGE = 1e-5
+
+
+class RVQ(nnx.Module):
+    """Books that each quantize what the books before them left over.
+
+    Args:
+        books: codebooks Q.
+        trainable_start: keep the flags of the encoder side that say which books have had their
+            start values (`initialized` [Q, 1], 1 once k-means has filled the book).
+        projected: whether the two projections between model width and book width exist.
+    """
+
+    def __init__(
+        self,
+        config: QuantizerConfig,
+        books: int,
+        *,
+        trainable_start: bool,
+        projected: bool,
+        rngs: nnx.Rngs,
+    ) -> None:
+        c, outer, inner = config, ("embed",), ("code",)
+        self.input_projection, self.output_projection = (
+            Linear((i,), (o,), i_axes, o_axes, rngs=rngs) if projected else None
+            for i, o, i_axes, o_axes in (
+                (c.model_width, c.width, outer, inner),
+                (c.width, c.model_width, inner, outer),
+            )
+        )
+        shape = (books, c.entries, c.width)
+        self.embed_sum = param(rngs, shape, ("book", "entry", "code"), normal(1.0))
+        self.usage = param(rngs, shape[:2], ("book", "entry"), constant(1.0))
+        self.initialized = (
+            param(rngs, (books, 1), ("book", None), constant(1.0)) if trainable_start else None
+        )
+
+    def encode(self, x: jax.Array, books: int) -> jax.Array:
+        """Indices of the nearest entries, in float32 whatever the dtype of x.
+
+        Args:
+            x: [B, T, D].
+            books: how many of the stored books to compute.
+
+        Returns:
+            [B, T, books] int32.
+        """
+        residual = x if self.input_projection is None else self.input_projection(x)
+
+        def quantize(
+            residual: jax.Array, book: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
+            entries = divide(book[0], book[1])
+            codes = nearest(residual, entries)
+            return residual - entries[codes], codes
+
+        stored = (self.embed_sum[...][:books], self.usage[...][:books])
+        codes = jax.lax.scan(quantize, residual.astype(jnp.float32), stored)[1]
+        return jnp.moveaxis(codes, 0, -1)
+
+    def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Sum of the entries named by codes [B, T, Q], projected: [B, T, D] of `dtype`."""
+        book = jnp.arange(codes.shape[-1])
+        rows = divide(self.embed_sum[...][book, codes], self.usage[...][book, codes])
+        x = jnp.sum(rows, axis=-2).astype(dtype)
+        return x if self.output_projection is None else self.output_projection(x)
+
+
+class SplitRVQ(nnx.Module):
+    """Semantic and acoustic books, two quantizers of the same vector.
+
+    The acoustic books start from the whole vector, not from what the semantic book left over; the
+    decoded vectors are added (upstream `SplitResidualVectorQuantizer`).
+    """
+
+    def __init__(
+        self, config: QuantizerConfig, *, trainable_start: bool, projected: bool, rngs: nnx.Rngs
+    ) -> None:
+        self.config = config
+        books = (config.semantic, config.books - config.semantic)
+        self.semantic, self.acoustic = (
+            RVQ(config, n, trainable_start=trainable_start, projected=projected, rngs=rngs)
+            for n in books
+        )
+
+    def encode(self, x: jax.Array, books: int) -> jax.Array:
+        """x [B, T, D] -> codes [B, T, books] int32, semantic books first."""
+        first = min(books, self.config.semantic)
+        semantic = self.semantic.encode(x, first)
+        acoustic = self.acoustic.encode(x, books - first)
+        return jnp.concatenate([semantic, acoustic], axis=-1)
+
+    def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """codes [B, T, Q] -> [B, T, D] of `dtype`."""
+        n = self.config.semantic
+        return self.semantic.decode(codes[..., :n], dtype) + self.acoustic.decode(
+            codes[..., n:], dtype
+        )
+
+
+def divide(embed_sum: jax.Array, usage: jax.Array) -> jax.Array:
+    """Entries [..., d] float32 from their sums [..., d] and counts [...]."""
+    count = jnp.maximum(usage.astype(jnp.float32), MIN_USAGE)
+    return embed_sum.astype(jnp.float32) / count[..., None]
+
+
+def nearest(x: jax.Array, entries: jax.Array) -> jax.Array:
+    """Index of the Euclidean nearest entry; the first one of several equally near.
+
+    Args:
+        x: [..., d] float32.
+        entries: [V, d] float32.
+
+    Returns:
+        [...] int32.
+    """
+    # |x|^2 is the same for all entries; leaving it out also leaves out its rounding.
+    dot = jnp.einsum("...d,vd->...v", x, entries, precision=jax.lax.Precision.HIGHEST)
+    distance = jnp.sum(jnp.square(entries), axis=-1) - 2 * dot
+    return jnp.argmin(distance, axis=-1).astype(jnp.int32)

@@ -1,0 +1,284 @@
+"""The public 12 Hz tokenizer: 16 codes for every 80 ms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
+from qtts_jax.errors import AudioError, RequestError
+from qtts_jax.functional import Params
+from qtts_jax.io.audio import AudioSource
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer, check_chunk, check_codes
+from qtts_jax.speech_tokenizer.programs_12hz import cover, group, programs, split
+
+
+class SpeechTokenizer12Hz(SpeechTokenizer):
+    """Codes int [T, Q]: T frames of `samples_per_frame` samples, Q codebooks.
+
+    Args:
+        config: sizes of the model.
+        params: `{"encoder": ..., "decoder": ...}`, the tree of `Tokenizer12Hz`.
+        quirks: departures of the official code to reproduce; None for none.
+    """
+
+    config: Tokenizer12HzConfig
+    quirks: Quirks12Hz
+    model, quirks_class = Tokenizer12Hz, Quirks12Hz
+
+    def __init__(
+        self, config: Tokenizer12HzConfig, params: Params, *, quirks: Quirks12Hz | None = None
+    ) -> None:
+        super().__init__(config, params, quirks=quirks)
+        self.programs = programs(config, self.quirks)
+
+    @property
+    def codebooks(self) -> int:
+        """Codebooks Q of a frame."""
+        return self.config.decoder.quantizer.books
+
+    @property
+    def first_chunks(self) -> tuple[int, ...]:
+        """One frame at once, then four each."""
+        return (1, 4)
+
+    @property
+    def min_samples(self) -> int:
+        """One frame."""
+        return self.config.encoder.samples_per_frame
+
+    def reference_samples(self, reference: int, total: int, samples: int) -> int:
+        """See the base class."""
+        if self.quirks.proportional_cut:
+            return int(reference / total * samples)
+        return reference * self.samples_per_frame
+
+    def encode(
+        self,
+        audio: AudioSource | np.ndarray | Sequence[AudioSource | np.ndarray],
+        sample_rate: int | None = None,
+    ) -> list[np.ndarray]:
+        """Codes of one recording or of each of a list.
+
+        Args:
+            audio: path, URL, bytes, base64 or `(array, rate)`; a bare array with `sample_rate`.
+                Anything but the model's rate is resampled.
+            sample_rate: rate of bare arrays, Hz.
+
+        Returns:
+            A list of int32 [ceil(samples / samples per frame), Q].
+
+        Raises:
+            AudioError: audio that cannot be read or used, or is shorter than one frame.
+        """
+        items = audio if isinstance(audio, list) else [audio]
+        waves = self.load(items, sample_rate)
+        lengths = [wave.size for wave in waves]
+        seen = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
+        codes: list[Any] = [None] * len(waves)
+        for rows in group(seen):
+            batch = self._encode_batch([waves[i] for i in rows], [seen[i] for i in rows])
+            for i, row in zip(rows, batch, strict=True):
+                codes[i] = row[: -(-lengths[i] // self.config.encoder.samples_per_frame)]
+        return codes
+
+    def decode(self, codes: np.ndarray | Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
+        """Audio of one utterance or of each of a list.
+
+        Args:
+            codes: int [T, Q], a list of such, or [B, T, Q] whose shorter rows end in frames of -1.
+
+        Returns:
+            A list of float32 [T * samples_per_frame], and the sample rate.
+
+        Raises:
+            RequestError: codes of a wrong shape or type, empty, or out of range.
+        """
+        single = not isinstance(codes, list | tuple) and np.ndim(codes) != 3
+        if not single and not isinstance(codes, list | tuple):
+            codes = [_without_padding(row) for row in np.asarray(codes)]
+        items = [self._check(item) for item in ([codes] if single else codes)]
+        if not items:
+            raise RequestError("there are no codes to decode: the list is empty.")
+        lengths = [len(item) for item in items]
+        waves: list[Any] = [None] * len(items)
+        for rows in group(lengths):
+            batch = np.zeros((len(rows), lengths[rows[0]], items[0].shape[1]), np.int32)
+            for row, i in zip(batch, rows, strict=True):
+                row[: lengths[i]] = items[i]
+            for wave, i in zip(self._decode_batch(batch), rows, strict=True):
+                waves[i] = wave[: lengths[i] * self.samples_per_frame]
+        return waves, self.sample_rate
+
+    def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Codes while audio arrives; their concatenation is what `encode` gives for the whole.
+
+        Args:
+            chunks: float arrays [n], any n, mono at `config.input_sample_rate`.
+
+        Yields:
+            int32 [t, Q] as soon as frames are complete; the last, partial frame after the end.
+
+        Raises:
+            AudioError: NaN or infinite samples, a wrong shape, or less than one frame in all.
+            RequestError: without an attention window (`quirks.encoder_window`, or none is
+                configured), a stream that is longer than the model's positions.
+        """
+        frame = self.config.encoder.samples_per_frame
+        params = self.part("encoder")
+        transformer = self.config.encoder.transformer
+        limit = None
+        if not self._has_window:
+            limit = transformer.max_positions // self.config.encoder.downsample
+        state = self.programs.encoder_state(params, 1, limit)
+        rest, done = np.zeros(0, np.float32), 0
+
+        def encode(samples: np.ndarray, frames: int) -> np.ndarray:
+            nonlocal state, done
+            done += frames
+            if limit is not None and done > limit:
+                mend = "" if transformer.window is None else " or turn the quirk encoder_window on"
+                raise RequestError(
+                    f"without an attention window the encoder holds {limit} frames at most; end "
+                    f"the stream earlier{mend}."
+                )
+            padded = np.zeros((1, frames * frame), np.float32)
+            padded[0, : samples.size] = samples
+            lengths = np.array([samples.size], np.int32)
+            codes, state = self.programs.encode(params, self._samples(padded), lengths, state)
+            return np.asarray(codes[0])
+
+        for chunk in chunks:
+            rest = np.concatenate([rest, check_chunk(chunk)])
+            for frames in split(rest.size // frame):
+                yield encode(rest[: frames * frame], frames)
+                rest = rest[frames * frame :]
+        if done == 0 and rest.size < frame:
+            raise AudioError(
+                f"the audio stream is too short: {rest.size} samples, at least {frame} are needed."
+            )
+        if rest.size:
+            yield encode(rest, 1)
+
+    def stream_decode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Audio while codes arrive; their concatenation is what `decode` gives for the whole.
+
+        Args:
+            chunks: int arrays [t, Q], any t >= 1.
+
+        Yields:
+            float32 [t * samples_per_frame] for every chunk.
+
+        Raises:
+            RequestError: codes of a wrong shape or type, empty, or out of range.
+        """
+        params, quirks = self.part("decoder"), self.quirks
+        state = self.programs.decoder_state(params, 1)
+        history = np.zeros((0, self.config.decoder.quantizer.books), np.int32)
+        done = 0
+
+        def decode(codes: np.ndarray) -> np.ndarray:
+            nonlocal state
+            waves = []
+            for frames in split(len(codes)):
+                wave, state = self.programs.decode(params, codes[None, :frames], state)
+                waves.append(np.asarray(wave[0], np.float32))
+                codes = codes[frames:]
+            return np.concatenate(waves)
+
+        for chunk in chunks:
+            codes, waves = self._check(chunk), []
+            while len(codes):
+                frames = len(codes)
+                if quirks.decode_chunk is not None:
+                    # The official windows restart here, warmed up by the frames before.
+                    if done and done % quirks.decode_chunk == 0:
+                        state = self.programs.decoder_state(params, 1)
+                        if len(history):
+                            decode(history)
+                    frames = min(frames, quirks.decode_chunk - done % quirks.decode_chunk)
+                    kept = np.concatenate([history, codes[:frames]])
+                    history = kept[max(0, len(kept) - quirks.decode_context) :]
+                waves.append(decode(codes[:frames]))
+                codes, done = codes[frames:], done + frames
+            yield np.concatenate(waves)
+
+    def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
+        """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
+        frame = self.config.encoder.samples_per_frame
+        sizes = cover(-(-max(lengths) // frame), len(waves))
+        capacity = None
+        if not self._has_window:
+            # A power of two, so that recordings of similar length share a program.
+            capacity = 1 << (sum(sizes) - 1).bit_length()
+        params = self.part("encoder")
+        state = self.programs.encoder_state(params, len(waves), capacity)
+        codes, start = [], 0
+        for frames in sizes:
+            stop = start + frames * frame
+            block = np.zeros((len(waves), stop - start), np.float32)
+            for row, wave in zip(block, waves, strict=True):
+                piece = wave[start:stop]
+                row[: piece.size] = piece
+            left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
+            out, state = self.programs.encode(params, self._samples(block), left, state)
+            codes.append(np.asarray(out))
+            start = stop
+        return np.concatenate(codes, axis=1)
+
+    def _decode_batch(self, codes: np.ndarray) -> np.ndarray:
+        """Samples float32 [B, T * samples_per_frame] of codes [B, T, Q]."""
+        total = codes.shape[1]
+        chunk = self.quirks.decode_chunk or total
+        waves = []
+        for start in range(0, total, chunk):
+            context = min(start, self.quirks.decode_context) if self.quirks.decode_chunk else 0
+            wave = self._decode_fresh(codes[:, start - context : start + chunk])
+            waves.append(wave[:, context * self.samples_per_frame :])
+        return np.concatenate(waves, axis=1)
+
+    def _decode_fresh(self, codes: np.ndarray) -> np.ndarray:
+        """As `_decode_batch`, with one state from the first frame to the last."""
+        rows, total, books = codes.shape
+        params = self.part("decoder")
+        state = self.programs.decoder_state(params, rows)
+        waves, start = [], 0
+        for frames in cover(total, rows):
+            block = np.zeros((rows, frames, books), np.int32)
+            piece = codes[:, start : start + frames]
+            block[:, : piece.shape[1]] = piece
+            wave, state = self.programs.decode(params, block, state)
+            waves.append(np.asarray(wave, np.float32))
+            start += frames
+        return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
+
+    @property
+    def _has_window(self) -> bool:
+        """Whether the encoder's attention ends somewhere, so that its memory is constant."""
+        return self.quirks.encoder_window and self.config.encoder.transformer.window is not None
+
+    def _samples(self, block: np.ndarray) -> Any:
+        """Samples in the dtype of the parameters."""
+        return jnp.asarray(block, self.params["encoder"]["downsample"]["kernel"].dtype)
+
+    def _check(self, codes: Any) -> np.ndarray:
+        """Codes as int32 [T, Q], or one clear error."""
+        quantizer = self.config.decoder.quantizer
+        array = np.asarray(codes)
+        if array.ndim != 2 or array.shape[1] != quantizer.books:
+            raise RequestError(
+                f"codes must have the shape [frames, {quantizer.books}], not {list(array.shape)}."
+            )
+        return check_codes(array, quantizer.entries)
+
+
+def _without_padding(codes: np.ndarray) -> np.ndarray:
+    """Codes [T, Q] without the last frames whose first code is -1, which fill up a batch."""
+    if not codes.size:
+        return codes
+    real = np.flatnonzero(codes[:, 0] != -1)
+    return codes[: real[-1] + 1 if real.size else 0]

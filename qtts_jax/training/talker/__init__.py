@@ -1,0 +1,1 @@
+"""Training of the talker, its code predictor and its speaker encoder."""

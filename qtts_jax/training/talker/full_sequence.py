@@ -1,0 +1,111 @@
+"""A transformer over whole sequences for training: no caches, rematerialised blocks.
+
+Inference runs blocks with explicit caches (`modules/transformer.py`). A training sequence needs
+none of them, and neither the [T, T] scores of every head: attention over the sequence itself is
+one fused call where the device has one, for long sequences as for the few positions of a frame.
+`Transformer.__call__` defines the values.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from qtts_jax.errors import ConfigError
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.attention import Attention
+from qtts_jax.layers.kernels import frame_attention as frames
+from qtts_jax.layers.norm import rms_norm
+from qtts_jax.layers.rope import Rotation, rotate, rotation
+from qtts_jax.modules.transformer import Block, Transformer
+
+Remat = Literal["none", "blocks", "products"]
+AttentionKernel = Literal["auto", "plain", "cudnn", "frames"]
+Function = Callable[[jax.Array], jax.Array]
+
+
+def run_stack(
+    stack: Transformer,
+    x: jax.Array,
+    *,
+    remat: Remat = "none",
+    attention: AttentionKernel = "auto",
+) -> jax.Array:
+    """`stack(x)`, made for long sequences and gradients.
+
+    Every position sees itself and all earlier ones, so right padding needs no mask: it changes
+    nothing before it, and its own outputs are meaningless.
+
+    Args:
+        stack: without a window.
+        x: [B, T, D].
+        remat: what the backward pass computes again: "none"; whole "blocks" from their inputs,
+            which keeps [B, T, D] a block; or everything but the results of matrix "products",
+            which keeps about ten times that and saves most of the second forward pass.
+        attention: "cudnn" needs an NVIDIA GPU and a 16-bit type; "frames" is for many sequences
+            of 16 or 32 positions (`frame_attention.py`; interpreted without a GPU); "plain" keeps
+            scores of [B, H, T, T]; "auto" takes what is best here.
+
+    Raises:
+        ConfigError: the stack has a window, or "frames" does not take its shapes.
+    """
+    c = stack.config
+    if c.window is not None:
+        raise ConfigError("run_stack is for attention without a window; set window to None.")
+    fits = c.qk_norm and frames.fits(x.shape[1], c.heads // c.kv_heads, c.head_dim)
+    if attention == "auto":
+        attention = dispatch.sequence_backend(x.shape[1], x.dtype, fits)
+    elif attention == "frames" and not fits:
+        raise ConfigError(
+            f"attention 'frames' takes normalized heads over 16 or 32 positions, not {x.shape[1]} "
+            f"positions, {c.heads // c.kv_heads} queries a key, width {c.head_dim}; use 'auto'."
+        )
+    turns = rotation(jnp.arange(x.shape[1])[None], c.head_dim, c.rope_theta)
+
+    def run(block: Block, x: jax.Array) -> jax.Array:
+        with jax.named_scope("attention"):
+            y = _attention(block.attention, block.attention_norm(x), turns, attention)
+            x = x + (y if block.attention_scale is None else block.attention_scale[...] * y)
+        with jax.named_scope("ffn"):
+            y = block.ffn(block.ffn_norm(x))
+            return x + (y if block.ffn_scale is None else block.ffn_scale[...] * y)
+
+    for i, block in enumerate(stack.layers):
+        with jax.named_scope(f"layer_{i}"):
+            x = _rematerialised(functools.partial(run, block), remat)(x)
+    return x if stack.norm is None else stack.norm(x)
+
+
+def _rematerialised(function: Function, remat: Remat) -> Function:
+    if remat == "none":
+        return function
+    policies = jax.checkpoint_policies
+    policy = None if remat == "blocks" else policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(function, policy=policy)
+
+
+def _attention(
+    layer: Attention, x: jax.Array, turns: Rotation, kernel: AttentionKernel
+) -> jax.Array:
+    """`Attention.step` from an empty cache: [B, T, D] -> [B, T, D]."""
+    qkv, eps = layer.qkv(x), layer.config.norm_eps
+    q_scale, k_scale = (
+        None if norm is None else norm.scale[...] for norm in (layer.q_norm, layer.k_norm)
+    )
+    if kernel == "plain":
+        return layer.out(frames.plain_attention(qkv, q_scale, k_scale, turns, eps))
+    if kernel == "frames":
+        interpret = jax.default_backend() != "gpu"
+        return layer.out(frames.frame_attention(qkv, q_scale, k_scale, turns, eps, interpret))
+    q = rotate(rms_norm(qkv[..., :-2, :], q_scale, eps), turns)
+    k = rotate(rms_norm(qkv[..., -2, :], k_scale, eps), turns)
+    # Query heads of one key/value head are neighbours here, as the fused call expects.
+    heads = q.reshape(*q.shape[:2], -1, q.shape[-1])
+    y = jax.nn.dot_product_attention(
+        heads, k, qkv[..., -1, :], is_causal=True, implementation="cudnn"
+    )
+    return layer.out(y.reshape(q.shape))

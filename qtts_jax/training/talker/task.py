@@ -1,0 +1,362 @@
+"""Training of the talker with its code predictor and speaker encoder.
+
+Loss: cross entropy of codebook 0 (end of speech included) + 0.3 x mean cross entropy of the
+others, and if wanted a hint where in the text each frame is. The output at position p - 1 predicts
+codebook 0 of the frame at p, and is the first input of the code predictor for that same frame; its
+head i predicts codebook i + 1 with no further shift.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.errors import ConfigError
+from qtts_jax.functional import Params, abstract, bind, cast, logical_axes, matmul_precision
+from qtts_jax.generation.frame_step import embed_prompt
+from qtts_jax.generation.state import PromptBatch
+from qtts_jax.layers.embedding_lookup import lookup_books
+from qtts_jax.models.code_predictor import CodePredictor
+from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.training.talker.chunked_loss import sum_of_chunks, wide_product
+from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat, run_stack
+from qtts_jax.training.talker.lora import LoraConfig, adapter_axes, init_adapters, merge
+from qtts_jax.training.task import Extras, Groups, Metrics
+
+PARTS = ("talker", "code_predictor", "speaker_encoder")
+
+
+@dataclass(frozen=True)
+class TalkerTaskConfig:
+    """How a talker is trained.
+
+    Attributes:
+        model: sizes and ids.
+        dtype: of the computation; master weights are float32.
+        predictor_weight: of the code predictor's loss.
+        predictor_frames: frames of each row that train the code predictor, drawn at random with
+            replacement; None for all. Its Q positions a frame are most of the cost and memory of
+            a step, and the frames of a row are much alike.
+        predictor_chunk: most frames of the code predictor in memory at once, with the results of
+            all its layers. More frames run one chunk after the other, each with its gradients, so
+            nothing is computed twice, and `remat` is for a single chunk only. A chunk adds its
+            gradients to those of the others, which small chunks do too often: 4,096 frames of the
+            released sizes take about 15 GB.
+        heard_noise: of the frames that the talker hears of its own speech, the largest part that
+            is random codes; the part is drawn anew for every row. What is left to predict the next
+            frame from is the text.
+        reading_weight: of a loss that asks every frame which text token it is at: by the alignment
+            of the clip where its manifest has one, else as if the reader had a constant pace. Even
+            that is roughly true, and leads attention to the place in the text long before the
+            codes alone would (guided attention, arXiv:1710.08969, is the same hint given to the
+            weights of attention). The rows of the text embedding are its classes, so it is meant
+            for small vocabularies.
+        remat, attention: of the talker, see `run_stack`.
+        predictor_attention: the same for the code predictor.
+        train: parts whose own parameters are trained; the others are frozen.
+        lora: adapters on frozen parts, or None.
+    """
+
+    model: TTSConfig
+    dtype: str = "bfloat16"
+    predictor_weight: float = 0.3
+    predictor_frames: int | None = None
+    predictor_chunk: int = 1024
+    heard_noise: float = 0.0
+    reading_weight: float = 0.0
+    remat: Remat = "none"
+    attention: AttentionKernel = "auto"
+    predictor_attention: AttentionKernel = "auto"
+    train: tuple[str, ...] = PARTS
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.train) - set(PARTS))
+        if unknown:
+            raise ConfigError(f"train names unknown parts {unknown}; parts are {list(PARTS)}.")
+        for name in ("predictor_frames", "predictor_chunk"):
+            if (getattr(self, name) or 1) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.heard_noise <= 1:
+            raise ConfigError(f"heard_noise is a part of 1, and {self.heard_noise} is not.")
+        if self.reading_weight < 0:
+            raise ConfigError(f"reading_weight must be 0 or more, not {self.reading_weight}.")
+
+
+class TalkerTask:
+    """A `Task` over batches of `talker_batch.collate`.
+
+    The groups are the trained parts by name, and `lora`; frozen parts are extras.
+
+    Args:
+        initial: parameters to begin with (`TTSModel`, any floating dtype); parts that it lacks are
+            random.
+    """
+
+    def __init__(self, config: TalkerTaskConfig, initial: Params | None = None) -> None:
+        self.config = config
+        self.start = initial
+        self._graphdef, self._shapes = abstract(TTSModel, config.model)
+        self._trained = [part for part in config.train if self._shapes.get(part)]
+        talker = config.model.talker
+        if talker.code_predictor is not None:
+            module = functools.partial(CodePredictor, talker_width=talker.transformer.width)
+            self._predictor = abstract(module, talker.code_predictor)[0]
+
+    def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
+        """Float32 parameters of the trained parts, and the frozen ones as extras.
+
+        `start` as in `StartedTask`.
+        """
+        model, lora = self.config.model, self.config.lora
+        params = cast((self.start if start is None else start) or {}, jnp.float32)
+        missing = [part for part in self._shapes if part not in params]
+
+        def random(key: jax.Array) -> Params:
+            whole = nnx.to_pure_dict(nnx.state(_build(model, key)))
+            return {part: whole[part] for part in missing}
+
+        if missing:
+            params |= jax.jit(random)(key)
+        groups = {part: params[part] for part in self._trained}
+        if lora is not None:
+            groups["lora"] = init_adapters(TTSModel, model, lora, jax.random.fold_in(key, 1))
+        frozen = {part: params[part] for part in params if part not in groups}
+        return groups, {"frozen": frozen}
+
+    def axes(self) -> Groups:
+        """Logical axes of the groups."""
+        axes = logical_axes(TTSModel, self.config.model)
+        out = {part: axes[part] for part in self._trained}
+        if self.config.lora is not None:
+            out["lora"] = adapter_axes(TTSModel, self.config.model, self.config.lora)
+        return out
+
+    def model_params(self, params: Groups, extras: Extras) -> Params:
+        """The whole model: trained and frozen parts, adapters merged."""
+        whole = {part: params[part] for part in params if part != "lora"} | extras["frozen"]
+        if self.config.lora is not None:
+            whole = merge(whole, params["lora"], self.config.lora)
+        return whole
+
+    def gradients(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[Groups, Extras, Metrics]:
+        """See `Task.gradients`; the extras stay as they are."""
+        grads, metrics = jax.grad(self.loss, has_aux=True)(params, extras, batch, key)
+        return grads, extras, metrics
+
+    def loss(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss of a batch, with its terms and the share of codes that are most probable."""
+        c = self.config
+        if c.heard_noise:
+            batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.heard_noise)
+        whole = self.model_params(params, extras)
+        computed = cast(whole, jnp.dtype(c.dtype))
+        with matmul_precision(computed):
+            model: TTSModel = bind(self._graphdef, computed)
+            hidden = forced_hidden(model, batch, remat=c.remat, attention=c.attention)
+            with jax.named_scope("codebook_0"):
+                first, right = _first_loss(model, hidden, batch)
+            metrics = {"ce_first": first, "accuracy_first": right}
+            loss = first
+            frames = forced_frames(hidden, batch)
+            if c.reading_weight:
+                with jax.named_scope("reading"):
+                    reading, right = _reading_loss(model, frames, batch)
+                metrics |= {"reading": reading, "accuracy_reading": right}
+                loss = loss + c.reading_weight * reading
+            if model.code_predictor is not None:
+                with jax.named_scope("code_predictor"):
+                    codes = model.talker.embed_codec(batch["codes"][..., 0])
+                    rest, right = self._rest_loss(
+                        whole["code_predictor"], frames, codes, batch, key
+                    )
+                metrics |= {"ce_rest": rest, "accuracy_rest": right}
+                loss = loss + c.predictor_weight * rest
+        return loss, metrics | {"loss": loss}
+
+    def _rest_loss(
+        self,
+        params: Params,
+        hidden: jax.Array,
+        first: jax.Array,
+        batch: dict[str, jax.Array],
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean cross entropy and accuracy of codebooks 1..Q-1.
+
+        Args:
+            params: float32, of the code predictor.
+            hidden, first: [B, F, D], outputs that predict the frames, and their embedded code 0.
+        """
+        c, codes, frames = self.config, batch["codes"], batch["frames"]
+        rows, longest, books = codes.shape
+        if c.predictor_frames is None:
+            weight = (jnp.arange(longest) < frames[:, None]).astype(jnp.float32)
+        else:
+            shape = (rows, c.predictor_frames)
+            chosen = jax.random.randint(key, shape, 0, frames[:, None])
+            codes = jnp.take_along_axis(codes, chosen[..., None], axis=1)
+            # As products with one-hot vectors, whose gradients are products too.
+            pick = jax.nn.one_hot(chosen, longest, dtype=hidden.dtype)
+            hidden, first = (jnp.einsum("bkf,bfd->bkd", pick, x) for x in (hidden, first))
+            weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
+        weight = weight / (jnp.sum(batch["mean_frames"]) * (books - 1))
+
+        # Chunks have their gradients before the next one begins: nothing of them is kept.
+        remat: Remat = c.remat if weight.size <= c.predictor_chunk else "none"
+
+        def chunk(
+            params: Params, given: tuple[jax.Array, ...], targets: tuple[jax.Array, ...]
+        ) -> tuple[jax.Array, jax.Array]:
+            (hidden, first), (codes, weight) = given, targets
+            # Cast here, so that the gradients of the chunks add up in float32.
+            predictor = bind(self._predictor, cast(params, jnp.dtype(c.dtype)))
+            logits = predictor_logits(
+                predictor, hidden, first, codes[:, 1:], remat, c.predictor_attention
+            )
+            losses, right = _cross_entropy(logits, codes[:, 1:])
+            return jnp.sum(losses * weight[:, None]), jnp.sum(right * weight[:, None])
+
+        hidden, first, codes = (x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes))
+        targets = (codes, weight.reshape(-1))
+        if weight.size <= c.predictor_chunk:
+            return chunk(params, (hidden, first), targets)
+        return sum_of_chunks(chunk, c.predictor_chunk, params, (hidden, first), targets)
+
+
+def _build(config: TTSConfig, key: jax.Array) -> TTSModel:
+    return TTSModel(config, rngs=nnx.Rngs(key))
+
+
+def forced_hidden(
+    model: TTSModel,
+    batch: dict[str, jax.Array],
+    *,
+    remat: Remat = "none",
+    attention: AttentionKernel = "auto",
+) -> jax.Array:
+    """The talker's outputs [B, T, D] after the final norm at every position of a batch."""
+    prompt = PromptBatch(**{name: batch[name] for name in PromptBatch._fields})
+    if "mel" in batch:
+        encoder = model.speaker_encoder
+        if encoder is None:
+            raise ConfigError("the batch has mels, but the model has no speaker encoder.")
+        with jax.named_scope("speaker_encoder"):
+            spoken = encoder(batch["mel"], batch["mel_frames"])
+        given = prompt.embedding.astype(spoken.dtype)
+        prompt = prompt._replace(embedding=jnp.where(batch["has_mel"][:, None], spoken, given))
+    x = embed_prompt(model, prompt)
+    return run_stack(model.talker.transformer, x, remat=remat, attention=attention)
+
+
+def noisy_frames(
+    config: TTSConfig, batch: dict[str, jax.Array], key: jax.Array, part: float
+) -> dict[str, jax.Array]:
+    """A batch whose inputs have random codes in place of some frames; its targets are unchanged.
+
+    Args:
+        part: most of the frames of a row; a row's own part is uniform below it.
+    """
+    rows, positions = batch["codec"].shape
+    of_row, of_frame, first, rest = jax.random.split(key, 4)
+    frame = jnp.arange(positions) - batch["start"][:, None] - 1
+    inside = (frame >= 0) & (frame < batch["frames"][:, None])
+    share = part * jax.random.uniform(of_row, (rows, 1))
+    chosen = inside & (jax.random.uniform(of_frame, (rows, positions)) < share)
+    shape, talker = batch["residual"].shape, config.talker
+    codes = jax.random.randint(first, chosen.shape, 0, talker.codebook_size)
+    noisy = batch | {"codec": jnp.where(chosen, codes, batch["codec"])}
+    if talker.code_predictor is not None:
+        codes = jax.random.randint(rest, shape, 0, talker.code_predictor.vocab_size)
+        noisy["residual"] = jnp.where(chosen[..., None], codes, batch["residual"])
+    return noisy
+
+
+def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    """Of hidden [B, T, D], the outputs that predict each frame: [B, F, D]."""
+    at = batch["start"][:, None] + jnp.arange(batch["codes"].shape[1])
+    row = jnp.arange(len(hidden))[:, None]
+    # Told that no position comes twice, XLA adds no gradients atomically.
+    return hidden.at[row, at].get(mode="fill", fill_value=0, unique_indices=True)
+
+
+def first_targets(batch: dict[str, jax.Array], positions: int, eos: int) -> jax.Array:
+    """Codebook 0 of the next frame, or end of speech, at every position; -1 for none: [B, T]."""
+    frame = jnp.arange(positions) - batch["start"][:, None]
+    frames, codes = batch["frames"][:, None], batch["codes"][..., 0]
+    at = jnp.clip(frame, 0, codes.shape[1] - 1)
+    inside = (frame >= 0) & (frame < frames)
+    end = (frame == frames) & batch["ends"][:, None]
+    code = jnp.take_along_axis(codes, at, axis=1)
+    return jnp.where(inside, code, jnp.where(end, eos, -1))
+
+
+def predictor_logits(
+    predictor: CodePredictor,
+    hidden: jax.Array,
+    first: jax.Array,
+    codes: jax.Array,
+    remat: Remat = "none",
+    attention: AttentionKernel = "auto",
+) -> jax.Array:
+    """`CodePredictor.teacher_forced` for many frames and gradients.
+
+    Args:
+        hidden, first: [B, D talker], outputs that predict the frames, and their embedded code 0.
+        codes: [B, Q-1] int.
+        remat, attention: see `run_stack`.
+
+    Returns:
+        [B, Q-1, V] float32.
+    """
+    rows = lookup_books(predictor.embeddings[...][: codes.shape[1] - 1], codes[:, :-1])
+    x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
+    if predictor.input_projection is not None:
+        x = predictor.input_projection(x)
+    y = run_stack(predictor.transformer, x, remat=remat, attention=attention)[:, 1:]
+    return wide_product("bqd,qvd->bqv", y, predictor.heads[...])
+
+
+def _first_loss(
+    model: TTSModel, hidden: jax.Array, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross entropy and accuracy of codebook 0 over the targets of the whole batch."""
+    targets = first_targets(batch, hidden.shape[1], model.config.talker.eos_id)
+    logits = model.talker.codec_head(hidden).astype(jnp.float32)
+    losses, right = _cross_entropy(logits, jnp.maximum(targets, 0))
+    weight = (targets >= 0) / jnp.sum(batch["mean_targets"])
+    return jnp.sum(losses * weight), jnp.sum(right * weight)
+
+
+def _reading_loss(
+    model: TTSModel, frames: jax.Array, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Cross entropy and accuracy of the text token that each frame [B, F, D] is at.
+
+    Sums over the frames whose text is known, divided by all frames.
+    """
+    targets = batch["spoken"]
+    classes = model.talker.embed_text(jnp.arange(model.config.talker.text_vocab_size))
+    logits = wide_product("bfd,vd->bfv", frames, classes)
+    losses, right = _cross_entropy(logits, jnp.maximum(targets, 0))
+    weight = (targets >= 0) / jnp.sum(batch["mean_frames"])
+    return jnp.sum(losses * weight), jnp.sum(right * weight)
+
+
+def _cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Negative log-probability of the targets, and where they are most probable (float32)."""
+    # A comparison and a sum, both ways part of the passes over the logits; the gradient of picking
+    # one of them would be a pass of its own.
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    chosen = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    right = jax.lax.stop_gradient(chosen >= jnp.max(logits, axis=-1))
+    return jax.nn.logsumexp(logits, axis=-1) - chosen, right.astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""Training of the 12 Hz speech tokenizer against discriminators."""

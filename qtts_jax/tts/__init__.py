@@ -1,0 +1,1 @@
+"""The public object: text, speaker and options to audio."""

@@ -1,0 +1,302 @@
+"""`qtts batch`: golden requests, resuming, and lines that are wrong."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from qtts_jax import QwenTTS
+from qtts_jax.cli import batch, main
+from qtts_jax.cli.batch import run_batch
+from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.io.atomic_files import write_whole
+from tests.golden_tools import detweights
+from tests.support.helpers import GOLDEN
+
+EXTRA = GOLDEN / "extra"
+INDEX = json.loads((GOLDEN / "index.json").read_text())
+
+
+def results(out):
+    lines = [json.loads(x) for x in (out / "results.jsonl").read_text().splitlines()]
+    return {line["id"]: line for line in lines}
+
+
+def write_requests(path, requests):
+    path.write_text("".join(json.dumps(r) + "\n" for r in requests))
+    return path
+
+
+def golden_requests(kind, folder):
+    """The golden calls of a checkpoint, one line for every text."""
+    for name, (samples, rate) in {"ref0": (19700, 24000), "ref1": (11520, 24000)}.items():
+        wave = detweights.wave(INDEX["seed"], f"case/{name}", samples, rate)
+        soundfile.write(folder / f"{name}.wav", wave, rate, subtype="FLOAT")
+    for case, spec in INDEX["cases"].items():
+        if spec["ckpt"] != kind:
+            continue
+        kwargs = dict(spec["kwargs"])
+        texts = kwargs.pop("text")
+        many = isinstance(texts, list)
+        for i, text in enumerate(texts if many else [texts]):
+            own = {k: v[i] if isinstance(v, list) else v for k, v in kwargs.items()}
+            request = {"id": f"{case}-{i}", "text": text, "greedy": True, **own}
+            if "x_vector_only_mode" in request:
+                request["x_vector_only"] = request.pop("x_vector_only_mode")
+            if "non_streaming_mode" in request:
+                request["stream_text"] = not request.pop("non_streaming_mode")
+            if "ref_audio" in request:
+                request["ref_audio"] += ".wav"
+            yield request
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+def test_golden_calls_as_lines(kind, converted, golden, tmp_path):
+    requests = list(golden_requests(kind, tmp_path))
+    path, out = write_requests(tmp_path / "requests.jsonl", requests), tmp_path / "out"
+    options = ["--model", str(converted(kind)), "--dtype", "float32", "--exact-reference"]
+    assert main(["batch", str(path), "--out", str(out), "--batch-size", "5", *options]) == 0
+    for request in requests:
+        case, i = request["id"].rsplit("-", 1)
+        data = golden(f"gen_{case}")
+        np.testing.assert_array_equal(
+            np.load(out / f"{request['id']}.codes.npy"), data[f"codes{i}"]
+        )
+        wave, rate = soundfile.read(out / f"{request['id']}.wav", dtype="float32")
+        stride = 1 if len(data[f"wav{i}"]) == len(wave) else 11
+        assert rate == 24000 and len(wave) == data[f"wav{i}_len"][0]
+        np.testing.assert_allclose(wave[::stride], data[f"wav{i}"], rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model(tts):
+    return tts("custom_voice", exact_reference=False)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """Run lines through `run_batch`: (failed, reports, results by id)."""
+    out = tmp_path / "out"
+
+    def run_lines(lines, batch_size=4):
+        path = tmp_path / "requests.jsonl"
+        path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+        reports = []
+        failed = run_batch(model, path, out, batch_size, reports.append)
+        return failed, reports, results(out)
+
+    run_lines.out = out
+    return run_lines
+
+
+def line(id_, **extra):
+    return {"id": id_, "text": "Short one.", "speaker": "ryan", "max_new_tokens": 4} | extra
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{not json", "not JSON"),
+        ("[1, 2]", "must be a JSON object"),
+        ({"id": "b"}, "'text' is missing"),
+        ({"text": "Hi."}, "'id' is missing"),
+        (line("../b"), "cannot name files"),
+        (line("b", txet="x"), "unknown field 'txet'"),
+        (line("b", text=5), "text must be a JSON str"),
+        (line("b", seed=True), "seed must be a JSON int"),
+        (line("b", speaker="bob"), "unknown speaker"),
+        (line("b", language="klingon"), "unknown language"),
+        (line("b", text=" "), "empty"),
+        (line("b", mode="singing"), "unknown mode"),
+        (line("b", mode="voice_design"), "does not fit this checkpoint"),
+        (line("b", ref_text="words"), "does not use ref_text"),
+        (line("b", temperature=-1), "temperature must be above 0"),
+        (line("b", text="word " * 40000), "model's context"),
+        (line("a"), "used twice"),
+        ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),
+        ('{"id": "b", "text": "Hi.", "top_k": NaN}', "top_k must be a whole number"),
+        ('{"id": "b", "text": "Hi.", "temperature": -Infinity}', "temperature must be a finite"),
+        (f'{{"id": "b", "text": "Hi.", "seed": {"1" * 5000}}}', "not JSON"),
+        ("[" * 200_000, "not JSON"),
+        (line("b" * 240), "the id has 240 characters"),
+        ('{"id": "\\ud800"}', "'text' is missing"),
+    ],
+)
+def test_a_bad_line_is_reported_and_the_rest_is_kept(run, bad, message):
+    failed, reports, got = run([line("a"), bad, line("c")])
+    assert failed == 1
+    assert len(reports) == 1 and message in reports[0] and "line 2" in reports[0]
+    assert got["a"]["status"] == got["c"]["status"] == "ok"
+    assert (run.out / "c.wav").exists() and not (run.out / "b.wav").exists()
+
+
+def test_lines_of_every_mode_that_the_checkpoint_has(model, tmp_path):
+    config = dataclasses.replace(model.config, further_types=("voice_design",))
+    parts = model.params, model.speech_tokenizer, model.text_tokenizer, model.defaults
+    path, reports = tmp_path / "requests.jsonl", []
+    described = line("b", mode="voice_design", speaker=None, instruct="A calm voice.")
+    write_requests(path, [line("a"), described, line("c", mode="voice_clone", speaker=None)])
+    assert run_batch(QwenTTS(config, *parts), path, tmp_path, 4, reports.append) == 1
+    assert "does 'custom_voice', 'voice_design'" in reports[0] and "line 3" in reports[0]
+    assert results(tmp_path)["a"]["status"] == results(tmp_path)["b"]["status"] == "ok"
+
+
+def test_finished_requests_are_not_made_again(run, model, monkeypatch):
+    run([line("a", seed=1), line("b", speaker="bob")])
+    kept = (run.out / "a.wav").stat().st_mtime_ns
+    with (run.out / "results.jsonl").open("a") as file:
+        file.write('{"id": "half')  # an interrupt in the middle of a line
+    asked = []
+    synthesize = model.synthesize
+    monkeypatch.setattr(model, "synthesize", lambda r: asked.extend(r) or synthesize(r))
+    failed, _, got = run([line("a", seed=1), line("b"), line("c")])
+    assert failed == 0 and len(asked) == 2
+    assert [got[i]["status"] for i in "abc"] == ["ok"] * 3
+    assert (run.out / "a.wav").stat().st_mtime_ns == kept
+
+
+def test_a_lost_file_is_made_again(run):
+    run([line("a")])
+    (run.out / "a.wav").unlink()
+    run([line("a")])
+    assert (run.out / "a.wav").exists()
+
+
+def test_sampled_requests_do_not_depend_on_the_batch_size(run):
+    lines = [line(f"r{i}", seed=i, max_new_tokens=8) for i in range(5)]
+    run(lines, batch_size=5)
+    together = [np.load(run.out / f"r{i}.codes.npy") for i in range(5)]
+    shutil.rmtree(run.out)
+    run(lines, batch_size=1)
+    for i, codes in enumerate(together):
+        np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), codes)
+
+
+def test_unreadable_requests(model, tmp_path):
+    with pytest.raises(RequestError, match="cannot read the requests"):
+        run_batch(model, tmp_path / "no.jsonl", tmp_path / "out", 1, print)
+
+
+def test_clone_lines(tts, converted, detweights, tmp_path):
+    wave = detweights.wave(7, "recording", 9000, 24000)
+    soundfile.write(tmp_path / "ref.wav", wave, 24000, subtype="FLOAT")
+    # A seed: by chance speech would end sooner.
+    clone = {"text": "Short one.", "ref_audio": "ref.wav", "max_new_tokens": 4, "seed": 1}
+    path = write_requests(
+        tmp_path / "requests.jsonl",
+        [
+            {"id": "x", "x_vector_only": True, **clone},
+            {"id": "icl", "ref_text": "Words.", **clone},
+            {"id": "no_words", **clone},
+            {"id": "no_audio", "text": "Hi."},
+            {"id": "lost_audio", **clone, "ref_audio": "lost.wav", "x_vector_only": True},
+        ],
+    )
+    reports = []
+    out = tmp_path / "out"
+    model = tts("base", exact_reference=False)
+    assert run_batch(model, path, out, 8, reports.append) == 3
+    got = results(out)
+    assert got["x"]["frames"] == got["icl"]["frames"] == 3
+    assert "ref_text is missing" in got["no_words"]["error"]
+    assert "ref_audio is missing" in got["no_audio"]["error"]
+    assert "lost.wav" in got["lost_audio"]["error"]
+
+
+def test_a_huge_top_k_is_all_of_the_vocabulary(run):
+    failed, _, got = run([line("a", top_k=5_000_000_000, seed=1), line("b", top_k=0, seed=1)])
+    assert failed == 0 and got["a"]["status"] == "ok"
+    np.testing.assert_array_equal(*(np.load(run.out / f"{i}.codes.npy") for i in "ab"))
+
+
+def test_ids_of_the_greatest_length_name_files(run):
+    id_ = "a" * batch.LONGEST_ID
+    failed, _, got = run([line(id_)])
+    assert failed == 0 and (run.out / got[id_]["codes"]).exists()
+
+
+def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
+    with pytest.raises(QTTSError, match="cannot write"):
+        write_whole(tmp_path / ("a" * 250), b"")
+
+
+def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
+    """Even faults that nobody has foreseen, while preparing, speaking and saving."""
+    prepare, synthesize, save = batch._prepare, model.synthesize, batch.save_audio
+
+    def prepare_badly(tts, bad, voices):
+        if bad.id == "b":
+            raise ZeroDivisionError("in preparing")
+        return prepare(tts, bad, voices)
+
+    def speak_badly(requests):
+        if any(r.seed == 7 for r in requests):
+            raise OverflowError("in speaking")
+        return synthesize(requests)
+
+    def save_badly(path, *rest):
+        if path.stem == "d":
+            raise QTTSError("in saving.")
+        save(path, *rest)
+
+    monkeypatch.setattr(batch, "_prepare", prepare_badly)
+    monkeypatch.setattr(model, "synthesize", speak_badly)
+    monkeypatch.setattr(batch, "save_audio", save_badly)
+    failed, reports, got = run([line("a"), line("b"), line("c", seed=7), line("d"), line("e")])
+    assert failed == len(reports) == 3
+    assert [got[i]["status"] for i in "ae"] == ["ok"] * 2
+    assert got["b"]["error"] == "ZeroDivisionError: in preparing"
+    assert got["c"]["error"] == "OverflowError: in speaking"
+    assert got["d"]["error"] == "in saving."
+
+
+def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
+    run([line("a")])
+    monkeypatch.setattr(batch.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(QTTSError, match=r"cannot write .*results.jsonl: full"):
+        run([line("b")])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monkeypatch, end):
+    spoken = []
+    prepare = model.prepare_custom_voice
+    monkeypatch.setattr(
+        model,
+        "prepare_custom_voice",
+        lambda text, *a, **k: spoken.append(text) or prepare(text, *a, **k),
+    )
+    text = "One\u2028two\x85three."
+    lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
+    path = tmp_path / "raw.jsonl"
+    path.write_bytes(((end or "\n").join(lines) + end).encode())
+    assert run_batch(model, path, tmp_path / "raw", 4, print) == 0
+    assert spoken == [text, text]
+    assert [r["line"] for r in results(tmp_path / "raw").values()] == [1, 2]
+
+
+def test_a_result_cut_short_inside_a_character_is_passed_over(run):
+    run([line("a")])
+    with (run.out / "results.jsonl").open("ab") as file:
+        file.write('{"id": "b", "error": "\u00e9'.encode()[:-1])
+    failed, _, got = run([line("a"), line("b")])
+    assert failed == 0 and got["b"]["status"] == "ok"
+
+
+def test_results_say_whether_the_speech_ended(run, model, monkeypatch):
+    synthesize = model.synthesize
+    _, _, got = run([line("a")])
+    assert got["a"]["ended"] is False and got["a"]["frames"] == 3
+    monkeypatch.setattr(
+        model, "synthesize", lambda r: [dataclasses.replace(s, ended=True) for s in synthesize(r)]
+    )
+    assert run([line("b")])[2]["b"]["ended"] is True
+
+
+def test_the_output_must_be_a_directory(model, tmp_path):
+    path = write_requests(tmp_path / "requests.jsonl", [line("a")])
+    with pytest.raises(RequestError, match="cannot make the directory"):
+        run_batch(model, path, path, 1, print)

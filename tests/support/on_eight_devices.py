@@ -1,0 +1,168 @@
+"""Run by test_parallel_training.py in a process with eight virtual devices.
+
+    python on_eight_devices.py gradients|resume|first DIRECTORY MESH ...
+
+Trains the same steps on one device and on meshes, and prints what differs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from qtts_jax.io.checkpoint import flatten_params
+from qtts_jax.training.mesh import MeshConfig
+from qtts_jax.training.optimizer import OptimizerConfig
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.small_talker import batch_of, small
+
+MESHES = {
+    "one": MeshConfig(),
+    "data": MeshConfig(data=8),
+    "fsdp": MeshConfig(data=8, fsdp=True, fsdp_min_size=64),
+    "fsdp and model": MeshConfig(data=4, model=2, fsdp=True, fsdp_min_size=64),
+}
+MODEL = small(layers=1)
+RULE = OptimizerConfig(1e-3, clip_norm=1.0)
+
+
+class Same:
+    """The same batch again and again."""
+
+    def __init__(self):
+        self.batch = batch_of(8)
+
+    def __next__(self):
+        return self.batch
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+def make(mesh, directory, steps, task=None, start=None):
+    task = task or TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"))
+    config = TrainerConfig(
+        steps=steps,
+        optimizers={"talker": RULE, "code_predictor": RULE},
+        mesh=mesh,
+        log_every=1,
+        tensorboard=False,
+        progress=False,
+    )
+    return Trainer(task, Same(), config, directory, start=start)
+
+
+def gradients(trainer):
+    """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
+    state = trainer._first()
+    batch = jax.tree.map(lambda x: x[0], trainer.placement.put([batch_of(8)], 1))
+    run = jax.jit(trainer.task.gradients)
+    grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
+    whole = trainer.placement.whole
+    return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
+        n: float(v) for n, v in metrics.items()
+    }
+
+
+def split_share(trainer):
+    """Share of the parameter and moment elements that a device holds."""
+    shapes = jax.tree.leaves((trainer._shapes.params, trainer._shapes.optimizer))
+    splits = jax.tree.leaves((trainer.shardings.params, trainer.shardings.optimizer))
+    held = sum(np.prod(s.shard_shape(x.shape)) for x, s in zip(shapes, splits, strict=True))
+    return float(held / sum(x.size for x in shapes))
+
+
+def compare_gradients(directory, names):
+    """Errors against one device, relative to the largest gradient."""
+    report, wanted = {}, None
+    for name in ("one", *names):
+        trainer = make(MESHES[name], directory / name, 2)
+        grads, metrics = gradients(trainer)
+        wanted = wanted or (grads, metrics)
+        scale = max(float(np.abs(g).max()) for g in wanted[0].values())
+        report[name] = {
+            "gradient_error": max(
+                float(np.abs(grads[n] - g).max()) / scale for n, g in wanted[0].items()
+            ),
+            "loss_error": abs(metrics["loss"] / wanted[1]["loss"] - 1),
+            "share_on_a_device": split_share(trainer),
+        }
+    return report
+
+
+def resume(directory, name):
+    """Two steps on a mesh or on one device, then the third on one device, and how they differ."""
+    last, moved = [], 0.0
+    for way in ("one", name):
+        trainer = make(MESHES[way], directory / way, 2)
+        before = flatten_params(jax.device_get(trainer._new().params))
+        trainer.run()
+        alone = make(MESHES["one"], directory / way, 3)
+        assert alone.run().step == 3
+        last.append(flatten_params(jax.device_get(alone.newest().params)))
+        moved = max(float(np.abs(last[-1][n] - x).max()) for n, x in before.items())
+    errors = np.concatenate([np.abs(last[0][n] - last[1][n]).ravel() for n in last[0]])
+    return {"moved": moved, "mean_error": float(errors.mean()), "max_error": float(errors.max())}
+
+
+def first_states(directory, name):
+    """First states on a mesh against those on one device: random, given, and those of a run."""
+    given = jax.jit(TalkerTask(TalkerTaskConfig(MODEL, dtype="float32")).init)(jax.random.key(7))[0]
+    saved = make(MESHES["one"], directory / "run", 1)
+    saved.run()
+    weights = saved.save_weights(directory / "weights")
+    report = {}
+    for case, start, run in (
+        ("random", None, None),
+        ("given", given, None),
+        ("run", None, weights),
+    ):
+        states = []
+        for way in ("one", name):
+            task = TalkerTask(TalkerTaskConfig(MODEL, dtype="float32"), start)
+            trainer = make(MESHES[way], directory / case / way, 1, task, run)
+            init, traced = task.init, []
+
+            def look(*arguments, init=init, traced=traced):
+                leaves = jax.tree.leaves(arguments)
+                traced.append(all(isinstance(x, jax.core.Tracer) for x in leaves))
+                return init(*arguments)
+
+            task.init = look
+            states.append(trainer._resume(None)[0])
+        places = zip(jax.tree.leaves(states[1]), jax.tree.leaves(trainer.shardings), strict=True)
+        arrays = [flatten_params(jax.device_get(state)) for state in states]
+        report[case] = {
+            # The state of the mesh is made inside a program, which takes what it begins with.
+            "traced": traced,
+            "in_place": all(x.sharding == place for x, place in places),
+            "error": max(
+                float(np.abs(arrays[1][n].astype(np.float64) - x).max())
+                for n, x in arrays[0].items()
+            ),
+        }
+        # Steps donate the state, and the task still has what it began with.
+        assert trainer.run().step == 1
+        assert not any(x.is_deleted() for x in jax.tree.leaves(start))
+    return report
+
+
+def main():
+    assert jax.device_count() == 8
+    what, directory, *names = sys.argv[1:]
+    if what == "gradients":
+        print(json.dumps(compare_gradients(Path(directory), names)))
+    elif what == "first":
+        print(json.dumps(first_states(Path(directory), *names)))
+    else:
+        print(json.dumps(resume(Path(directory), *names)))
+
+
+if __name__ == "__main__":
+    main()
