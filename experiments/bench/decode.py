@@ -44,7 +44,7 @@ import numpy as np
 from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind
-from qtts_jax.generation.frame_step import Methods
+from qtts_jax.generation.frame_step import SamplingPlan
 from qtts_jax.generation.loops import FRAMES_PER_CALL, Session
 from qtts_jax.generation.sampling import choose, gumbel_noise
 from qtts_jax.layers import dispatch
@@ -196,7 +196,7 @@ def parts_ms(tts: QwenTTS, total: float, codec: float) -> dict[str, float]:
 
 
 def sample_books(
-    tts: QwenTTS, methods: Methods, sampler: Any, keys: jax.Array, logits: jax.Array
+    tts: QwenTTS, methods: SamplingPlan, sampler: Any, keys: jax.Array, logits: jax.Array
 ) -> jax.Array:
     """The draws of one frame, each depending on the one before."""
     for book in range(tts.config.talker.codebooks):

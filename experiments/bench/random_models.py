@@ -11,7 +11,7 @@ from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.configs.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.functional import abstract
-from qtts_jax.generation.device_params import for_speaking
+from qtts_jax.generation.device_params import inference_params
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
@@ -85,7 +85,7 @@ def build(
     head = params["talker"]["codec_head"]
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
-    params = for_speaking(params)
+    params = inference_params(params)
     tokenizer = SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype))
     tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(

@@ -45,7 +45,7 @@ import numpy as np
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
-from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.training.mesh import MeshConfig, Placement
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import first_state, state_shardings
@@ -65,7 +65,7 @@ def make_batch(config: TTSConfig, rows: int, positions: int) -> dict[str, Any]:
     examples = []
     for _ in range(rows):
         ids = rng.integers(0, 1000, text).tolist()
-        prompt = build_prompt(config, [1, 2, 3], ids, voice=Voice())
+        prompt = build_prompt(config, [1, 2, 3], ids, voice=SpeakerCondition())
         shape = (positions - len(prompt), config.talker.codebooks)
         examples.append(layout_example(config, prompt, rng.integers(0, 2048, shape)))
     return collate(config, examples, Bucket(positions, len(examples[0].codes)))

@@ -116,8 +116,8 @@ NANO_PREDICTOR_FRAMES = 32
 NANO_MERGES, NANO_TOKEN_LETTERS = 768, 3
 # Without the noise and the reading loss the talker learned its sentences by heart, codes in, codes
 # out, and left the text unread; with the noise alone it did so later.
-NANO_HEARD_NOISE = 0.8
-NANO_READING_WEIGHT = 1.0
+NANO_CODE_NOISE = 0.8
+NANO_ALIGNMENT_WEIGHT = 1.0
 # A word is understood by the codes that the code predictor gives (codebook_importance.py), so
 # each of its 21 books counts half as much as codebook 0; with the published 0.3 it is a seventieth.
 NANO_PREDICTOR_WEIGHT = 10.0

@@ -26,15 +26,15 @@ from pathlib import Path
 
 from experiments.exit_status import exit_status
 from experiments.nano.talker_recipe import (
+    NANO_ALIGNMENT_WEIGHT,
     NANO_BATCH_POSITIONS,
-    NANO_HEARD_NOISE,
+    NANO_CODE_NOISE,
     NANO_MERGES,
     NANO_MIX,
     NANO_POSITIONS,
     NANO_PREDICTOR_FRAMES,
     NANO_PREDICTOR_WEIGHT,
     NANO_RARE_TIMES,
-    NANO_READING_WEIGHT,
     NANO_TALKER_TRAINER,
     NANO_TOKEN_LETTERS,
     nano_speaker_encoder,
@@ -157,10 +157,13 @@ def main() -> int:
     parser.add_argument("--predictor-chunk", type=int, default=16384)
     parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
     parser.add_argument("--predictor-weight", type=float, default=NANO_PREDICTOR_WEIGHT)
-    parser.add_argument("--heard-noise", type=float, default=NANO_HEARD_NOISE)
-    parser.add_argument("--reading-weight", type=float, default=NANO_READING_WEIGHT)
+    parser.add_argument("--code-noise", type=float, default=NANO_CODE_NOISE)
+    parser.add_argument("--alignment-weight", type=float, default=NANO_ALIGNMENT_WEIGHT)
     parser.add_argument(
-        "--rare-times", type=int, default=NANO_RARE_TIMES, help="clips of a rare speaker, an epoch"
+        "--rare-speaker-repeats",
+        type=int,
+        default=NANO_RARE_TIMES,
+        help="clips of a rare speaker, an epoch",
     )
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
@@ -190,8 +193,8 @@ def piece(args: argparse.Namespace) -> None:
             predictor_weight=args.predictor_weight,
             predictor_chunk=args.predictor_chunk,
             predictor_frames=args.predictor_frames,
-            heard_noise=args.heard_noise,
-            reading_weight=args.reading_weight,
+            code_noise=args.code_noise,
+            alignment_weight=args.alignment_weight,
         ),
         None if args.model is None else start_params(args.model),
     )
@@ -206,7 +209,7 @@ def piece(args: argparse.Namespace) -> None:
             waves=waves,
             voices=voices,
             mix=NANO_MIX,
-            rare_times=args.rare_times if split == "train" else 1,
+            rare_speaker_repeats=args.rare_speaker_repeats if split == "train" else 1,
             threads=threads,
             stop=stop,
             **talker_batch_options(args, args.tokenizer, split),
@@ -224,7 +227,7 @@ def piece(args: argparse.Namespace) -> None:
     if args.held_out_every and has_held_out(dataset, ("validation",), "held-out loss"):
         held = batches("validation", HELD_OUT_BATCHES, 0)
         # As generation hears itself, so without noise.
-        heard = TalkerTask(dataclasses.replace(task.config, heard_noise=0.0))
+        heard = TalkerTask(dataclasses.replace(task.config, code_noise=0.0))
         run = held_out_loss(heard.loss, list(held), lambda state: write(state, BEST))
         hooks.append(Hook(args.held_out_every, run))
     training = batches("train", None, args.threads)

@@ -7,7 +7,7 @@ from qtts_jax.data.prepare import prepare
 from qtts_jax.data.talker_batches import TalkerBatches
 from qtts_jax.data.teacher import Features, teacher_features
 from qtts_jax.data.tokenizer_batches import TokenizerBatches
-from qtts_jax.data.voice_descriptions import Voices, describe_voices
+from qtts_jax.data.voice_descriptions import VoiceDescriptions, describe_voices
 from qtts_jax.data.whisper_files import convert_whisper, load_whisper
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Record",
     "TalkerBatches",
     "TokenizerBatches",
-    "Voices",
+    "VoiceDescriptions",
     "Waves",
     "convert_whisper",
     "describe_voices",

@@ -34,7 +34,7 @@ from qtts_jax.data.talker_plan import (
     repeated,
     speaker_flags,
 )
-from qtts_jax.data.voice_descriptions import Voices
+from qtts_jax.data.voice_descriptions import VoiceDescriptions
 from qtts_jax.errors import DataError
 from qtts_jax.generation.prompt import AUTO, supported_languages
 from qtts_jax.models.speaker_encoder import min_frames
@@ -71,8 +71,8 @@ class TalkerBatches(Loader):
             encoder; None for no clones.
         voices: descriptions; None for those of the manifest alone.
         mix: probabilities of the layouts.
-        rare_times: how often the clips of rare speakers come in an epoch (`repeated`); others come
-            once.
+        rare_speaker_repeats: how often the clips of rare speakers come in an epoch (`repeated`);
+            others come once.
         positions: lengths of the batches, ascending; each is compiled once.
         batch_positions: positions of a whole batch; a length has that many rows, a multiple of 8.
         mel_frames: longest mel of a voice; a longer clip is cut anew each time.
@@ -88,8 +88,8 @@ class TalkerBatches(Loader):
 
     Raises:
         DataError: there are no clips, a clip is longer than the last length, codes of a clip are
-            missing, one with an alignment has codes of another frame rate, or `rare_times` or
-            `together` is below 1.
+            missing, one with an alignment has codes of another frame rate, or
+            `rare_speaker_repeats` or `together` is below 1.
         TextError: a text is empty.
     """
 
@@ -103,9 +103,9 @@ class TalkerBatches(Loader):
         split: str | None = TRAIN,
         indices: Sequence[int] | None = None,
         waves: Waves | None = None,
-        voices: Voices | None = None,
+        voices: VoiceDescriptions | None = None,
         mix: LayoutMix = _DEFAULT_MIX,
-        rare_times: int = 1,
+        rare_speaker_repeats: int = 1,
         positions: Sequence[int] = (128, 192, 256, 384, 640),
         batch_positions: int = 16384,
         mel_frames: int = 256,
@@ -150,13 +150,14 @@ class TalkerBatches(Loader):
             for rows, p in zip(size, positions, strict=True)
         ]
         self._check_lengths()
-        if rare_times < 1:
+        if rare_speaker_repeats < 1:
             raise DataError(
-                f"clips of rare speakers cannot come {rare_times} times in an epoch; use 1 or more."
+                f"clips of rare speakers cannot come {rare_speaker_repeats} times in an epoch; "
+                "use 1 or more."
             )
         if together < 1:
             raise DataError(f"{together} batches cannot follow one another; use 1 or more.")
-        self._clips = repeated(self._records, rare_times)
+        self._clips = repeated(self._records, rare_speaker_repeats)
         self._together = together
         self._lock = threading.Lock()
         self._epochs: list[_Epoch] = []
@@ -263,7 +264,7 @@ class TalkerBatches(Loader):
         return out
 
     def _all_instructions(
-        self, text: TextTokenizer, voices: Voices | None
+        self, text: TextTokenizer, voices: VoiceDescriptions | None
     ) -> list[list[tuple[int, ...]]]:
         """The ids of all instructions of each clip."""
         known: dict[str, tuple[int, ...]] = {}

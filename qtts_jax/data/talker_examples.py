@@ -14,7 +14,7 @@ import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import ConfigError, TrainingError
-from qtts_jax.generation.prompt import AUTO, Prompt, Voice, build_prompt
+from qtts_jax.generation.prompt import AUTO, Prompt, SpeakerCondition, build_prompt
 from qtts_jax.generation.state import stack_prompts
 from qtts_jax.models.speaker_encoder import min_frames
 
@@ -173,17 +173,17 @@ def draw_layout(
                          mix.in_context, mix.instruct]
     )  # fmt: skip
     cloned = u.embedding is not None or u.mel is not None
-    voice, mel = Voice(), None
+    voice, mel = SpeakerCondition(), None
     if not voiceless:
         if u.speaker is not None and (preset or not cloned):
-            voice = Voice(speaker=u.speaker)
+            voice = SpeakerCondition(speaker=u.speaker)
         elif cloned:
             mel, embedding = u.mel, u.embedding
             if embedding is None:
                 embedding = np.zeros(config.talker.transformer.width, np.float32)
-            voice = Voice(embedding=embedding)
+            voice = SpeakerCondition(embedding=embedding)
             if in_context and u.reference_codes is not None:
-                voice = Voice(
+                voice = SpeakerCondition(
                     embedding=embedding, codes=u.reference_codes, text_ids=u.reference_ids
                 )
     prompt = build_prompt(

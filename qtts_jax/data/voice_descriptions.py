@@ -54,7 +54,7 @@ _WORDINGS = (
 )
 
 
-class VoiceClass(NamedTuple):
+class VoiceDescription(NamedTuple):
     """What a description says; None for what could not be measured."""
 
     sex: str | None
@@ -69,7 +69,7 @@ class Thresholds(NamedTuple):
     pace: dict[str, tuple[float, float]]
 
 
-class Voices:
+class VoiceDescriptions:
     """Measurements of all clips of a dataset, and sentences about them.
 
     Attributes:
@@ -90,14 +90,16 @@ class Voices:
         self._records = dataset.records
         self.thresholds, self.pitch, self.pace, self.sex = thresholds, pitch, pace, sex
 
-    def voice_class(self, index: int) -> VoiceClass:
+    def voice_class(self, index: int) -> VoiceDescription:
         """The classes of a clip."""
         record, t = self._records[index], self.thresholds
         sex, hertz = self.sex[record.speaker], self.pitch[index]
         pitch = None
         if sex is not None and hertz is not None and sex in t.pitch:
             pitch = _class(hertz, t.pitch[sex], PITCHES)
-        return VoiceClass(sex, pitch, _class(self.pace[index], t.pace[record.language], PACES))
+        return VoiceDescription(
+            sex, pitch, _class(self.pace[index], t.pace[record.language], PACES)
+        )
 
     def sentences(self, index: int) -> list[str]:
         """All descriptions of a clip; those that say most come first."""
@@ -109,7 +111,7 @@ class Voices:
         return found[int(rng.integers(len(found)))]
 
 
-def sentences(voice: VoiceClass) -> list[str]:
+def sentences(voice: VoiceDescription) -> list[str]:
     """Descriptions of a class in several wordings, without what is not known."""
     out = []
     pace = _PACE[voice.pace]
@@ -135,7 +137,7 @@ def describe_voices(
     *,
     workers: int | None = None,
     progress: bool = True,
-) -> Voices:
+) -> VoiceDescriptions:
     """Measure all clips, or read what an earlier call has kept in `voices.json`.
 
     The sex of a speaker is the field `sex` of the manifest ("female" or "male") or follows from
@@ -178,7 +180,7 @@ def describe_voices(
     return _read(dataset, path)
 
 
-def _read(dataset: Dataset, path: Path) -> Voices:
+def _read(dataset: Dataset, path: Path) -> VoiceDescriptions:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about["dataset"] != dataset.digest or len(about["pitch"]) != len(dataset):
@@ -187,7 +189,7 @@ def _read(dataset: Dataset, path: Path) -> Voices:
             name: {key: (low, high) for key, (low, high) in borders.items()}
             for name, borders in about["thresholds"].items()
         })  # fmt: skip
-        return Voices(dataset, thresholds, about["pitch"], about["pace"], about["sex"])
+        return VoiceDescriptions(dataset, thresholds, about["pitch"], about["pace"], about["sex"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, DataError):
             raise

@@ -13,7 +13,7 @@ from qtts_jax.layers.host_table import HostTable
 from qtts_jax.models.code_predictor import with_projected_rows
 
 
-def for_loading(shapes: Params) -> Params:
+def load_shapes(shapes: Params) -> Params:
     """Parameter shapes of a `TTSModel`, with a sharding where one shall not reach the device."""
     if not dispatch.tables_on_host():
         return shapes
@@ -25,7 +25,7 @@ def for_loading(shapes: Params) -> Params:
     return _with_table(shapes, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host))
 
 
-def for_speaking(params: Params) -> Params:
+def inference_params(params: Params) -> Params:
     """Parameters of a `TTSModel` as generation wants them on this device; shapes for shapes."""
     if dispatch.projected_rows():
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
@@ -38,7 +38,7 @@ def for_speaking(params: Params) -> Params:
     return params
 
 
-def with_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
+def gather_text_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
     """Text ids for a program: as they are, or as places in a table of just their rows.
 
     Args:

@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from qtts_jax.generation.sampling import (
-    Method,
+    HeadSampling,
     choose,
     gumbel_noise,
     process_talker_logits,
 )
-from qtts_jax.generation.state import Conditions, GenerationState, PromptBatch
+from qtts_jax.generation.state import DecodeInputs, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
 
 
-class Methods(NamedTuple):
+class SamplingPlan(NamedTuple):
     """Static sampling needs of the two heads."""
 
-    talker: Method
-    predictor: Method
+    talker: HeadSampling
+    predictor: HeadSampling
 
 
 def embed_prompt(model: TTSModel, prompt: PromptBatch) -> jax.Array:
@@ -53,7 +53,7 @@ def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationSt
 
 
 def frame_step(
-    model: TTSModel, methods: Methods, conditions: Conditions, state: GenerationState
+    model: TTSModel, methods: SamplingPlan, conditions: DecodeInputs, state: GenerationState
 ) -> tuple[jax.Array, GenerationState]:
     """Generate one frame for every row that is not done.
 

@@ -20,11 +20,11 @@ from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
-from qtts_jax.generation.device_params import with_rows
-from qtts_jax.generation.frame_step import Methods, frame_step, prefill
+from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.frame_step import SamplingPlan, frame_step, prefill
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.sampling import batch_sampler
-from qtts_jax.generation.state import Conditions, GenerationState, Inputs, stack_prompts
+from qtts_jax.generation.state import DecodeInputs, GenerationState, HostBatch, stack_prompts
 from qtts_jax.models.tts_model import TTSModel
 
 # Frames of one device program when nobody waits for a chunk (5.1 s of speech at 12.5 Hz).
@@ -40,13 +40,15 @@ def bucket(n: int, smallest: int, factor: int = 2) -> int:
     return smallest
 
 
-def begin(model: TTSModel, inputs: Inputs, capacity: int) -> tuple[GenerationState, Conditions]:
+def begin(
+    model: TTSModel, inputs: HostBatch, capacity: int
+) -> tuple[GenerationState, DecodeInputs]:
     """Prefill the prompts and embed the text that trails them.
 
     Args:
         capacity: positions of the caches.
     """
-    conditions = Conditions(
+    conditions = DecodeInputs(
         text=model.talker.embed_text(inputs.trailing),
         text_length=inputs.trailing_length,
         pad=model.talker.embed_text(inputs.pad),
@@ -61,8 +63,8 @@ def begin(model: TTSModel, inputs: Inputs, capacity: int) -> tuple[GenerationSta
 
 def run_frames(
     model: TTSModel,
-    methods: Methods,
-    conditions: Conditions,
+    methods: SamplingPlan,
+    conditions: DecodeInputs,
     state: GenerationState,
     frames: int,
 ) -> tuple[jax.Array, GenerationState]:
@@ -80,7 +82,7 @@ def run_frames(
 
 
 def run_until_done(
-    model: TTSModel, methods: Methods, conditions: Conditions, state: GenerationState
+    model: TTSModel, methods: SamplingPlan, conditions: DecodeInputs, state: GenerationState
 ) -> tuple[jax.Array, GenerationState]:
     """Steps until every row is done, at most FRAMES_PER_CALL: codes [B, FRAMES_PER_CALL, Q]."""
     rows, books = state.done.shape[0], model.config.talker.codebooks
@@ -99,10 +101,10 @@ def run_until_done(
     return codes, state
 
 
-def with_text(params: Params, inputs: Inputs) -> tuple[Params, Inputs]:
-    """What `Programs.start` is given: see `text_rows.with_rows`."""
+def with_text(params: Params, inputs: HostBatch) -> tuple[Params, HostBatch]:
+    """What `Programs.start` is given: see `text_rows.gather_text_rows`."""
     prompt = inputs.prompt
-    params, text, trailing, pad = with_rows(params, prompt.text, inputs.trailing, inputs.pad)
+    params, text, trailing, pad = gather_text_rows(params, prompt.text, inputs.trailing, inputs.pad)
     prompt = prompt._replace(text=text)
     return params, inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
 
@@ -114,20 +116,24 @@ class Programs:
         graphdef, _ = abstract(TTSModel, config)
 
         def start(
-            params: Params, inputs: Inputs, *, capacity: int
-        ) -> tuple[GenerationState, Conditions]:
+            params: Params, inputs: HostBatch, *, capacity: int
+        ) -> tuple[GenerationState, DecodeInputs]:
             with matmul_precision(params):
                 return begin(bind(graphdef, params), inputs, capacity)
 
         def run(
-            params: Params, conditions: Conditions, state: GenerationState, *, methods: Methods
+            params: Params,
+            conditions: DecodeInputs,
+            state: GenerationState,
+            *,
+            methods: SamplingPlan,
         ) -> tuple[jax.Array, GenerationState]:
             with matmul_precision(params):
                 return run_until_done(bind(graphdef, params), methods, conditions, state)
 
         def append(
-            params: Params, conditions: Conditions, ids: jax.Array, count: jax.Array
-        ) -> Conditions:
+            params: Params, conditions: DecodeInputs, ids: jax.Array, count: jax.Array
+        ) -> DecodeInputs:
             """Write embedded ids [1, n] (of which `count` are real) after the text there is."""
             with matmul_precision(params):
                 new = bind(graphdef, params).talker.embed_text(ids)
@@ -166,7 +172,7 @@ class Request:
     reference: np.ndarray | None = None
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """What the host decides of a batch before the device is asked for anything.
 
     Attributes:
@@ -176,14 +182,14 @@ class Plan(NamedTuple):
         max_frames: the most frames that any request may have.
     """
 
-    inputs: Inputs
-    methods: Methods
+    inputs: HostBatch
+    methods: SamplingPlan
     capacity: int
     prompt: int
     max_frames: int
 
 
-def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False) -> Plan:
+def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False) -> BatchPlan:
     """Lay a batch out in buckets; see `Session`."""
     if not requests:
         raise RequestError("the list of requests is empty; give at least one request.")
@@ -210,7 +216,7 @@ def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False
     for row, p in zip(trailing, prompts, strict=False):
         row[: len(p.trailing)] = p.trailing
     positions = bucket(longest, MIN_PROMPT)
-    inputs = Inputs(
+    inputs = HostBatch(
         prompt=stack_prompts(prompts, rows, positions, config.talker.transformer.width),
         trailing=trailing,
         trailing_length=text,
@@ -222,8 +228,8 @@ def plan(config: TTSConfig, requests: Sequence[Request], open_text: bool = False
         repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
     )
     room = max(positions, longest + min(max(frames), FRAMES_PER_CALL))
-    methods = Methods(talker_method, predictor_method)
-    return Plan(inputs, methods, bucket(room, MIN_CAPACITY), longest, max(frames))
+    methods = SamplingPlan(talker_method, predictor_method)
+    return BatchPlan(inputs, methods, bucket(room, MIN_CAPACITY), longest, max(frames))
 
 
 class Session:
@@ -289,11 +295,11 @@ class Session:
             more = max(text.shape[1], padded.shape[1])
             text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
             self.conditions = self.conditions._replace(text=text)
-        params, padded = with_rows(self._params, padded)
+        params, padded = gather_text_rows(self._params, padded)
         self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
         self._text_length += len(ids)
 
-    def make_room(self, frames: int) -> None:
+    def grow_cache(self, frames: int) -> None:
         """Prepare for a program of `frames` more frames: caches that are too small are grown."""
         self.frames_asked += frames
         # No frame lies beyond the context: what a row does there, it does after its last one, and
@@ -321,7 +327,7 @@ class Session:
 
     def advance(self) -> jax.Array:
         """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
-        self.make_room(FRAMES_PER_CALL)
+        self.grow_cache(FRAMES_PER_CALL)
         codes, self.state = self._programs.run(
             self._params, self.conditions, self.state, methods=self.methods
         )

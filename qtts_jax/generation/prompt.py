@@ -20,7 +20,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Voice:
+class SpeakerCondition:
     """Who speaks.
 
     Attributes:
@@ -78,7 +78,7 @@ def build_prompt(
     role_ids: Sequence[int],
     text_ids: Sequence[int],
     *,
-    voice: Voice,
+    voice: SpeakerCondition,
     language: str = AUTO,
     instruct_ids: Sequence[int] = (),
     stream_text: bool = False,
@@ -144,7 +144,7 @@ def build_prompt(
     )
 
 
-def text_needed(voice: Voice) -> int:
+def text_needed(voice: SpeakerCondition) -> int:
     """Text ids that must be known before a streaming-text prompt can be laid out."""
     if voice.codes is None:
         return 1

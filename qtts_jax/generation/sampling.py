@@ -24,7 +24,7 @@ MIN_FRAMES = 2
 PARTIAL_TOP_K = 64
 
 
-class Sampler(NamedTuple):
+class SamplerParams(NamedTuple):
     """Settings of one head for every row, each [B]; on the host numpy."""
 
     do_sample: Any
@@ -33,7 +33,7 @@ class Sampler(NamedTuple):
     top_p: Any
 
 
-class Method(NamedTuple):
+class HeadSampling(NamedTuple):
     """What at least one row needs; static.
 
     Attributes:
@@ -45,7 +45,9 @@ class Method(NamedTuple):
     partial: bool
 
 
-def batch_sampler(params: Sequence[SamplingParams], prefix: str = "") -> tuple[Sampler, Method]:
+def batch_sampler(
+    params: Sequence[SamplingParams], prefix: str = ""
+) -> tuple[SamplerParams, HeadSampling]:
     """Arrays of the settings of `params` (one a row) and what they need.
 
     Args:
@@ -61,10 +63,10 @@ def batch_sampler(params: Sequence[SamplingParams], prefix: str = "") -> tuple[S
     # A row that does not sample may name any, and is divided by it all the same.
     temperature = np.where(sample, temperature, np.float32(1))
     partial = bool(np.all(~sample | ((top_k > 0) & (top_k <= PARTIAL_TOP_K) & (top_p >= 1.0))))
-    method = Method(sample=bool(sample.any()), partial=partial)
+    method = HeadSampling(sample=bool(sample.any()), partial=partial)
     # Off is "all of them"; the clamp to the vocabulary happens where it is known.
     top_k = np.where(top_k > 0, top_k, all_of_them)
-    return Sampler(sample, temperature, top_k, top_p), method
+    return SamplerParams(sample, temperature, top_k, top_p), method
 
 
 def process_talker_logits(
@@ -92,7 +94,7 @@ def process_talker_logits(
     return jnp.where(blocked, -jnp.inf, logits)
 
 
-def filter_logits(logits: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
+def filter_logits(logits: jax.Array, sampler: SamplerParams, method: HeadSampling) -> jax.Array:
     """Temperature, then top-k (ties with the k-th value stay), then top-p; removed are -inf.
 
     Args:
@@ -126,7 +128,9 @@ def gumbel_noise(keys: jax.Array, vocab: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), jnp.float32))(keys)
 
 
-def choose(logits: jax.Array, noise: jax.Array, sampler: Sampler, method: Method) -> jax.Array:
+def choose(
+    logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
+) -> jax.Array:
     """One id a row: the best, or a draw from the filtered distribution (Gumbel-max).
 
     Args:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from qtts_jax.generation.prompt import Prompt
-from qtts_jax.generation.sampling import Sampler
+from qtts_jax.generation.sampling import SamplerParams
 from qtts_jax.models.talker import TransformerState
 
 
@@ -27,7 +27,7 @@ class PromptBatch(NamedTuple):
     lengths: jax.Array
 
 
-class Conditions(NamedTuple):
+class DecodeInputs(NamedTuple):
     """Fixed during a decode call, batch first.
 
     Attributes:
@@ -45,12 +45,12 @@ class Conditions(NamedTuple):
     pad: jax.Array
     max_frames: jax.Array
     keys: jax.Array
-    talker: Sampler
-    predictor: Sampler
+    talker: SamplerParams
+    predictor: SamplerParams
     repetition_penalty: jax.Array
 
 
-class Inputs(NamedTuple):
+class HostBatch(NamedTuple):
     """A batch of requests as the host hands it over (numpy), batch first.
 
     Attributes:
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
         trailing_length, max_frames: [B] int32.
         pad: [B] int32, the text id tts_pad.
         seeds: [B] uint32.
-        talker, predictor, repetition_penalty: as in `Conditions`.
+        talker, predictor, repetition_penalty: as in `DecodeInputs`.
     """
 
     prompt: PromptBatch
@@ -68,8 +68,8 @@ class Inputs(NamedTuple):
     pad: Any
     max_frames: Any
     seeds: Any
-    talker: Sampler
-    predictor: Sampler
+    talker: SamplerParams
+    predictor: SamplerParams
     repetition_penalty: Any
 
 

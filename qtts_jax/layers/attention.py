@@ -1,7 +1,7 @@
 """Causal grouped-query attention over a window of earlier keys or over a fixed-size cache.
 
 The positions, the mask and the rotation are the same in every layer of a stack, so the stack
-computes them once (`attention_step`) and each layer gets them explicitly.
+computes them once (`attention_context`) and each layer gets them explicitly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal
-from qtts_jax.layers.rope import Rotation, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, rotate, rotation
 
 
 class KeyValues(NamedTuple):
@@ -30,7 +30,7 @@ class KeyValues(NamedTuple):
     values: jax.Array
 
 
-class AttentionStep(NamedTuple):
+class AttentionContext(NamedTuple):
     """What all layers of a stack share in one step.
 
     Attributes:
@@ -40,19 +40,19 @@ class AttentionStep(NamedTuple):
         real: [B, T] bool, False for right padding; None when there is none.
     """
 
-    rotation: Rotation
+    rotation: RopeAngles
     mask: jax.Array
     position: jax.Array
     real: jax.Array | None
 
 
-def attention_step(
+def attention_context(
     config: TransformerConfig,
     position: jax.Array,
     steps: int,
     slots: int,
     lengths: jax.Array | None,
-) -> AttentionStep:
+) -> AttentionContext:
     """Positions, mask and rotation for `steps` new positions of rows that hold `position` [B].
 
     Args:
@@ -69,7 +69,7 @@ def attention_step(
         mask &= keys[:, None, :] > new[:, :, None] - config.window
     real = None if lengths is None else jnp.arange(steps) < lengths[:, None]
     turns = rotation(new, config.head_dim, config.rope_theta)
-    return AttentionStep(turns, mask, position, real)
+    return AttentionContext(turns, mask, position, real)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -117,7 +117,7 @@ class Attention(nnx.Module):
         return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def step(
-        self, x: jax.Array, state: KeyValues, shared: AttentionStep
+        self, x: jax.Array, state: KeyValues, shared: AttentionContext
     ) -> tuple[jax.Array, KeyValues]:
         """x [B, T, D] -> (y [B, T, D], state)."""
         qkv = self.qkv(x)

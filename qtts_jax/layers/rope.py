@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Rotation(NamedTuple):
+class RopeAngles(NamedTuple):
     """cos and sin of every position, each [B, T, h/2] float32."""
 
     cos: jax.Array
@@ -32,7 +32,7 @@ def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
     return inverse
 
 
-def rotation(positions: jax.Array, head_dim: int, theta: float) -> Rotation:
+def rotation(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
     """Angles position * `inverse_frequencies`.
 
     The official talker configures three interleaved position rows (multimodal RoPE), but they are
@@ -42,10 +42,10 @@ def rotation(positions: jax.Array, head_dim: int, theta: float) -> Rotation:
         positions: [B, T] int.
     """
     angles = positions.astype(jnp.float32)[..., None] * inverse_frequencies(head_dim, theta)
-    return Rotation(jnp.cos(angles), jnp.sin(angles))
+    return RopeAngles(jnp.cos(angles), jnp.sin(angles))
 
 
-def rotate(x: jax.Array, r: Rotation) -> jax.Array:
+def rotate(x: jax.Array, r: RopeAngles) -> jax.Array:
     """Rotate the last axis of x [B, T, ..., h] by its position; computed in float32."""
     extra = x.ndim - r.cos.ndim
     cos, sin = (t.reshape(t.shape[:2] + (1,) * extra + t.shape[2:]) for t in r)

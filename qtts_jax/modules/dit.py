@@ -21,7 +21,7 @@ from flax import nnx
 from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.attention import KeyValues
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.rope import Rotation, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, rotate, rotation
 from qtts_jax.layers.stream_position import Span, delay
 
 # Fixed in the upstream classes `DiTTimestepEmbedding` and `AdaLayerNormZero`.
@@ -143,7 +143,7 @@ class DiTLayer(nnx.Module):
         self,
         x: jax.Array,
         modulation: jax.Array,
-        turns: Rotation,
+        turns: RopeAngles,
         real: jax.Array,
         state: LayerState,
         advance: int,
@@ -270,7 +270,7 @@ class DiT(nnx.Module):
         """
         block = self.config.block
         advance = x.shape[1] // block if advance is None else advance
-        turns: dict[int, Rotation] = {}
+        turns: dict[int, RopeAngles] = {}
         late = 0
         after = []
         for i, (layer, old) in enumerate(zip(self.layers, state, strict=True)):

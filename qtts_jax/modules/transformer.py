@@ -10,14 +10,14 @@ from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers import dispatch
-from qtts_jax.layers.attention import Attention, AttentionStep, KeyValues, attention_step
+from qtts_jax.layers.attention import Attention, AttentionContext, KeyValues, attention_context
 from qtts_jax.layers.ffn import GeluFFN, SwiGLU
 from qtts_jax.layers.kernels.decode_attention import attention
 from qtts_jax.layers.kernels.matvec import matvec_add, norm_gate_up, norm_matvec
 from qtts_jax.layers.norm import LayerNorm, RMSNorm
 from qtts_jax.layers.param import constant, param
 from qtts_jax.layers.quantized_weights import matrix
-from qtts_jax.layers.rope import Rotation, rotation
+from qtts_jax.layers.rope import RopeAngles, rotation
 
 
 def make_norm(c: TransformerConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
@@ -41,7 +41,7 @@ class Block(nnx.Module):
         )
 
     def step(
-        self, x: jax.Array, state: KeyValues, shared: AttentionStep
+        self, x: jax.Array, state: KeyValues, shared: AttentionContext
     ) -> tuple[jax.Array, KeyValues]:
         """x [B, T, D] -> (y [B, T, D], state)."""
         with jax.named_scope("attention"):
@@ -53,7 +53,7 @@ class Block(nnx.Module):
         return x, state
 
     def decode(
-        self, x: jax.Array, state: KeyValues, turn: Rotation, position: jax.Array
+        self, x: jax.Array, state: KeyValues, turn: RopeAngles, position: jax.Array
     ) -> tuple[jax.Array, KeyValues]:
         """`step` over one position a row, in few device programs (`layers.decoding`).
 
@@ -145,7 +145,7 @@ class Transformer(nnx.Module):
         if one and dispatch.decode_backend(*x.shape[:2]) != "plain":
             return self._decode(x, state)
         slots = state.layers[0].keys.shape[1]
-        shared = attention_step(self.config, state.position, x.shape[1], slots, lengths)
+        shared = attention_context(self.config, state.position, x.shape[1], slots, lengths)
         layers = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
             with jax.named_scope(f"layer_{i}"):

@@ -21,7 +21,7 @@ from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tokenizer_25hz.schedule import schedule
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer, check_chunk, check_codes
-from qtts_jax.speech_tokenizer.live_decoder_25hz import BlockDecoder
+from qtts_jax.speech_tokenizer.live_decoder_25hz import DeviceStreamDecoder
 from qtts_jax.speech_tokenizer.programs_12hz import group
 from qtts_jax.speech_tokenizer.programs_25hz_decode import GUIDANCE, STEPS, decode_programs
 from qtts_jax.speech_tokenizer.programs_25hz_encode import encode_programs
@@ -360,7 +360,9 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         if wave.size:
             yield wave
 
-    def blocks(self, voices: Sequence[ReferenceVoice | None], seeds: Sequence[int]) -> BlockDecoder:
+    def blocks(
+        self, voices: Sequence[ReferenceVoice | None], seeds: Sequence[int]
+    ) -> DeviceStreamDecoder:
         """A decoder for codes that are still being generated, with the tokenizer's own settings.
 
         Raises:
@@ -375,7 +377,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             _stack([v.ref_mel for v in found], int(lengths.max())),
             lengths,
         )
-        return BlockDecoder(
+        return DeviceStreamDecoder(
             self._decode,
             self.part("decoder"),
             conditioning,

@@ -14,7 +14,7 @@ from qtts_jax.models.tokenizer_25hz.schedule import Schedule
 from qtts_jax.speech_tokenizer.programs_25hz_decode import DecodePrograms
 
 
-class BlockDecoder:
+class DeviceStreamDecoder:
     """Decodes a batch whose rows end at frames that only the device knows.
 
     `DecodePrograms.step` wants codes on the host; this takes them as generation leaves them there.
@@ -80,7 +80,7 @@ class BlockDecoder:
         self._waiting = line[:, line.shape[1] // size * size :]
         return waves[1] if len(waves) == 2 else jnp.concatenate(waves, axis=1)
 
-    def push_end(self) -> jax.Array:
+    def finish(self) -> jax.Array:
         """The samples of one more block, all rows having ended."""
         missing = self._programs.block_codes - self._waiting.shape[1]
         return self.push(jnp.full((self._waiting.shape[0], missing), -1, jnp.int32))

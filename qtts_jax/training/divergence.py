@@ -9,7 +9,7 @@ from typing import Any
 from qtts_jax.errors import TrainingError
 
 
-class Watch:
+class DivergenceWatch:
     """Judges every step by its metrics.
 
     A run has diverged when its smoothed loss exceeds the lowest smoothed loss so far by

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from qtts_jax.training.divergence import Watch
+from qtts_jax.training.divergence import DivergenceWatch
 from qtts_jax.training.log import RunLog
 
 
@@ -26,7 +26,7 @@ class Meter:
     """
 
     def __init__(
-        self, watch: Watch, log: RunLog, every: int, step: int, window: dict[str, Any]
+        self, watch: DivergenceWatch, log: RunLog, every: int, step: int, window: dict[str, Any]
     ) -> None:
         self._watch, self._log, self._every = watch, log, every
         # The last step of a call, and the metrics [steps] of all of its steps.
@@ -47,7 +47,7 @@ class Meter:
         """Wait for the call in flight and judge its steps.
 
         Raises:
-            TrainingError: see `Watch.check`.
+            TrainingError: see `DivergenceWatch.check`.
         """
         if self._waiting is None:
             return

@@ -16,7 +16,7 @@ from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
 from qtts_jax.functional import Params
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
-from qtts_jax.training.divergence import Watch
+from qtts_jax.training.divergence import DivergenceWatch
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.mesh import MeshConfig, Placement
 from qtts_jax.training.metric_window import Meter
@@ -48,7 +48,7 @@ class TrainerConfig:
             all of them takes its place.
         save_every: steps between checkpoints; a piece of a run also saves at its end.
         keep: checkpoints kept, the newest ones.
-        divergence_margin: see `Watch`; None to stop at values that are not finite only.
+        divergence_margin: see `DivergenceWatch`; None to stop at values that are not finite only.
         tensorboard: also write TensorBoard events.
         progress: show a bar with steps a second and the time left.
     """
@@ -185,7 +185,7 @@ class Trainer:
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shapes))
         clock = PieceClock(max_seconds, decay_seconds, size)
         checkpoints.sweep(self.checkpoints)
-        watch = Watch(self.config.divergence_margin)
+        watch = DivergenceWatch(self.config.divergence_margin)
         state, saved, window = self._resume(watch)
         first = int(state.step)
         if 0 < int(state.ending[1]) <= first:
@@ -305,7 +305,7 @@ class Trainer:
         start = jax.device_put(start, places, may_alias=False)
         return jax.jit(self._new, out_shardings=self.shardings)(start)
 
-    def _resume(self, watch: Watch) -> tuple[TrainState, int, dict[str, Any]]:
+    def _resume(self, watch: DivergenceWatch) -> tuple[TrainState, int, dict[str, Any]]:
         """The state to go on from, the step of its checkpoint (-1 for none), the open window."""
         found = checkpoints.checkpoints(self.checkpoints)
         if not found:

@@ -15,9 +15,9 @@ from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError, TextError
 from qtts_jax.functional import Params, abstract, computation_dtype, logical_axes
-from qtts_jax.generation.device_params import for_loading, for_speaking
+from qtts_jax.generation.device_params import inference_params, load_shapes
 from qtts_jax.generation.loops import FRAMES_PER_CALL
-from qtts_jax.generation.prompt import Voice, supported_languages
+from qtts_jax.generation.prompt import SpeakerCondition, supported_languages
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.config_file import read_config
 from qtts_jax.layers.quantized_weights import Weights, storage
@@ -135,8 +135,8 @@ class QwenTTS:
         if misfit := speech.misfit(config.talker):
             raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
         if mesh is None:
-            params = load_params(directory, for_loading(tree), dtype=dtype, store=store)
-            params = for_speaking(params)
+            params = load_params(directory, load_shapes(tree), dtype=dtype, store=store)
+            params = inference_params(params)
         else:
             split = shardings(mesh, logical_axes(TTSModel, config), tree)
             params = load_params(directory, tree, dtype=dtype, sharding=split)
@@ -538,7 +538,9 @@ class QwenTTS:
     ) -> Layout:
         self._require("voice_design")
         decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice)
-        return self._requests.layout(Voice(), language, instruct, seed, sampling, decoder_voice)
+        return self._requests.layout(
+            SpeakerCondition(), language, instruct, seed, sampling, decoder_voice
+        )
 
     def _voice_clone(
         self,

@@ -17,7 +17,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError, TextError
 from qtts_jax.generation.loops import MAX_SEED, Request
 from qtts_jax.generation.prompt import (
-    Voice,
+    SpeakerCondition,
     build_prompt,
     check_language,
     speaker_id,
@@ -47,7 +47,7 @@ class SpeechRequest(Request):
 class Layout:
     """All of a request but its text, checked."""
 
-    voice: Voice
+    voice: SpeakerCondition
     language: str
     instruct_ids: tuple[int, ...]
     sampling: SamplingParams
@@ -71,7 +71,9 @@ class RequestBuilder:
         self.text_tokenizer = text_tokenizer
         self.defaults = defaults
 
-    def preset(self, speaker: str | None, instruct: str | None) -> tuple[Voice, str | None]:
+    def preset(
+        self, speaker: str | None, instruct: str | None
+    ) -> tuple[SpeakerCondition, str | None]:
         """A preset speaker, and the instruction if this checkpoint follows any."""
         name = None if speaker is None or speaker == "" else str(speaker)
         if name is not None:
@@ -83,9 +85,9 @@ class RequestBuilder:
                 stacklevel=4,
             )
             instruct = None
-        return Voice(speaker=None if name is None else name.lower()), instruct
+        return SpeakerCondition(speaker=None if name is None else name.lower()), instruct
 
-    def cloned(self, item: VoiceClonePromptItem) -> Voice:
+    def cloned(self, item: VoiceClonePromptItem) -> SpeakerCondition:
         """The voice of a reference; codes are used in context alone.
 
         Raises:
@@ -104,7 +106,7 @@ class RequestBuilder:
             )
         embedding = self._speaker_vector(item.ref_spk_embedding)
         if not item.icl_mode:
-            return Voice(embedding=embedding)
+            return SpeakerCondition(embedding=embedding)
         if item.ref_code is None:
             raise RequestError(
                 "ref_code is missing: in-context cloning needs the recording's codes; make the "
@@ -116,7 +118,7 @@ class RequestBuilder:
             )
         words = self.text_tokenizer.reference_ids(item.ref_text)
         codes = self._reference_codes(item.ref_code)
-        return Voice(embedding=embedding, codes=codes, text_ids=tuple(words))
+        return SpeakerCondition(embedding=embedding, codes=codes, text_ids=tuple(words))
 
     def _speaker_vector(self, given: Any) -> np.ndarray:
         if given is None:
@@ -148,7 +150,7 @@ class RequestBuilder:
 
     def layout(
         self,
-        voice: Voice,
+        voice: SpeakerCondition,
         language: str | None,
         instruct: str | None,
         seed: int | None,

@@ -15,9 +15,9 @@ import numpy as np
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
-from qtts_jax.generation.frame_step import Methods
+from qtts_jax.generation.frame_step import SamplingPlan
 from qtts_jax.generation.loops import Request, Session, generate_codes, run_frames
-from qtts_jax.generation.state import Conditions, GenerationState
+from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
@@ -181,7 +181,7 @@ class Stream12Hz(Stream):
 
     def advance(self, frames: int) -> tuple[jax.Array, jax.Array]:
         """See `Stream`; n is frames * samples per frame."""
-        self.session.make_room(frames)
+        self.session.grow_cache(frames)
         codes, wave, self.session.state, self._audio = self._chunk(
             self._params,
             self._decoder,
@@ -238,7 +238,7 @@ class Stream25Hz(Stream):
 
     def advance(self, frames: int) -> tuple[jax.Array, jax.Array]:
         """See `Stream`; n depends on how many blocks are complete."""
-        self.session.make_room(frames)
+        self.session.grow_cache(frames)
         codes, self.session.state = self._frames(
             self._params,
             self.session.conditions,
@@ -260,7 +260,7 @@ class Stream25Hz(Stream):
         self._ended = True
         rest = [np.zeros((0,), np.float32), *map(self._cut, waves)]
         while self._at < self._known * self._samples_per_frame:
-            rest.append(self._cut(self._blocks.push_end()))
+            rest.append(self._cut(self._blocks.finish()))
         return np.concatenate(rest)
 
     def _cut(self, wave: jax.Array) -> np.ndarray:
@@ -282,11 +282,11 @@ def chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig):
     def chunk(
         params: Params,
         decoder_params: Params,
-        conditions: Conditions,
+        conditions: DecodeInputs,
         state: GenerationState,
         audio: DecoderState,
         *,
-        methods: Methods,
+        methods: SamplingPlan,
         frames: int,
     ) -> tuple[jax.Array, jax.Array, GenerationState, DecoderState]:
         with matmul_precision(params):
@@ -306,10 +306,10 @@ def _frames_program(config: TTSConfig):
 
     def run(
         params: Params,
-        conditions: Conditions,
+        conditions: DecodeInputs,
         state: GenerationState,
         *,
-        methods: Methods,
+        methods: SamplingPlan,
         frames: int,
     ) -> tuple[jax.Array, GenerationState]:
         with matmul_precision(params):

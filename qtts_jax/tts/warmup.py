@@ -122,7 +122,7 @@ class _Speaker:
         )
         known = stream.session.capacity
         while stream.session.frames_asked < frames:
-            stream.session.make_room(FRAMES_PER_CALL)
+            stream.session.grow_cache(FRAMES_PER_CALL)
             if stream.session.capacity != known:
                 known = stream.session.capacity
                 for chunk in self.chunks:

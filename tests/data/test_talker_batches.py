@@ -45,7 +45,7 @@ DATASET = types.SimpleNamespace(
     sample_rate=RATE, records=RECORDS, select=lambda split: list(range(CLIPS))
 )
 VOICES = types.SimpleNamespace(
-    sentences=lambda i: [f"Voice {RECORDS[i].speaker}.", f"It is {RECORDS[i].speaker}."]
+    sentences=lambda i: [f"SpeakerCondition {RECORDS[i].speaker}.", f"It is {RECORDS[i].speaker}."]
 )
 
 
@@ -226,7 +226,9 @@ def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
 
 def test_a_run_does_not_go_on_with_other_clips(monkeypatch):
     position = batches().state()
-    batches(rare_times=2, mix=certain()).restore(position)  # the same clips, laid out otherwise
+    batches(rare_speaker_repeats=2, mix=certain()).restore(
+        position
+    )  # the same clips, laid out otherwise
     changed = Codes({i: all_codes()[i].astype(np.uint16) for i in range(CLIPS)}, "hash")
     changed._codes[7][0, 1] += 1
     other = [
@@ -248,7 +250,7 @@ def test_what_does_not_fit_is_refused_before_training():
     with pytest.raises(DataError, match="no speaker encoder"):
         batches(MODEL, waves=WAVES)
     with pytest.raises(DataError, match="cannot come 0 times in an epoch"):
-        batches(rare_times=0)
+        batches(rare_speaker_repeats=0)
     with pytest.raises(DataError, match="0 batches cannot follow"):
         batches(together=0)
     codes = Codes({i: c for i, c in all_codes().items() if i != 9}, "hash")

@@ -8,7 +8,13 @@ import pytest
 
 from qtts_jax.data.dataset import load_waves
 from qtts_jax.data.measure import median_pitch, speaking_rate
-from qtts_jax.data.voice_descriptions import FILE, VoiceClass, describe_voices, sentences, thirds
+from qtts_jax.data.voice_descriptions import (
+    FILE,
+    VoiceDescription,
+    describe_voices,
+    sentences,
+    thirds,
+)
 from qtts_jax.errors import DataError
 from tests.support.speech_files import RATE, corpus, half_written, tone, write_manifest
 
@@ -99,13 +105,13 @@ def test_the_manifest_decides_the_sex(tmp_path):
 
 
 def test_sentences_say_what_is_known_in_several_wordings():
-    full = sentences(VoiceClass("female", "high", "fast"))
+    full = sentences(VoiceDescription("female", "high", "fast"))
     assert len(set(full)) == len(full) > 15
     assert all(s[0].isupper() and s.endswith(".") and "{" not in s for s in full)
     assert not any(" man" in s or "None" in s or "low" in s for s in full)
-    unknown = sentences(VoiceClass(None, None, "slow"))
+    unknown = sentences(VoiceDescription(None, None, "slow"))
     assert unknown and not any(
         word in s for s in unknown for word in ("pitch", "tone", "man", "male", "None")
     )
-    by_class = [set(sentences(VoiceClass("male", p, "slow"))) for p in ("low", "high")]
+    by_class = [set(sentences(VoiceDescription("male", p, "slow"))) for p in ("low", "high")]
     assert by_class[0] != by_class[1]

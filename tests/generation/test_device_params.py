@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qtts_jax import QwenTTS
-from qtts_jax.generation.device_params import with_rows
+from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.host_table import HostTable
 
@@ -44,7 +44,7 @@ def test_rows_are_put_where_the_ids_point():
     values = np.arange(12.0).reshape(6, 2)
     params = {"talker": {"text_embedding": {"table": HostTable(values)}, "other": 1}}
     ids = np.array([[3, -1], [5, 3]], np.int32)
-    given, places, more = with_rows(params, ids, np.array([0], np.int32))
+    given, places, more = gather_text_rows(params, ids, np.array([0], np.int32))
     assert given["talker"]["other"] == 1
     np.testing.assert_array_equal(places >= 0, ids >= 0)
     np.testing.assert_array_equal(table(given)[places][ids >= 0], values[ids[ids >= 0]])

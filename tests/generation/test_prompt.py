@@ -6,7 +6,7 @@ import pytest
 from qtts_jax.configs.presets import tts_12hz
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.prompt import (
-    Voice,
+    SpeakerCondition,
     build_prompt,
     check_language,
     supported_languages,
@@ -35,7 +35,9 @@ def tags(prompt):
     ],
 )
 def test_language_and_dialect_tags(language, speaker, wanted):
-    prompt = build_prompt(CONFIG, ROLE, TEXT, voice=Voice(speaker=speaker), language=language)
+    prompt = build_prompt(
+        CONFIG, ROLE, TEXT, voice=SpeakerCondition(speaker=speaker), language=language
+    )
     first, *rest = wanted
     if first == "nothink":
         assert tags(prompt) == [2155, 2156, 2157, *rest]
@@ -44,21 +46,21 @@ def test_language_and_dialect_tags(language, speaker, wanted):
 
 
 def test_whole_text_comes_before_bos():
-    prompt = build_prompt(CONFIG, ROLE, TEXT, voice=Voice())
+    prompt = build_prompt(CONFIG, ROLE, TEXT, voice=SpeakerCondition())
     assert prompt.text[-6:].tolist() == [*TEXT, CONFIG.tts_eos_id, CONFIG.tts_pad_id]
     assert prompt.codec[-6:].tolist() == [TALKER.pad_id] * 5 + [TALKER.bos_id]
     assert len(prompt.trailing) == 0
 
 
 def test_streaming_text_trails():
-    prompt = build_prompt(CONFIG, ROLE, TEXT, voice=Voice(), stream_text=True)
+    prompt = build_prompt(CONFIG, ROLE, TEXT, voice=SpeakerCondition(), stream_text=True)
     assert (prompt.text[-1], prompt.codec[-1]) == (TEXT[0], TALKER.bos_id)
     assert prompt.trailing.tolist() == [*TEXT[1:], CONFIG.tts_eos_id]
 
 
 @pytest.mark.parametrize(("reference_words", "trailing"), [(1, 2), (0, 1), (9, 10)])
 def test_in_context_text_beside_the_reference_frames(reference_words, trailing):
-    voice = Voice(
+    voice = SpeakerCondition(
         embedding=np.zeros(8), codes=CODES, text_ids=tuple(range(50, 50 + reference_words))
     )
     prompt = build_prompt(CONFIG, ROLE, TEXT, voice=voice, stream_text=True)
@@ -71,14 +73,15 @@ def test_in_context_text_beside_the_reference_frames(reference_words, trailing):
 
 
 def test_short_text_is_padded_to_the_reference():
-    voice = Voice(embedding=np.zeros(8), codes=CODES, text_ids=(50,))
+    voice = SpeakerCondition(embedding=np.zeros(8), codes=CODES, text_ids=(50,))
     prompt = build_prompt(CONFIG, ROLE, TEXT[:1], voice=voice, stream_text=True)
     assert prompt.text[-4:].tolist() == [50, TEXT[0], CONFIG.tts_eos_id, CONFIG.tts_pad_id]
     assert len(prompt.trailing) == 0
 
 
 @pytest.mark.parametrize(
-    "voice", [Voice(), Voice(codes=CODES, text_ids=(50,), embedding=np.ones(8))]
+    "voice",
+    [SpeakerCondition(), SpeakerCondition(codes=CODES, text_ids=(50,), embedding=np.ones(8))],
 )
 def test_arriving_text_gives_the_layout_of_the_whole_text(voice):
     whole = build_prompt(CONFIG, ROLE, TEXT, voice=voice, stream_text=True)
@@ -94,7 +97,7 @@ def test_arriving_text_gives_the_layout_of_the_whole_text(voice):
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(RequestError, match="unknown speaker 'bob'.*vivian"):
-        build_prompt(CONFIG, ROLE, TEXT, voice=Voice(speaker="bob"))
+        build_prompt(CONFIG, ROLE, TEXT, voice=SpeakerCondition(speaker="bob"))
     with pytest.raises(RequestError, match="unknown language 'klingon'.*english"):
         check_language(TALKER, "klingon")
     with pytest.raises(RequestError, match="sichuan_dialect"):

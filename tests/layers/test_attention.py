@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
-from qtts_jax.layers.attention import Attention, attend, attention_step, write
+from qtts_jax.layers.attention import Attention, attend, attention_context, write
 from qtts_jax.layers.rope import inverse_frequencies, rotate, rotation
 
 
@@ -64,7 +64,7 @@ def test_attention_is_its_definition(window, kv_heads):
     layer = Attention(c, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).standard_normal((2, 7, 12)).astype(np.float32)
     slots = 7 if window is None else window - 1
-    shared = attention_step(c, jnp.zeros((2,), jnp.int32), 7, slots, None)
+    shared = attention_context(c, jnp.zeros((2,), jnp.int32), 7, slots, None)
     with jax.default_matmul_precision("highest"):
         y, _ = layer.step(jnp.asarray(x), layer.init_state(2, jnp.float32, slots), shared)
     for row in range(2):

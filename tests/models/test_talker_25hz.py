@@ -10,7 +10,7 @@ from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract
 from qtts_jax.generation.loops import Session, generate_codes
-from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.text.bpe import TextTokenizer
@@ -90,7 +90,10 @@ def test_reserved_ids_keep_their_order_behind_the_codes(size):
 def test_prompts_of_one_codebook_have_no_residual_books():
     codes = np.arange(6).reshape(6, 1)
     prompt = build_prompt(
-        tts_25hz("0b6", "base"), (1, 2, 3), (4, 5), voice=Voice(codes=codes, text_ids=(9,))
+        tts_25hz("0b6", "base"),
+        (1, 2, 3),
+        (4, 5),
+        voice=SpeakerCondition(codes=codes, text_ids=(9,)),
     )
     assert prompt.residual.shape == (len(prompt), 0)
     np.testing.assert_array_equal(prompt.codec[-6:], codes[:, 0])

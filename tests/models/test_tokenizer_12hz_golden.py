@@ -9,7 +9,7 @@ import pytest
 
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import bind
-from qtts_jax.layers.attention import attention_step
+from qtts_jax.layers.attention import attention_context
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from tests.support.helpers import GOLDEN, assert_close, released_params
@@ -33,7 +33,7 @@ def transformer_layers(model, x):
     batch, steps, _ = x.shape
     state = model.init_state(batch, x.dtype, 0 if model.config.window else steps)
     slots = state.layers[0].keys.shape[1]
-    shared = attention_step(model.config, state.position, steps, slots, None)
+    shared = attention_context(model.config, state.position, steps, slots, None)
     outputs = []
     for layer, layer_state in zip(model.layers, state.layers, strict=True):
         x, _ = layer.step(x, layer_state, shared)

@@ -160,7 +160,7 @@ def test_rows_of_a_stream_end_where_they_end(tokenizer, voices):
     blocks = each.blocks(voices, seeds)
     waves = [blocks.push(made[:, :4]), blocks.push(made[:, 4:])]
     while sum(w.shape[1] for w in waves) < blocks.delay + 14 * SAMPLES:
-        waves.append(blocks.push_end())
+        waves.append(blocks.finish())
     streamed = np.concatenate(waves, axis=1)[:, blocks.delay :]
     for row, (code, voice, seed) in enumerate(zip(codes, voices, seeds, strict=True)):
         (whole,), _ = tokenizer.decode(code, voice, seed=seed)

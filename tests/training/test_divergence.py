@@ -12,7 +12,7 @@ from experiments.nano.talker_recipe import NANO_TALKER_TRAINER
 from experiments.nano.tokenizer_recipe import NANO_TOKENIZER_TRAINER
 from experiments.train import new_speaker, run
 from qtts_jax.errors import TrainingError
-from qtts_jax.training.divergence import Watch
+from qtts_jax.training.divergence import DivergenceWatch
 from tests.support.line_task import LineTask
 
 
@@ -33,7 +33,7 @@ def line(*points, steps=400):
 
 def stops_at(margin, losses):
     """The loss of the step that stops a run, None for none."""
-    watch = Watch(margin)
+    watch = DivergenceWatch(margin)
     for step, loss in enumerate(losses):
         try:
             watch.check(step, {"loss": float(loss)})
@@ -86,12 +86,12 @@ def test_the_command_line_can_change_the_margin_of_a_recipe(given, wanted):
 
 def test_a_watch_goes_on_where_it_was():
     losses = np.random.default_rng(0).normal(3, 0.1, 120)
-    whole, first = Watch(1.0), Watch(1.0)
+    whole, first = DivergenceWatch(1.0), DivergenceWatch(1.0)
     for step, loss in enumerate(losses):
         whole.check(step, {"loss": loss})
         if step < 70:
             first.check(step, {"loss": loss})
-    second = Watch(1.0)
+    second = DivergenceWatch(1.0)
     second.restore(json.loads(json.dumps(first.state())))
     for step, loss in enumerate(losses[70:], 70):
         second.check(step, {"loss": loss})

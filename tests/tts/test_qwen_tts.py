@@ -226,7 +226,7 @@ def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, ro
         monkeypatch.setattr(session, "_grow_caches", lambda: None)
         grown = []
         while not session.exhausted:
-            session.make_room(64)
+            session.grow_cache(64)
             grown.append(session.capacity)
         sizes.append(grown)
     assert {grown[-1] for grown in sizes} == {150}

@@ -73,10 +73,10 @@ def test_texts_reach_every_prompt_size(tts, kind):
 def test_longer_streams_go_through_every_cache_size(tts, monkeypatch):
     """Growth is the only thing that a long stream adds, so it is what `long_stream` must reach."""
     seen = []
-    make_room = warmup.Stream.__init__
+    grow_cache = warmup.Stream.__init__
 
     def spy(self, *args, **kwargs):
-        make_room(self, *args, **kwargs)
+        grow_cache(self, *args, **kwargs)
         advance = self.advance
 
         def watched(frames):

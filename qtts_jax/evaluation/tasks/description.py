@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from qtts_jax.data.manifest import Clip
 from qtts_jax.data.measure import speaking_rate
-from qtts_jax.data.voice_descriptions import PACES, PITCHES, SEXES, VoiceClass, sentences
+from qtts_jax.data.voice_descriptions import PACES, PITCHES, SEXES, VoiceDescription, sentences
 from qtts_jax.errors import DataError, RequestError
 from qtts_jax.evaluation import pitch
 from qtts_jax.evaluation.bootstrap import Score
@@ -47,8 +47,8 @@ def default_pairs() -> list[Pair]:
     pairs = []
     for wording in range(3):
         for sex in SEXES:
-            by_pitch = [sentences(VoiceClass(sex, p, "medium"))[wording] for p in PITCHES]
-            by_speed = [sentences(VoiceClass(sex, "medium", p))[wording] for p in PACES]
+            by_pitch = [sentences(VoiceDescription(sex, p, "medium"))[wording] for p in PITCHES]
+            by_speed = [sentences(VoiceDescription(sex, "medium", p))[wording] for p in PACES]
             pairs += [Pair("pitch", by_pitch[0], by_pitch[-1])]
             pairs += [Pair("speed", by_speed[0], by_speed[-1])]
     return pairs

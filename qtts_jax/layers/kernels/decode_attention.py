@@ -15,7 +15,7 @@ from qtts_jax.layers.attention import attend, write
 from qtts_jax.layers.dispatch import Backend
 from qtts_jax.layers.kernels.common import F32, rounded
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import Rotation, rotate
+from qtts_jax.layers.rope import RopeAngles, rotate
 
 # Cache rows per step, for few rows of a batch and for many.
 TILE, BATCH_TILE, WARPS = 64, 32, 4
@@ -34,7 +34,7 @@ def plain_attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turn: Rotation,
+    turn: RopeAngles,
     keys: jax.Array,
     values: jax.Array,
     position: jax.Array,
@@ -54,7 +54,7 @@ def attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turn: Rotation,
+    turn: RopeAngles,
     keys: jax.Array,
     values: jax.Array,
     position: jax.Array,

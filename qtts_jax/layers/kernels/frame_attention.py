@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from qtts_jax.layers.attention import attend
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import Rotation, rotate
+from qtts_jax.layers.rope import RopeAngles, rotate
 
 F32 = jnp.float32
 # Matrix units multiply tiles of at least 16; longer sequences than this would not fit registers.
@@ -40,7 +40,7 @@ def plain_attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turns: Rotation,
+    turns: RopeAngles,
     eps: float,
 ) -> jax.Array:
     """Causal attention of merged projections [B, T, K, G+2, h] -> [B, T, K, G, h].
@@ -62,7 +62,7 @@ def frame_attention(
     qkv: jax.Array,
     q_scale: jax.Array,
     k_scale: jax.Array,
-    turns: Rotation,
+    turns: RopeAngles,
     eps: float,
     interpret: bool = False,
 ) -> jax.Array:
@@ -86,7 +86,7 @@ def _forward(
     qkv: jax.Array,
     q_scale: jax.Array,
     k_scale: jax.Array,
-    turns: Rotation,
+    turns: RopeAngles,
     eps: float,
     interpret: bool,
 ) -> tuple[jax.Array, Any]:

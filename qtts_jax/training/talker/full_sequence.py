@@ -20,7 +20,7 @@ from qtts_jax.layers import dispatch
 from qtts_jax.layers.attention import Attention
 from qtts_jax.layers.kernels import frame_attention as frames
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import Rotation, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, rotate, rotation
 from qtts_jax.modules.transformer import Block, Transformer
 
 Remat = Literal["none", "blocks", "products"]
@@ -89,7 +89,7 @@ def _rematerialised(function: Function, remat: Remat) -> Function:
 
 
 def _attention(
-    layer: Attention, x: jax.Array, turns: Rotation, kernel: AttentionKernel
+    layer: Attention, x: jax.Array, turns: RopeAngles, kernel: AttentionKernel
 ) -> jax.Array:
     """`Attention.step` from an empty cache: [B, T, D] -> [B, T, D]."""
     qkv, eps = layer.qkv(x), layer.config.norm_eps

@@ -47,11 +47,11 @@ class TalkerTaskConfig:
             nothing is computed twice, and `remat` is for a single chunk only. A chunk adds its
             gradients to those of the others, which small chunks do too often: 4,096 frames of the
             released sizes take about 15 GB.
-        heard_noise: of the frames that the talker hears of its own speech, the largest part that
+        code_noise: of the frames that the talker hears of its own speech, the largest part that
             is random codes; the part is drawn anew for every row. What is left to predict the next
             frame from is the text.
-        reading_weight: of a loss that asks every frame which text token it is at: by the alignment
-            of the clip where its manifest has one, else as if the reader had a constant pace. Even
+        alignment_weight: of the loss of predicting the text token of a frame: by the alignment of
+            the clip where its manifest has one, else as if the reader had a constant pace. Even
             that is roughly true, and leads attention to the place in the text long before the
             codes alone would (guided attention, arXiv:1710.08969, is the same hint given to the
             weights of attention). The rows of the text embedding are its classes, so it is meant
@@ -67,8 +67,8 @@ class TalkerTaskConfig:
     predictor_weight: float = 0.3
     predictor_frames: int | None = None
     predictor_chunk: int = 1024
-    heard_noise: float = 0.0
-    reading_weight: float = 0.0
+    code_noise: float = 0.0
+    alignment_weight: float = 0.0
     remat: Remat = "none"
     attention: AttentionKernel = "auto"
     predictor_attention: AttentionKernel = "auto"
@@ -82,10 +82,10 @@ class TalkerTaskConfig:
         for name in ("predictor_frames", "predictor_chunk"):
             if (getattr(self, name) or 1) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.heard_noise <= 1:
-            raise ConfigError(f"heard_noise is a part of 1, and {self.heard_noise} is not.")
-        if self.reading_weight < 0:
-            raise ConfigError(f"reading_weight must be 0 or more, not {self.reading_weight}.")
+        if not 0 <= self.code_noise <= 1:
+            raise ConfigError(f"code_noise is a part of 1, and {self.code_noise} is not.")
+        if self.alignment_weight < 0:
+            raise ConfigError(f"alignment_weight must be 0 or more, not {self.alignment_weight}.")
 
 
 class TalkerTask:
@@ -156,8 +156,8 @@ class TalkerTask:
     ) -> tuple[jax.Array, Metrics]:
         """The loss of a batch, with its terms and the share of codes that are most probable."""
         c = self.config
-        if c.heard_noise:
-            batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.heard_noise)
+        if c.code_noise:
+            batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.code_noise)
         whole = self.model_params(params, extras)
         computed = cast(whole, jnp.dtype(c.dtype))
         with matmul_precision(computed):
@@ -168,11 +168,11 @@ class TalkerTask:
             metrics = {"ce_first": first, "accuracy_first": right}
             loss = first
             frames = forced_frames(hidden, batch)
-            if c.reading_weight:
+            if c.alignment_weight:
                 with jax.named_scope("reading"):
                     reading, right = _reading_loss(model, frames, batch)
                 metrics |= {"reading": reading, "accuracy_reading": right}
-                loss = loss + c.reading_weight * reading
+                loss = loss + c.alignment_weight * reading
             if model.code_predictor is not None:
                 with jax.named_scope("code_predictor"):
                     codes = model.talker.embed_codec(batch["codes"][..., 0])

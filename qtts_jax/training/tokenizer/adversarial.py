@@ -19,7 +19,7 @@ JUDGED = ("adversarial", "feature")
 Judgement = tuple[list[jax.Array], list[list[jax.Array]]]
 
 
-class Verdict(NamedTuple):
+class AdversarialOutput(NamedTuple):
     """What one look at decoded audio gives both sides.
 
     Attributes:
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 
 def judge(
     config: DiscriminatorConfig, params: Params, fake: jax.Array, real: jax.Array, dtype: Any
-) -> Verdict:
+) -> AdversarialOutput:
     """One pass over real and one over decoded audio serve both sides.
 
     All gradients of the decoded audio are pulls through the same pass.
@@ -67,13 +67,13 @@ def judge(
     ):
         values[name], d_fake = jax.value_and_grad(of)(on_fake)
         pulls[name] = pull_fake(d_fake)[1]
-    return Verdict(values, pulls, grads, loss)
+    return AdversarialOutput(values, pulls, grads, loss)
 
 
-def no_verdict(params: Params, fake: jax.Array) -> Verdict:
+def no_adversarial_output(params: Params, fake: jax.Array) -> AdversarialOutput:
     """What discriminators say and learn before their start: nothing."""
     zero = jnp.zeros((), jnp.float32)
-    return Verdict(
+    return AdversarialOutput(
         dict.fromkeys(JUDGED, zero),
         dict.fromkeys(JUDGED, jnp.zeros_like(fake)),
         jax.tree.map(jnp.zeros_like, params),

@@ -23,7 +23,12 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training.tokenizer import losses
-from qtts_jax.training.tokenizer.adversarial import JUDGED, Verdict, judge, no_verdict
+from qtts_jax.training.tokenizer.adversarial import (
+    JUDGED,
+    AdversarialOutput,
+    judge,
+    no_adversarial_output,
+)
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
     Quantized,
@@ -269,7 +274,7 @@ class TokenizerTask:
         if config is not None:
             step = extras["calls"] // self.accumulate
 
-            def active(params: Params) -> Verdict:
+            def active(params: Params) -> AdversarialOutput:
                 return judge(config, params, samples, recorded, self.dtype)
 
             if t.discriminator_start == 0:
@@ -278,7 +283,7 @@ class TokenizerTask:
                 verdict = jax.lax.cond(
                     step >= t.discriminator_start,
                     active,
-                    lambda params: no_verdict(params, samples),
+                    lambda params: no_adversarial_output(params, samples),
                     params[DISCRIMINATOR],
                 )
             grads[DISCRIMINATOR] = verdict.grads

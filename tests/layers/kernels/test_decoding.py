@@ -9,7 +9,13 @@ import pytest
 from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
-from qtts_jax.generation.sampling import Method, Sampler, choose, filter_logits, gumbel_noise
+from qtts_jax.generation.sampling import (
+    HeadSampling,
+    SamplerParams,
+    choose,
+    filter_logits,
+    gumbel_noise,
+)
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.kernels import decode_attention, matvec
 from qtts_jax.layers.kernels.top_k import select
@@ -177,7 +183,7 @@ def test_quantised_weights_are_scaled_by_row(small_blocks, kind):
 
 
 def sampler(rows, temperature, top_k, do_sample=True):
-    return Sampler(*(jnp.full((rows,), v) for v in (do_sample, temperature, top_k, 1.0)))
+    return SamplerParams(*(jnp.full((rows,), v) for v in (do_sample, temperature, top_k, 1.0)))
 
 
 def awkward_logits(vocab, kind):
@@ -201,7 +207,7 @@ def test_select_keeps_the_same_values_as_the_sort(vocab, kind):
     logits = jnp.tile(awkward_logits(vocab, kind), (vocab, 1))
     for top_k in (1, 5, vocab - 1, vocab, 2**31 - 1):
         s = sampler(vocab, 0.7, top_k)
-        kept = filter_logits(logits, s, Method(True, False))[0] > -jnp.inf
+        kept = filter_logits(logits, s, HeadSampling(True, False))[0] > -jnp.inf
         ids = draw(logits, 1e4 * jnp.eye(vocab), s.temperature, s.top_k, s.do_sample)
         np.testing.assert_array_equal(ids == jnp.arange(vocab), kept, err_msg=f"k = {top_k}")
 
@@ -211,13 +217,13 @@ def test_select_draws_what_choose_draws(partial):
     """Rows of one batch with settings of their own."""
     logits = 3 * jax.random.normal(jax.random.key(0), (16, 77))
     noise = gumbel_noise(jax.random.split(jax.random.key(1), 16), 77)
-    rows = Sampler(
+    rows = SamplerParams(
         jnp.arange(16) % 3 != 0,
         jnp.linspace(0.7, 1.3, 16),
         jnp.asarray([5, 50] * 8, jnp.int32),
         jnp.ones(16),
     )
-    want = choose(logits, noise, rows, Method(True, partial))
+    want = choose(logits, noise, rows, HeadSampling(True, partial))
     got = draw(logits, noise, rows.temperature, rows.top_k, rows.do_sample)
     np.testing.assert_array_equal(got, want)
 

@@ -9,7 +9,7 @@ from qtts_jax import QwenTTS
 from qtts_jax.configs.presets import tts_12hz
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.errors import CheckpointError, ConfigError
-from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.talker.new_speaker import add_speaker, export_checkpoint, free_codec_id
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
@@ -84,7 +84,7 @@ def test_training_to_a_new_speaker_from_data_to_speech(made, converted, exported
     examples = [
         layout_example(
             config,
-            build_prompt(config, *ids, voice=Voice(speaker="ada"), language=language,
+            build_prompt(config, *ids, voice=SpeakerCondition(speaker="ada"), language=language,
                          stream_text=stream),
             codes,
         )

@@ -21,7 +21,7 @@ from qtts_jax.data.talker_examples import (
 )
 from qtts_jax.errors import ConfigError, RequestError, TrainingError
 from qtts_jax.functional import abstract, bind, cast
-from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
@@ -161,7 +161,7 @@ def test_sampled_frames_estimate_the_loss_of_all(params, batch, reference):
 
 
 def test_reading_loss_asks_every_frame_for_the_token_of_an_even_pace(params, batch, reference):
-    config = dataclasses.replace(TASK, reading_weight=0.5)
+    config = dataclasses.replace(TASK, alignment_weight=0.5)
     graphdef = abstract(TTSModel, MODEL)[0]
 
     def parts(p, b):
@@ -227,7 +227,7 @@ def test_every_parameter_learns_the_speaker_encoder_from_mels():
 def test_gradients_scatter_no_activations():
     # A scatter adds number by number, which is slow on a GPU.
     config = TalkerTaskConfig(
-        small("base", layers=1), "float32", predictor_frames=4, heard_noise=0.5, reading_weight=1.0
+        small("base", layers=1), "float32", predictor_frames=4, code_noise=0.5, alignment_weight=1.0
     )
     task, batch = TalkerTask(config), batch_of(4, mels=True)
     params, extras = task.init(jax.random.key(0))
@@ -318,7 +318,7 @@ def test_mixed_layouts_follow_their_probabilities():
 
 
 def test_text_left_at_the_last_frame_is_dropped_and_missing_text_is_pad():
-    prompt = build_prompt(MODEL, ROLE, [11, 12, 13, 14], voice=Voice(), stream_text=True)
+    prompt = build_prompt(MODEL, ROLE, [11, 12, 13, 14], voice=SpeakerCondition(), stream_text=True)
     assert len(prompt.trailing) == 4
     for frames, wanted in ((2, [12, 13]), (6, [12, 13, 14, 102, 100, 100])):
         example = layout_example(MODEL, prompt, np.zeros((frames, BOOKS), int))
@@ -327,7 +327,7 @@ def test_text_left_at_the_last_frame_is_dropped_and_missing_text_is_pad():
 
 
 def test_a_cut_has_no_end():
-    prompt = build_prompt(MODEL, ROLE, [11], voice=Voice())
+    prompt = build_prompt(MODEL, ROLE, [11], voice=SpeakerCondition())
     found = [
         layout_example(MODEL, prompt, np.zeros((3, BOOKS), int), ends=e) for e in (True, False)
     ]
@@ -346,14 +346,14 @@ def test_a_cut_has_no_end():
     ],
 )
 def test_codes_that_do_not_fit_are_one_clear_error(codes, message):
-    prompt = build_prompt(MODEL, ROLE, [11], voice=Voice())
+    prompt = build_prompt(MODEL, ROLE, [11], voice=SpeakerCondition())
     with pytest.raises(TrainingError, match=message):
         layout_example(MODEL, prompt, codes)
 
 
 def test_faults_of_examples_and_configurations():
     example = layout_example(
-        MODEL, build_prompt(MODEL, ROLE, [11], voice=Voice()), np.zeros((3, BOOKS), int)
+        MODEL, build_prompt(MODEL, ROLE, [11], voice=SpeakerCondition()), np.zeros((3, BOOKS), int)
     )
     with pytest.raises(TrainingError, match="example 0 needs"):
         collate(MODEL, [example], Bucket(32, 2))

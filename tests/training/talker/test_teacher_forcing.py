@@ -12,7 +12,7 @@ from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.functional import abstract, bind, initialize
 from qtts_jax.generation.frame_step import frame_step
 from qtts_jax.generation.loops import Request, Session
-from qtts_jax.generation.prompt import Voice, build_prompt
+from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.speaker_encoder import SpeakerEncoder
 from qtts_jax.models.tts_model import TTSModel
@@ -29,18 +29,18 @@ FRAMES = 7
 REFERENCE = np.arange(3 * 16).reshape(3, 16) * 7 % 2048
 EMBEDDING = np.sin(np.arange(64)).astype(np.float32)
 
-CLONE = Voice(embedding=EMBEDDING)
-IN_CONTEXT = Voice(embedding=EMBEDDING, codes=REFERENCE, text_ids=(21, 22))
+CLONE = SpeakerCondition(embedding=EMBEDDING)
+IN_CONTEXT = SpeakerCondition(embedding=EMBEDDING, codes=REFERENCE, text_ids=(21, 22))
 # Reference text so long that it trails into the generated frames.
-LONG_TEXT = Voice(embedding=EMBEDDING, codes=REFERENCE, text_ids=tuple(range(30, 40)))
+LONG_TEXT = SpeakerCondition(embedding=EMBEDDING, codes=REFERENCE, text_ids=tuple(range(30, 40)))
 LAYOUTS = {
-    "preset": ("custom_voice", dict(voice=Voice(speaker="ryan"), language="english")),
-    "preset, dialect": ("custom_voice", dict(voice=Voice(speaker="eric"))),
+    "preset": ("custom_voice", dict(voice=SpeakerCondition(speaker="ryan"), language="english")),
+    "preset, dialect": ("custom_voice", dict(voice=SpeakerCondition(speaker="eric"))),
     "instruction": (
         "custom_voice",
-        dict(voice=Voice(speaker="ryan"), instruct_ids=[41, 42, 43, 44]),
+        dict(voice=SpeakerCondition(speaker="ryan"), instruct_ids=[41, 42, 43, 44]),
     ),
-    "description": ("voice_design", dict(voice=Voice(), instruct_ids=[41, 42, 43])),
+    "description": ("voice_design", dict(voice=SpeakerCondition(), instruct_ids=[41, 42, 43])),
     "x-vector": ("base", dict(voice=CLONE, language="german")),
     "in context": ("base", dict(voice=IN_CONTEXT)),
     "in context, surplus text": ("base", dict(voice=LONG_TEXT, language="english")),
@@ -192,7 +192,7 @@ def test_the_x_vector_of_a_mel_takes_the_place_of_a_given_one(models):
         embed = jax.jit(lambda params, mel: bind(encoder, params)(mel))
         spoken = embed(params["speaker_encoder"], mel[None])[0]
         for embedding, heard in ((spoken, None), (0 * EMBEDDING, mel)):
-            voice = Voice(embedding=np.asarray(embedding))
+            voice = SpeakerCondition(embedding=np.asarray(embedding))
             prompt = build_prompt(config, ROLE, TEXT, voice=voice)
             found.append(layout_example(config, prompt, codes, mel=heard))
         batch = collate(config, found, Bucket(32, 4, 64))

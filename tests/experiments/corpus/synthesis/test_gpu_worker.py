@@ -69,7 +69,7 @@ def voice(monkeypatch):
     """A voice that hums; returns the ids of the jobs of each batch that it spoke."""
     spoken = []
 
-    class Voice:
+    class SpeakerCondition:
         lead = 0
         batches = staticmethod(PiperVoice.batches)
 
@@ -87,7 +87,7 @@ def voice(monkeypatch):
             wave = 0.5 * np.sin(2 * np.pi * 250 * time).astype(np.float16)
             return np.stack([wave] * len(jobs)), np.array(samples, np.int64)
 
-    monkeypatch.setattr(gpu_worker, "PiperVoice", Voice)
+    monkeypatch.setattr(gpu_worker, "PiperVoice", SpeakerCondition)
     return spoken
 
 
