@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from qtts_jax import QwenTTS
-from qtts_jax.cli import batch, main
+from qtts_jax.cli import batch
 from qtts_jax.cli.batch import run_batch
+from qtts_jax.cli.main import main
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.io.atomic_files import write_whole
 from tests.golden_tools import detweights
