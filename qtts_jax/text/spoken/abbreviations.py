@@ -57,10 +57,12 @@ _MONTHS = {
     "Nov": "November", "Dec": "December",
 }  # fmt: skip
 _WITH = {"w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of", "n/a": "not applicable",
-         "N/A": "not applicable", "24/7": "twenty-four seven", "9/11": "nine eleven"}  # fmt: skip
+         "N/A": "not applicable", "24/7": "twenty-four seven", "9/11": "nine eleven",
+         "50/50": "fifty fifty"}  # fmt: skip
 # Every word that may carry a full stop inside a sentence; `segments` never cuts after one.
 DOTTED = {*TITLES, *AFTER_NAMES, *WORDS, *_DAYS, *_MONTHS, "St", "min", "sec", "ft", "lb", "lbs",
-          "oz", "km", "kg"}  # fmt: skip
+          "oz", "km", "kg", "tbsp", "tsp", "gal", "pt", "yd", "yds", "mi", "ml", "cm", "mm"}  # fmt: skip
+_AFTER = any_of(AFTER_NAMES)
 _ROADS_BEFORE = "Mount|Lake|Fort|Port|Old|New|Visit|In|At|Near|From|The|Saint|To|By|And|Of"
 
 
@@ -99,12 +101,6 @@ RULES = (
         (("near St. Mary's", "near Saint Mary's"),),
     ),
     Rule(
-        "street before a name",
-        re.compile(r"(?<=[a-z]) St\b\.?(?= |,|$)"),
-        " Street",
-        (("5th St. was closed.", "fifth Street was closed."),),
-    ),
-    Rule(
         "title",
         re.compile(rf"\b({any_of(TITLES)})\b(?:\. ?| )(?=[A-Z])"),
         lambda m: TITLES[m[1]] + " ",
@@ -121,8 +117,8 @@ RULES = (
     ),
     Rule(
         "after a name",
-        re.compile(rf"(?<=[A-Za-z,] )({any_of(AFTER_NAMES)})(?:\b\.|\b(?!['\w.-]))"),
-        lambda m: _full_stop(AFTER_NAMES[m[1]], m),
+        re.compile(rf"(?:\A|(?<=[\w,.;:!?)] ))({_AFTER})\.|(?<=[A-Za-z,] )({_AFTER})(?!['\w.-])"),
+        lambda m: _full_stop(AFTER_NAMES[m[1] or m[2]], m),
         (
             ("Acme Inc. grew.", "Acme Incorporated grew."),
             ("on Park Ave. in May", "on Park Avenue in May"),
@@ -164,6 +160,12 @@ RULES = (
         re.compile(rf"(?<=[a-z,] )({any_of(_DAYS.keys() - {'Sun', 'Sat'})})\b\.?(?=\s*$|,? \d)"),
         lambda m: _full_stop(_DAYS[m[1]], m),
         (("See you on Fri.", "See you on Friday."),),
+    ),
+    Rule(
+        "day before a time",
+        re.compile(rf"\b({any_of(_DAYS)})(?= \d)"),
+        lambda m: _DAYS[m[1]],
+        (("Sat 10–2", "Saturday ten to two"),),
     ),
     Rule(
         "days from and to",

@@ -117,7 +117,7 @@ RULES = (
         "handle",
         re.compile(r"(?<![\w.])@([A-Za-z][\w.]{0,38}\w)"),
         lambda m: "at " + say(m[1]),
-        (("Thanks @sam_lee!", "Thanks at sam underscore lee!"),),
+        (("Thanks @sam.lee!", "Thanks at sam dot lee!"),),
     ),
     Rule(
         "hashtag",

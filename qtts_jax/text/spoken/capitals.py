@@ -54,13 +54,18 @@ _MONARCHS = (
     "Alexander", "Mary", "Robert", "Francis", "Gregory", "Innocent", "Leo", "Catherine", "Peter",
     "Christian", "Gustav", "Otto", "Leopold", "Albert", "Victor", "Ivan", "Ramses", "Margaret",
     "Clement", "Urban", "Boniface", "Juan Carlos", "Felipe", "Alfonso", "Wilhelm", "Haakon",
-    "Harald", "Malcolm", "David", "John", "Stephen", "Augustus", "Ptolemy", "Darius", "Xerxes",
+    "Harald", "David", "John", "Stephen", "Augustus", "Ptolemy", "Darius", "Xerxes",
 )  # fmt: skip
 _CHAPTERS = (
     "Chapter", "Part", "Act", "Scene", "Book", "Volume", "Section", "Article", "World War", "Phase",
     "Type", "Level", "Class", "Stage", "Super Bowl", "Appendix", "Episode", "Figure", "Table",
     "chapter", "part", "act", "scene", "book", "volume", "section", "type", "stage", "level",
 )  # fmt: skip
+# Two consonants or more at the end of an English word.
+_ENDINGS = """nd nt st ck ll ss ff rd rt rk rm rn rp rs rl rb rg rf rc ld lk lf lm lp lt mp ng nk ct ft
+    pt sk sp sh ch th gh ght tch wn wl wk ts ps ks ds gs bs ms ns ls xt nch rst rth nth lth mb gn zz nn
+    rr tt gg dd ws ys cks lls nds nts sts rds rts ngs nks mps lds ths rks rms rns rls cts fts wns ghts
+    lps lts rps rbs hs""".split()  # fmt: skip
 _ROMAN = r"(X{0,3}(?:IX|IV|V?I{0,3}))"
 _VALUES = {"I": 1, "V": 5, "X": 10}
 
@@ -84,21 +89,24 @@ def _could_be_word(word: str) -> bool:
         and re.search(r"[aeiouy]", low) is not None
         and re.search(r"[^aeiouy]{4}|[aeiou]{4}|^[^aeiouy]{3}(?<!sch|scr|spr|str|thr|shr|spl|phr|chr)"
                       r"|[jqv]$|q(?!u)|(.)\1\1", low) is None
+        and re.search(rf"(?:[aeiouy]|[aeiouy][^aeiouyjqv]|{any_of(_ENDINGS)})$", low) is not None
     )  # fmt: skip
 
 
 def _is_word(word: str) -> bool:
     bare = word.replace("'", "")
-    return bare in COMMON or "'" in word.rstrip("'")[1:-2] or (
-        bare not in SPELLED and (bare in AS_WORDS or _could_be_word(bare))
+    return (
+        bare in COMMON
+        or "'" in word.rstrip("'")[1:-2]
+        or (bare not in SPELLED and (bare in AS_WORDS or _could_be_word(bare)))
     )
 
 
 def _capital_word(match: re.Match[str]) -> str:
     """One word in capitals, with its plural or possessive ending."""
     word, ending = match[1], match[2] or ""
-    if word in _SPECIAL and not ending:
-        return _SPECIAL[word]
+    if word == "WHO" and match.string[: match.start()].endswith(("the ", "The ")):
+        return spell(word)
     if word in AS_WORDS or word in COMMON or (word not in SPELLED and _could_be_word(word)):
         sentence = match.start() == 0 or match.string[: match.start()].rstrip()[-1:] in ".!?"
         return (word.capitalize() if sentence or word in AS_WORDS else word.lower()) + ending
@@ -167,7 +175,7 @@ RULES = (
         "chapter",
         re.compile(rf"\b({any_of(_CHAPTERS)}) {_ROMAN}(?<=[IVX])(?![\w'-])"),
         _chapter,
-        (("Chapter IV", "Chapter four"), ("World War II", "World War two")),
+        (("Chapter V", "Chapter five"), ("World War II", "World War two")),
     ),
     Rule(
         "Roman numeral",
@@ -193,8 +201,8 @@ RULES = (
     ),
     Rule(
         "initial",
-        re.compile(r"(?<![\w'.])(?!I\b)([A-Z])\. ?(?=[A-Z][a-z'])"
-                   rf"(?!{any_of(STARTERS)}\b)|(?<![\w'.])([A-Z])\. (?=[A-Z]\. )"),
+        re.compile(r"(?<![\w'.])(?<!\b[A-Z] )(?!I\b)([A-Z])\. ?(?=[A-Z][a-z'])"
+                   rf"(?!{any_of(STARTERS)}\b)|(?<![\w'.])(?<!\b[A-Z] )([A-Z])\. (?=[A-Z]\. )"),
         lambda m: f"{m[1] or m[2]} ",
         (("George W. Bush", "George W Bush"),),
     ),
@@ -213,9 +221,12 @@ RULES = (
     ),
     Rule(
         "letters joined by an ampersand",
-        re.compile(r"(?<![\w&])([A-Z])&([A-Z])(?![\w&])"),
-        r"\1 and \2",
-        (("Q&A", "Q and A"),),
+        re.compile(r"(?<![\w&])([A-Z]{1,3}) ?& ?([A-Z]{1,2})(?![\w&])"),
+        lambda m: f"{spell(m[1])} and {spell(m[2])}",
+        (("Q&A", "Q and A"), ("AT&T", "A T and T")),
+    ),
+    Rule(
+        "sharp", re.compile(r"(?<![\w#])([A-G])#(?!\w)"), r"\1 sharp", (("in C#", "in C sharp"),)
     ),
     Rule(
         "shouting",
@@ -223,7 +234,7 @@ RULES = (
         _shout,
         (
             ("STOP! DO NOT OPEN THE DOOR.", "Stop! Do not open the door."),
-            ("WHAT ARE YOU DOING", "What are you doing"),
+            ("IT IS WHAT IT IS", "It is what it is"),
         ),
     ),
     Rule(
@@ -231,7 +242,7 @@ RULES = (
         re.compile(r"(?<![\w.$£€'-])(?=[A-Za-z]{0,12}\d)(?!\d{1,12}(?:st|nd|rd|th|s)\b)(?!\d{1,20}\b)"
                    r"[A-Za-z0-9]{2,20}(?![\w]|[.,:]\d)"),
         _code,
-        (("a B2B deal", "a B two B deal"), ("an MP3 file", "an M P three file"), ("4K", "four K")),
+        (("a B2B deal", "a B two B deal"), ("the A380", "the A three eighty"), ("an MP3 file", "an M P three file"), ("4K", "four K")),
     ),
     Rule(
         "name and number",
@@ -247,6 +258,8 @@ RULES = (
             ("I am VERY tired.", "I am very tired."),
             ("NASA and the FBI", "Nasa and the F B I"),
             ("two CDs", "two C D's"),
+            ("the WHO report", "the W H O report"),
+            ("the NYPD", "the N Y P D"),
             ("in the USA", "in the U S A"),
         ),
     ),

@@ -68,8 +68,10 @@ def _clock(hours: str, minutes: str, half: bool = False) -> str:
 def _decade(match: re.Match[str]) -> str:
     century, tens = match[1] or "", match[2]
     if tens == "00":
-        spoken = plural(cardinal(f"{century}00")) if century[1:] == "0" else (
-            f"{cardinal(century)} hundreds" if century else match[0]
+        spoken = (
+            plural(cardinal(f"{century}00"))
+            if century[1:] == "0"
+            else (f"{cardinal(century)} hundreds" if century else match[0])
         )
         return spoken
     head = f"{cardinal(century)} " if century else ""
@@ -92,6 +94,14 @@ RULES = (
             ("on 5/6/2024", "on May sixth, twenty twenty-four"),
             ("by 25/12/23", "by December twenty-fifth, twenty twenty-three"),
         ),
+    ),
+    Rule(
+        "day and month in figures",
+        re.compile(r"(?i:\b(on|by|until|since|before|after) )(\d{1,2})/(\d{1,2})(?![\w/]|[.,]\d)"),
+        lambda m: f"{m[1]} {_date(MONTHS[int(m[2]) - 1], m[3], None)}"
+        if 1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31
+        else m[0],
+        (("on 12/25 we rest", "on December twenty-fifth we rest"),),
     ),
     Rule(
         "date with dots",
@@ -133,11 +143,11 @@ RULES = (
         "month and year",
         re.compile(rf"\b{_MONTH},? {_YEAR}(?!\w|[-/.,]\d)"),
         lambda m: f"{_month(m[1])} {year(m[2])}",
-        (("in Sept. 1939", "in September nineteen thirty-nine"),),
+        (("in Sept 1939", "in September nineteen thirty-nine"),),
     ),
     Rule(
         "decade",
-        re.compile(r"(?<![\w.,'-])'?(1[1-9]|20)?(?<![.,])(\d0)'?s\b"),
+        re.compile(r"(?<![\w.,'])'?(1[1-9]|20)?(?<![.,])(\d0)'?s\b"),
         _decade,
         (
             ("the 1980s", "the nineteen eighties"),
@@ -150,7 +160,7 @@ RULES = (
         "year without century",
         re.compile(r"(?<!\w)'(\d\d)(?![\w'])"),
         lambda m: f"oh {digits(m[1][1])}" if m[1][0] == "0" else cardinal(m[1]),
-        (("class of '87", "class of eighty-seven"),),
+        (("class of '05", "class of oh five"),),
     ),
     Rule(
         "time range with a.m. or p.m.",
@@ -196,8 +206,14 @@ RULES = (
         (("a time of 42:07", "a time of forty-two oh seven"),),
     ),
     Rule(
+        "ratio",
+        re.compile(rf"{_ZONE}(\d{{1,4}}):(\d{{1,4}})(?![\w:]|[.,]\d)"),
+        lambda m: f"{cardinal(m[1])} to {cardinal(m[2])}",
+        (("a ratio of 3:1", "a ratio of three to one"),),
+    ),
+    Rule(
         "range of years",
-        re.compile(rf"{_ZONE}{_YEAR} ?[-–] ?(?:{_YEAR}|(\d\d)){_END}"),
+        re.compile(rf"{_ZONE}{_YEAR} ?[-–/] ?(?:{_YEAR}|(\d\d)){_END}"),
         lambda m: f"{year(m[1])} to {year(m[2]) if m[2] else cardinal(m[3])}",
         (
             ("1990-1995", "nineteen ninety to nineteen ninety-five"),
@@ -208,6 +224,6 @@ RULES = (
         "era",
         re.compile(r"(?<![\w.,])(\d{1,4}) ?(BCE|BC|AD|CE)\b"),
         lambda m: f"{pairs(m[1])} {' '.join(m[2])}",
-        (("in 44 BC", "in forty-four B C"),),
+        (("in 1066 AD", "in ten sixty-six A D"),),
     ),
 )  # fmt: skip

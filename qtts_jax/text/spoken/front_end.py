@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     *symbols.TIDY,
 )
 # Their typographic marks are their own; "other" is what "auto" finds, of unknown script.
+_PASSES = 6  # at most; two are enough for everyday text
 _OWN_MARKS = ("chinese", "japanese", "korean", "other")
 
 
@@ -79,7 +80,9 @@ class Normalizer:
     def finish(self) -> str:
         """The rest, after the last piece."""
         segment, self._held = self._held, ""
-        return self._segment(segment)
+        spoken = self._segment(segment)
+        english = self._language in ("english", "auto")
+        return spoken.rstrip(" ,;:-") if english else spoken
 
     def _segment(self, segment: str) -> str:
         if self._language == "auto" and has_words(segment):
@@ -95,10 +98,19 @@ class Normalizer:
 
 
 def _english(segment: str) -> str:
+    """The spoken form of a segment: all rules in order, until none changes anything.
+
+    The second pass meets words that the first has freed from digits or symbols beside them.
+    """
     text = segment.translate(marks.ENGLISH)
-    for rule in RULES:
-        text = rule.apply(text)
-    return text.strip()
+    for _ in range(_PASSES):
+        before = text
+        for rule in RULES:
+            text = rule.apply(text)
+        text = text.strip()
+        if text == before:
+            break
+    return text
 
 
 def _layout(segment: str, language: str) -> str:

@@ -4,6 +4,7 @@ import re
 
 from qtts_jax.text.spoken.number_words import cardinal, decimal
 from qtts_jax.text.spoken.rule import Rule, any_of
+from qtts_jax.text.spoken.units import UNITS
 
 # Sign or code: (one, many, one hundredth, hundredths); None where the hundredth is not used.
 CURRENCIES = {
@@ -55,6 +56,12 @@ def _money(currency: str, whole: str, part: str | None, scale: str | None) -> st
 _PLAIN = r"(\d{1,3}(?:,\d{3}){1,4}(?:\.\d{1,2})?|\d{1,12}(?:\.\d{1,2})?)"
 RULES = (
     Rule(
+        "decimal comma",
+        re.compile(rf"(?<![\w.,])(\d{{1,6}}),(\d{{1,2}})(?= ?(?:€|{any_of(UNITS)})(?!\w))"),
+        r"\1.\2",
+        (("5,50 €", "five euros and fifty cents"), ("1,5 kg", "one point five kilograms")),
+    ),
+    Rule(
         "range of amounts",
         re.compile(rf"(?<![\w.]){_CODE}{_PLAIN} ?[-–] ?(?:\1)?{_PLAIN}{_SCALE}(?!\w|[.,]\d)"),
         lambda m: f"{decimal(m[2].replace(',', ''))} to {decimal(m[3].replace(',', ''))}"
@@ -95,7 +102,7 @@ RULES = (
         "cents",
         re.compile(r"(?<![\w.,])(\d{1,4}) ?¢"),
         lambda m: f"{cardinal(m[1])} cent{'' if m[1] == '1' else 's'}",
-        (("25¢", "twenty-five cents"),),
+        (("1¢ or 25¢", "one cent or twenty-five cents"),),
     ),
     Rule(
         "pence",

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _LONGEST = 15  # digits; longer numbers are read digit by digit
+_LONGEST_UNGROUPED = 9
 
 
 @lru_cache(maxsize=4096)
@@ -25,10 +26,13 @@ def digits(text: str) -> str:
 def cardinal(text: str) -> str:
     """A whole number, grouped by commas or not: "1,250" is "one thousand two hundred fifty".
 
-    Numbers with a leading zero or of more than 15 digits are read digit by digit.
+    Numbers with a leading zero, of more than 15 digits, or of more than 9 without commas are read
+    digit by digit.
     """
     plain = text.replace(",", "")
-    if len(plain) > _LONGEST or (len(plain) > 1 and plain[0] == "0"):
+    if len(plain) > (_LONGEST if "," in text else _LONGEST_UNGROUPED) or (
+        len(plain) > 1 and plain[0] == "0"
+    ):
         return digits(plain)
     return _words(int(plain), "cardinal")
 
@@ -55,8 +59,10 @@ def pairs(text: str) -> str:
     head, tail = text[:-2], text[-2:]
     if tail == "00":
         return cardinal(text) if head[-1] == "0" else f"{cardinal(head)} hundred"
-    return f"{cardinal(head)} oh {digits(tail)[5:]}" if tail[0] == "0" else (
-        f"{cardinal(head)} {cardinal(tail)}"
+    return (
+        f"{cardinal(head)} oh {digits(tail)[5:]}"
+        if tail[0] == "0"
+        else (f"{cardinal(head)} {cardinal(tail)}")
     )
 
 

@@ -8,7 +8,7 @@ from qtts_jax.text.spoken.rule import Rule, any_of
 _PLACES = (
     "room", "flight", "suite", "apartment", "bus", "route", "highway", "gate", "channel", "train",
     "extension", "unit", "building", "line", "locker", "box", "interstate", "platform", "studio",
-    "area", "boeing",
+    "area", "boeing", "number", "order",
 )  # fmt: skip
 _STREETS = (
     "Street", "Avenue", "Road", "Lane", "Boulevard", "Drive", "Court", "Square", "Place", "Way",
@@ -48,8 +48,10 @@ def _mixed(match: re.Match[str]) -> str:
 def _slash(match: re.Match[str]) -> str:
     upper, lower = match[1], match[2]
     if int(lower) in (10, 20, 100) or int(upper) >= int(lower):
-        return f"{cardinal(upper)} out of {cardinal(lower)}" if int(upper) <= int(lower) else (
-            f"{cardinal(upper)} over {cardinal(lower)}"
+        return (
+            f"{cardinal(upper)} out of {cardinal(lower)}"
+            if int(upper) <= int(lower)
+            else (f"{cardinal(upper)} over {cardinal(lower)}")
         )
     return _fraction(upper, lower)
 
@@ -78,8 +80,20 @@ RULES = (
         (("at 742 Oak Street", "at seven forty-two Oak Street"),),
     ),
     Rule(
+        "groups joined by hyphens",
+        re.compile(r"(?<![\w-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])"),
+        lambda m: ", ".join(digits(group) for group in m[0].split("-")),
+        (("123-45-6789", "one two three, four five, six seven eight nine"),),
+    ),
+    Rule(
+        "blanks between thousands",
+        re.compile(r"(?<![\w.,-])[1-9]\d{0,2}(?: \d{3}){0,3} 000(?![\w]|[.,:/]\d)"),
+        lambda m: cardinal(m[0].replace(" ", "")),
+        (("10 000 steps", "ten thousand steps"),),
+    ),
+    Rule(
         "ordinal",
-        re.compile(r"(?<![\w.,/:])(\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:st|nd|rd|th)\b"),
+        re.compile(r"(?<![\w.,:])(\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:st|nd|rd|th)\b"),
         lambda m: ordinal(m[1]),
         (("the 21st century", "the twenty-first century"), ("2nd", "second")),
     ),
@@ -107,6 +121,12 @@ RULES = (
         (("Python 3.11.4", "Python three point eleven point four"),),
     ),
     Rule(
+        "version after a name",
+        re.compile(r"(?i:\b(python|version|release|android|ubuntu|macos) )(\d{1,2})\.(\d{1,3})(?!\w|\.\d)"),
+        lambda m: f"{m[1]} {cardinal(m[2])} point {cardinal(m[3])}",
+        (("Python 3.11", "Python three point eleven"),),
+    ),
+    Rule(
         "version",
         re.compile(r"(?<!\w)[vV](\d{1,4}(?:\.\d{1,4})?)(?![\w]|\.\d)"),
         lambda m: "version " + " point ".join(cardinal(n) for n in m[1].split(".")),
@@ -114,7 +134,7 @@ RULES = (
     ),
     Rule(
         "range",
-        re.compile(rf"{_START}({_WHOLE}(?:\.\d{{1,9}})?) ?[-–] ?({_WHOLE}(?:\.\d{{1,9}})?){_END}(?!-\d)"),
+        re.compile(rf"{_START}({_WHOLE}(?:\.\d{{1,9}})?) ?[-–] ?({_WHOLE}(?:\.\d{{1,9}})?){_END}(?!-\d| ?=)"),
         lambda m: f"{decimal(m[1])} to {decimal(m[2])}",
         (("pages 10–12", "pages ten to twelve"), ("They won 3-1.", "They won three to one.")),
     ),
@@ -122,9 +142,13 @@ RULES = (
         "sum",
         re.compile(r"(?<=\d) ?([+×÷=*]) ?(?=[\d-])"),
         lambda m: {"+": " plus ", "×": " times ", "÷": " divided by ", "=": " equals ", "*": " times "}[m[1]],
-        (("2 + 2 = 4", "two plus two equals four"),),
+        (("2 + 3 * 4 = 14", "two plus three times four equals fourteen"),),
     ),
-    Rule("difference", re.compile(r"(?<=\d) [-–] (?=\d)"), " minus ", ()),
+    Rule("difference", re.compile(r"(?<=\d) [-–] (?=\d)"), " minus ",
+         (("10 - 4 = 6", "ten minus four equals six"),)),
+    Rule("power", re.compile(r"(?<=\d)\^(?=[-\d])"), " to the power of ",
+         (("10^6", "ten to the power of six"),)),
+    Rule("about", re.compile(r"~ ?(?=\d)"), "about ", (("~20 people", "about twenty people"),)),
     Rule(
         "minus",
         re.compile(r"(?:(?<=[\s(])|\A)[-–](?=\.?\d)"),
@@ -158,6 +182,9 @@ RULES = (
         "any other digits",
         re.compile(r" ?(\d{1,400}) ?"),
         lambda m: f" {cardinal(m[1]) if len(m[1]) < 4 else digits(m[1])} ",
-        (("1,23", "one, twenty-three"),),
+        (
+            ("1,23", "one, twenty-three"),
+            ("ab" + "1234" * 6, "ab " + " ".join(["one two three four"] * 6)),
+        ),
     ),
 )  # fmt: skip

@@ -50,7 +50,24 @@ RULES = (
         "short number",
         re.compile(r"(?i:\b(call|dial|ring|called|dialed|phone) )(\d{3})(?![\w.,:-]\w|\w| [a-z])"),
         lambda m: f"{m[1]} {digits(m[2])}",
-        (("Call 911!", "Call nine one one!"),),
+        (("Call 112!", "Call one one two!"),),
+    ),
+    Rule(
+        "emergency number",
+        re.compile(r"(?<![\w.,:/$£€-])911(?![\w%]|[.,:/-]\d)"),
+        lambda m: digits(m[0]),
+        (("for 911 only", "for nine one one only"),),
+    ),
+    Rule(
+        "groups of four digits",
+        re.compile(r"(?<![\w.,-])\d{4}([ -])\d{4}(?:\1\d{4}){1,3}(?![\w-])"),
+        lambda m: _groups(m[0]),
+        (
+            (
+                "4111 1111 1111",
+                "four one one one, one one one one, one one one one",
+            ),
+        ),
     ),
     Rule(
         "digits after a label",

@@ -12,7 +12,7 @@ from qtts_jax.text.spoken.abbreviations import BEFORE_NUMBERS, DOTTED
 
 LONGEST = 400  # characters that a segment can hold
 _CUT = re.compile(r"(?<=[^\W\d_])([.,;:!?])[\"')\]]{0,3}\s+(?=[A-Za-z])")
-_WORD = re.compile(r"[^\s\"'(\[]{1,24}\Z")
+_WORD = re.compile(r"[A-Za-z.]{1,24}\Z")
 
 
 def next_cut(text: str) -> int | None:

@@ -27,12 +27,6 @@ BETWEEN = (
         (("he/she can", "he or she can"),),
     ),
     Rule(
-        "slash",
-        re.compile(r" ?[/\\|]+ ?"),
-        " ",
-        (("and/or", "and or"), ("TCP/IP", "T C P I P")),
-    ),
-    Rule(
         "symbol",
         re.compile(r" ?([&+=@%×÷°²³µ<>±≈≤≥$£€¢¥₹]) ?"),
         lambda m: f" {_SYMBOLS[m[1]]} ",
@@ -40,9 +34,9 @@ BETWEEN = (
     ),
 )
 TIDY = (
-    Rule("other characters", re.compile(r"[^A-Za-z0-9'.,:;!?\s-]"), _keep, (("Nice 😀 day", "Nice day"),)),
+    Rule("other characters", re.compile(r"[^A-Za-z0-9'.,:;!?\s-]"), _keep, (("Nice 😀 day", "Nice day"), ('She said "yes" and left.', "She said yes and left."),
+          ("and/or", "and or"))),
     Rule("loose hyphen", re.compile(r"(?<![A-Za-z])-+|-+(?![A-Za-z])|--+"), " ", (("a -b", "a b"),)),
-    Rule("loose apostrophe", re.compile(r"(?<![A-Za-z.])'(?![A-Za-z])|''+"), "", ()),
     Rule("blanks", re.compile(r"\s+"), " ", (("a  b", "a b"),)),
     Rule("blank before a mark", re.compile(r" +(?=[.,:;!?])"), "", (("yes , no", "yes, no"),)),
     Rule(

@@ -69,6 +69,11 @@ _NUMBER = r"(\d{1,3}(?:,\d{3}){1,5}(?:\.\d{1,9})?|\d{1,15}(?:\.\d{1,9})?|\.\d{1,
 _START = r"(?<![\w.,/:])"
 _SIGN = r"(?:(?<![\w)])([-–])(?=[\d.]))?"
 _UNIT = any_of(UNITS)
+_NOUNS = any_of(("race", "run", "dash", "sprint", "walk", "hike", "ride", "swim", "pool", "bag",
+                 "bottle", "pack", "box", "drive", "card", "disk", "bulb", "limit", "radius", "file",
+                 "battery", "screen", "zone", "charger"))  # fmt: skip
+_COUNTED = any_of(("people", "users", "customers", "views", "viewers", "downloads", "copies", "homes",
+                   "jobs", "followers", "subscribers", "years", "books", "cars"))  # fmt: skip
 _FINAL = r"(?![\w²³°]|-\d|/\w)"
 
 
@@ -90,6 +95,18 @@ RULES = (
         (("He is 6'2\" tall.", "He is six foot two tall."),),
     ),
     Rule(
+        "feet and inches in letters",
+        re.compile(r"(?<![\w.,])(\d{1,2}) ?(?:ft|feet)\.?,? (\d{1,2}) ?in(?:\.(?= [a-z])|(?![\w]))"),
+        lambda m: f"{cardinal(m[1])} feet {cardinal(m[2])} inches",
+        (("5 ft 4 in tall", "five feet four inches tall"),),
+    ),
+    Rule(
+        "millions of things",
+        re.compile(rf"(?<![\w.,])(\d{{1,4}}(?:\.\d{{1,3}})?)m(?= {_COUNTED}\b)"),
+        lambda m: f"{decimal(m[1])} million",
+        (("5m people", "five million people"),),
+    ),
+    Rule(
         "inches",
         re.compile(r"(?<![\w.,])(\d{1,3}(?:\.\d{1,2})?)(?:\"(?=[ ,.-]?(?:screen|monitor|TV|pipe|"
                    r"display|laptop|wide|long|tall|deep|thick|nails?)))"),
@@ -99,7 +116,7 @@ RULES = (
     Rule(
         "sizes",
         re.compile(rf"{_START}{_NUMBER} ?(?:x|×|by) ?{_NUMBER}(?: ?(?:x|×) ?{_NUMBER})?"
-                   rf"(?: ?({_UNIT}|in))?(?!\w)"),
+                   rf"(?: ?({_UNIT}|in))?(?!\w| ?=)"),
         lambda m: " by ".join(_number(n) for n in m.groups()[:3] if n)
         + (f" {(UNITS.get(m[4]) or _ATTACHED[m[4]])[1]}" if m[4] else ""),
         (("a 4x6 card", "a four by six card"), ("3 × 4 m", "three by four meters")),
@@ -112,9 +129,9 @@ RULES = (
     ),
     Rule(
         "quantity before a noun",
-        re.compile(rf"{_START}{_NUMBER}-({_UNIT})(?=[ -][a-z])"),
-        lambda m: f"{_number(m[1])} {UNITS[m[2]][0]}",
-        (("a 10-km run", "a ten kilometer run"),),
+        re.compile(rf"{_START}{_NUMBER}(?:-({_UNIT})(?=[ -][a-z])| ?({_UNIT})(?= {_NOUNS}\b))"),
+        lambda m: f"{_number(m[1])} {UNITS[m[2] or m[3]][0]}",
+        (("a 10-km run", "a ten kilometer run"), ("the 100 m race", "the one hundred meter race")),
     ),
     Rule(
         "quantity per unit",
@@ -145,11 +162,5 @@ RULES = (
         re.compile(rf"(?<=[a-z])/({any_of(_PER)})(?![\w/])"),
         lambda m: f" per {_PER[m[1]]}",
         (("$20/month", "twenty dollars per month"),),
-    ),
-    Rule(
-        "lines of a picture",
-        re.compile(r"(?<![\w.,])(\d{3,4})([pi])\b"),
-        lambda m: f"{pairs(m[1])} {m[2].upper()}",
-        (("in 1080p", "in ten eighty P"),),
     ),
 )  # fmt: skip
