@@ -16,8 +16,8 @@ TITLES = {
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miss", "Dr": "Doctor", "Prof": "Professor",
     "Rev": "Reverend", "Hon": "Honorable", "Gov": "Governor", "Sen": "Senator",
     "Rep": "Representative", "Gen": "General", "Col": "Colonel", "Maj": "Major",
-    "Capt": "Captain", "Lt": "Lieutenant", "Sgt": "Sergeant", "Cpl": "Corporal", "Pres": "President",
-    "Mt": "Mount", "Ft": "Fort", "Fr": "Father", "Messrs": "Messers",
+    "Capt": "Captain", "Lt": "Lieutenant", "Sgt": "Sergeant", "Cpl": "Corporal",
+    "Pres": "President", "Mt": "Mount", "Ft": "Fort", "Fr": "Father", "Messrs": "Messers",
 }  # fmt: skip
 # After a name of a street or a person; the full stop is needed unless the sentence goes on.
 AFTER_NAMES = {
@@ -56,12 +56,16 @@ _MONTHS = {
     "Jul": "July", "Aug": "August", "Sep": "September", "Sept": "September", "Oct": "October",
     "Nov": "November", "Dec": "December",
 }  # fmt: skip
-_WITH = {"w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of", "n/a": "not applicable",
-         "N/A": "not applicable", "24/7": "twenty-four seven", "9/11": "nine eleven",
-         "50/50": "fifty fifty"}  # fmt: skip
+_WITH = {
+    "w/o": "without", "w/": "with", "b/c": "because", "c/o": "care of", "n/a": "not applicable",
+    "N/A": "not applicable", "24/7": "twenty-four seven", "9/11": "nine eleven",
+    "50/50": "fifty fifty",
+}  # fmt: skip
 # Every word that may carry a full stop inside a sentence; `segments` never cuts after one.
-DOTTED = {*TITLES, *AFTER_NAMES, *WORDS, *_DAYS, *_MONTHS, "St", "min", "sec", "ft", "lb", "lbs",
-          "oz", "km", "kg", "tbsp", "tsp", "gal", "pt", "yd", "yds", "mi", "ml", "cm", "mm"}  # fmt: skip
+DOTTED = {
+    *TITLES, *AFTER_NAMES, *WORDS, *_DAYS, *_MONTHS, "St", "min", "sec", "ft", "lb", "lbs", "oz",
+    "km", "kg", "tbsp", "tsp", "gal", "pt", "yd", "yds", "mi", "ml", "cm", "mm",
+}  # fmt: skip
 _AFTER = any_of(AFTER_NAMES)
 _ROADS_BEFORE = "Mount|Lake|Fort|Port|Old|New|Visit|In|At|Near|From|The|Saint|To|By|And|Of"
 
@@ -86,8 +90,11 @@ RULES = (
     ),
     Rule(
         "street",
-        re.compile(rf"\b(?!(?:{_ROADS_BEFORE})\b)([A-Z][a-z]+|\d{{1,3}}(?:st|nd|rd|th)) (St|Dr)\b\.?"
-                   rf"(?= [a-z]|[,;:?!)]|\s*$| (?:{any_of(STARTERS)})\b)"),
+        re.compile(
+            rf"\b(?!(?:{_ROADS_BEFORE})\b)([A-Z][a-z]+|\d{{1,3}}(?:st|nd|rd|th))"
+            rf" (St|Dr)\b\.?"
+            rf"(?= [a-z]|[,;:?!)]|\s*$| (?:{any_of(STARTERS)})\b)"
+        ),
         lambda m: _full_stop(f"{m[1]} {'Street' if m[2] == 'St' else 'Drive'}", m),
         (
             ("on Elm St. near", "on Elm Street near"),
@@ -179,4 +186,4 @@ RULES = (
         lambda m: _MONTHS[m[1]],
         (("from Jan. to Dec., daily", "from January to December, daily"),),
     ),
-)  # fmt: skip
+)

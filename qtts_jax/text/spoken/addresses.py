@@ -34,7 +34,7 @@ def say(address: str) -> str:
     for part in re.findall(r"[A-Za-z]+|\d+|[^\w\s]|_", address):
         if part.isdigit():
             short = len(part) < 3 or (len(part) == 4 and part[:2] in ("19", "20"))
-            spoken.append((pairs(part) if short else digits(part)))
+            spoken.append(pairs(part) if short else digits(part))
         elif part.isalpha():
             spoken.append(_part(part))
         else:
@@ -92,8 +92,10 @@ RULES = (
             rf"|(?<![\w./~\\]){_PATH}(?:/{_PATH}){{0,12}}/[\w-]{{1,80}}\.{any_of(_FILES)}\b"
         ),
         lambda m: say(m[0]),
-        (("Open /etc/hosts now.", "Open slash et cetera slash hosts now."),
-         ("in docs/intro.txt", "in docs slash intro dot T X T")),
+        (
+            ("Open /etc/hosts now.", "Open slash et cetera slash hosts now."),
+            ("in docs/intro.txt", "in docs slash intro dot T X T"),
+        ),
     ),
     Rule(
         "file name",
@@ -125,4 +127,4 @@ RULES = (
         _hashtag,
         (("#GoodNews today", "hashtag good news today"),),
     ),
-)  # fmt: skip
+)

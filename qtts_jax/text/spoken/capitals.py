@@ -37,7 +37,7 @@ COMMON = set(
     TAX TEA TEN THE TIP TOO TOP TOY TRY TWO USE VAN WAR WAS WAY WET WHO WHY WIN WON YES YET YOU
     AN AS AT BE BY DO GO HE HI IF IN IS ME MY NO OF OH ON OR SO TO UP WE OK FREE SALE HELP STOP
     WHAT WHEN WITH THIS THAT FROM HAVE WILL YOUR VERY MUCH THEY THEM THEN WERE HERE
-    """.split()
+    """.split()  # noqa: SIM905
 )
 _AMBIGUOUS = {"IT", "US", "AM", "ID", "WHO", "RIP", "PIN"}
 _SPECIAL = {
@@ -62,10 +62,12 @@ _CHAPTERS = (
     "chapter", "part", "act", "scene", "book", "volume", "section", "type", "stage", "level",
 )  # fmt: skip
 # Two consonants or more at the end of an English word.
-_ENDINGS = """nd nt st ck ll ss ff rd rt rk rm rn rp rs rl rb rg rf rc ld lk lf lm lp lt mp ng nk ct ft
-    pt sk sp sh ch th gh ght tch wn wl wk ts ps ks ds gs bs ms ns ls xt nch rst rth nth lth mb gn zz nn
-    rr tt gg dd ws ys cks lls nds nts sts rds rts ngs nks mps lds ths rks rms rns rls cts fts wns ghts
-    lps lts rps rbs hs""".split()  # fmt: skip
+_ENDINGS = """
+    nd nt st ck ll ss ff rd rt rk rm rn rp rs rl rb rg rf rc ld lk lf lm lp lt mp ng nk ct
+    ft pt sk sp sh ch th gh ght tch wn wl wk ts ps ks ds gs bs ms ns ls xt nch rst rth nth
+    lth mb gn zz nn rr tt gg dd ws ys cks lls nds nts sts rds rts ngs nks mps lds ths rks
+    rms rns rls cts fts wns ghts lps lts rps rbs hs
+""".split()  # noqa: SIM905
 _ROMAN = r"(X{0,3}(?:IX|IV|V?I{0,3}))"
 _VALUES = {"I": 1, "V": 5, "X": 10}
 
@@ -87,8 +89,9 @@ def _could_be_word(word: str) -> bool:
     return (
         len(low) > 3
         and re.search(r"[aeiouy]", low) is not None
-        and re.search(r"[^aeiouy]{4}|[aeiou]{4}|^[^aeiouy]{3}(?<!sch|scr|spr|str|thr|shr|spl|phr|chr)"
-                      r"|[jqv]$|q(?!u)|(.)\1\1", low) is None
+        and re.search(r"[^aeiouy]{4}|[aeiou]{4}|[jqv]$"
+                      r"|^[^aeiouy]{3}(?<!sch|scr|spr|str|thr|shr|spl|phr|chr)"
+                      r"|q(?!u)|(.)\1\1", low) is None
         and re.search(rf"(?:[aeiouy]|[aeiouy][^aeiouyjqv]|{any_of(_ENDINGS)})$", low) is not None
     )  # fmt: skip
 
@@ -167,9 +170,15 @@ def _code(match: re.Match[str]) -> str:
 RULES = (
     Rule(
         "monarch",
-        re.compile(rf"\b({any_of(_MONARCHS)}) (?:{_ROMAN}(?<=[IVX])(?<!\bI)|(I)(?= of\b))(?![\w-])"),
+        re.compile(
+            rf"\b({any_of(_MONARCHS)}) "
+            rf"(?:{_ROMAN}(?<=[IVX])(?<!\bI)|(I)(?= of\b))(?![\w-])"
+        ),
         _monarch,
-        (("Henry VIII", "Henry the eighth"), ("Elizabeth II's reign", "Elizabeth the second's reign")),
+        (
+            ("Henry VIII", "Henry the eighth"),
+            ("Elizabeth II's reign", "Elizabeth the second's reign"),
+        ),
     ),
     Rule(
         "chapter",
@@ -201,8 +210,10 @@ RULES = (
     ),
     Rule(
         "initial",
-        re.compile(r"(?<![\w'.])(?<!\b[A-Z] )(?!I\b)([A-Z])\. ?(?=[A-Z][a-z'])"
-                   rf"(?!{any_of(STARTERS)}\b)|(?<![\w'.])(?<!\b[A-Z] )([A-Z])\. (?=[A-Z]\. )"),
+        re.compile(
+            r"(?<![\w'.])(?<!\b[A-Z] )(?!I\b)([A-Z])\. ?(?=[A-Z][a-z'])"
+            rf"(?!{any_of(STARTERS)}\b)|(?<![\w'.])(?<!\b[A-Z] )([A-Z])\. (?=[A-Z]\. )"
+        ),
         lambda m: f"{m[1] or m[2]} ",
         (("George W. Bush", "George W Bush"),),
     ),
@@ -214,8 +225,10 @@ RULES = (
     ),
     Rule(
         "capital inside a word",
-        re.compile(r"(?<=[a-z])(?<!\bMc)(?<!\bMac)(?<!\bDe)(?<!\bDi)(?<!\bLa)(?<!\bLe)(?<!\bVan)"
-                   r"(?<!\bFitz)(?<!\bDu)(?=[A-Z])"),
+        re.compile(
+            r"(?<=[a-z])(?<!\bMc)(?<!\bMac)(?<!\bDe)(?<!\bDi)(?<!\bLa)(?<!\bLe)(?<!\bVan)"
+            r"(?<!\bFitz)(?<!\bDu)(?=[A-Z])"
+        ),
         " ",
         (("JavaScript", "Java Script"), ("McDonald", "McDonald")),
     ),
@@ -225,12 +238,13 @@ RULES = (
         lambda m: f"{spell(m[1])} and {spell(m[2])}",
         (("Q&A", "Q and A"), ("AT&T", "A T and T")),
     ),
-    Rule(
-        "sharp", re.compile(r"(?<![\w#])([A-G])#(?!\w)"), r"\1 sharp", (("in C#", "in C sharp"),)
-    ),
+    Rule("sharp", re.compile(r"(?<![\w#])([A-G])#(?!\w)"), r"\1 sharp", (("in C#", "in C sharp"),)),
     Rule(
         "shouting",
-        re.compile(r"(?<![\w'])[A-Z][A-Z']*(?:[,;:!?.-]{0,3} [\"(]?[A-Z][A-Z']*(?![\w]))+(?![\w'])"),
+        re.compile(
+            r"(?<![\w'])[A-Z][A-Z']*"
+            r"(?:[,;:!?.-]{0,3} [\"(]?[A-Z][A-Z']*(?![\w]))+(?![\w'])"
+        ),
         _shout,
         (
             ("STOP! DO NOT OPEN THE DOOR.", "Stop! Do not open the door."),
@@ -239,10 +253,17 @@ RULES = (
     ),
     Rule(
         "letters and digits",
-        re.compile(r"(?<![\w.$£€'-])(?=[A-Za-z]{0,12}\d)(?!\d{1,12}(?:st|nd|rd|th|s)\b)(?!\d{1,20}\b)"
-                   r"[A-Za-z0-9]{2,20}(?![\w]|[.,:]\d)"),
+        re.compile(
+            r"(?<![\w.$£€'-])(?=[A-Za-z]{0,12}\d)(?!\d{1,12}(?:st|nd|rd|th|s)\b)(?!\d{1,20}\b)"
+            r"[A-Za-z0-9]{2,20}(?![\w]|[.,:]\d)"
+        ),
         _code,
-        (("a B2B deal", "a B two B deal"), ("the A380", "the A three eighty"), ("an MP3 file", "an M P three file"), ("4K", "four K")),
+        (
+            ("a B2B deal", "a B two B deal"),
+            ("the A380", "the A three eighty"),
+            ("an MP3 file", "an M P three file"),
+            ("4K", "four K"),
+        ),
     ),
     Rule(
         "name and number",
@@ -263,4 +284,4 @@ RULES = (
             ("in the USA", "in the U S A"),
         ),
     ),
-)  # fmt: skip
+)

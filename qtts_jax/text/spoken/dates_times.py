@@ -98,17 +98,21 @@ RULES = (
     Rule(
         "day and month in figures",
         re.compile(r"(?i:\b(on|by|until|since|before|after) )(\d{1,2})/(\d{1,2})(?![\w/]|[.,]\d)"),
-        lambda m: f"{m[1]} {_date(MONTHS[int(m[2]) - 1], m[3], None)}"
-        if 1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31
-        else m[0],
+        lambda m: (
+            f"{m[1]} {_date(MONTHS[int(m[2]) - 1], m[3], None)}"
+            if 1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31
+            else m[0]
+        ),
         (("on 12/25 we rest", "on December twenty-fifth we rest"),),
     ),
     Rule(
         "date with dots",
         re.compile(rf"{_ZONE}(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}}){_END}"),
-        lambda m: _date(MONTHS[int(m[2]) - 1], m[1], m[3])
-        if 1 <= int(m[2]) <= 12 and 1 <= int(m[1]) <= 31
-        else m[0],
+        lambda m: (
+            _date(MONTHS[int(m[2]) - 1], m[1], m[3])
+            if 1 <= int(m[2]) <= 12 and 1 <= int(m[1]) <= 31
+            else m[0]
+        ),
         (("on 24.12.2023", "on December twenty-fourth, twenty twenty-three"),),
     ),
     Rule(
@@ -131,7 +135,6 @@ RULES = (
         "day and month",
         re.compile(
             rf"\b(the )?(?<![.:/$£€-]){_DAY}(?:st|nd|rd|th)?(?: of)? {_MONTH}\b(?:,? {_YEAR}\b)?",
-
         ),
         _day_first,
         (
@@ -164,11 +167,20 @@ RULES = (
     ),
     Rule(
         "time range with a.m. or p.m.",
-        re.compile(rf"{_ZONE}(\d{{1,2}})(?::([0-5]\d))?(?:{_A_M})? ?(?:-|–|to) ?"
-                   rf"(\d{{1,2}})(?::([0-5]\d))?{_A_M}"),
-        lambda m: _clock(m[1], m[2] or "0", True) + (f" {m[3].upper()} M" if m[3] else "")
-        + f" to {_clock(m[4], m[5] or '0', True)}" + _half(m, 6),
-        (("open 9am-5pm", "open nine A M to five P M"), ("6:30–8 p.m.", "six thirty to eight P M.")),
+        re.compile(
+            rf"{_ZONE}(\d{{1,2}})(?::([0-5]\d))?(?:{_A_M})? ?(?:-|–|to) ?"
+            rf"(\d{{1,2}})(?::([0-5]\d))?{_A_M}"
+        ),
+        lambda m: (
+            _clock(m[1], m[2] or "0", True)
+            + (f" {m[3].upper()} M" if m[3] else "")
+            + f" to {_clock(m[4], m[5] or '0', True)}"
+            + _half(m, 6)
+        ),
+        (
+            ("open 9am-5pm", "open nine A M to five P M"),
+            ("6:30–8 p.m.", "six thirty to eight P M."),
+        ),
     ),
     Rule(
         "time with a.m. or p.m.",
@@ -183,13 +195,19 @@ RULES = (
     Rule(
         "time with seconds",
         re.compile(rf"{_ZONE}(\d{{1,2}}):([0-5]\d):([0-5]\d)(?![\w:])"),
-        lambda m: f"{_clock(m[1], m[2], True)}"
-        + (" zero zero" if m[2] == "00" else "") + f" and {cardinal(str(int(m[3])))} seconds",
+        lambda m: (
+            f"{_clock(m[1], m[2], True)}"
+            + (" zero zero" if m[2] == "00" else "")
+            + f" and {cardinal(str(int(m[3])))} seconds"
+        ),
         (("at 12:30:15", "at twelve thirty and fifteen seconds"),),
     ),
     Rule(
         "time range",
-        re.compile(rf"{_ZONE}([01]?\d|2[0-3]):([0-5]\d) ?[-–] ?([01]?\d|2[0-3]):([0-5]\d)(?![\w:])"),
+        re.compile(
+            rf"{_ZONE}([01]?\d|2[0-3]):([0-5]\d) ?[-–] ?"
+            rf"([01]?\d|2[0-3]):([0-5]\d)(?![\w:])"
+        ),
         lambda m: f"{_clock(m[1], m[2])} to {_clock(m[3], m[4])}",
         (("9:00-17:30", "nine o'clock to seventeen thirty"),),
     ),
@@ -226,4 +244,4 @@ RULES = (
         lambda m: f"{pairs(m[1])} {' '.join(m[2])}",
         (("in 1066 AD", "in ten sixty-six A D"),),
     ),
-)  # fmt: skip
+)

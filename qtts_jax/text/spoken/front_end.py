@@ -46,9 +46,9 @@ def has_words(text: str) -> bool:
 def normalize(text: str, language: str = "english") -> str:
     """The words of a text as they are spoken, in letters and plain marks.
 
-    English, and "auto" where most letters of the first clause are Latin: numbers, dates, money, abbreviations, capitals
-    and symbols become words. Other languages: invisible characters are removed and, outside
-    Chinese, Japanese and Korean, typographic marks become their ASCII forms.
+    English, and "auto" where most letters of the first clause are Latin: numbers, dates, money,
+    abbreviations, capitals and symbols become words. Other languages: invisible characters are
+    removed and, outside Chinese, Japanese and Korean, typographic marks become ASCII.
 
     Args:
         language: full name in any case, or "auto".

@@ -9,7 +9,10 @@ import unicodedata
 
 from qtts_jax.text.spoken.rule import Rule
 
-_BLANKS = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_BLANKS = (
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u202f\u205f\u3000"
+)
 # In every language: blanks, line breaks, and variation selectors (of emoji), which are invisible.
 _LAYOUT = {_BLANKS: " ", "\u2028\u2029\x0b\x0c\x85": "\n", "\ufe0e\ufe0f": ""}
 # In every language that separates words by blanks.
@@ -54,7 +57,7 @@ class _Characters(dict[int, str]):
 
 
 def _fold(character: str) -> str:
-    """A Latin letter, digit or compatibility form (ligature, full width) in ASCII, if it has one."""
+    """A Latin letter, digit, ligature or full-width form in ASCII, if it has one."""
     if character.isdecimal():
         return str(unicodedata.decimal(character))
     parts = unicodedata.normalize("NFKD", character)
@@ -75,8 +78,12 @@ RULES = (
         (("cafe\u0301", "cafe"), ("Zoe\u0308 left.", "Zoe left.")),
     ),
     Rule("carriage return", re.compile(r"\r\n?"), "\n", (("Milk\rEggs", "Milk, Eggs"),)),
-    Rule("margins", re.compile(r"(?<![ \n])[ ]*\n[ \n]*"), lambda m: "\n\n" if m[0].count("\n") > 1
-         else "\n", (("The End \n \n Thanks", "The End. Thanks"),)),
+    Rule(
+        "margins",
+        re.compile(r"(?<![ \n])[ ]*\n[ \n]*"),
+        lambda m: "\n\n" if m[0].count("\n") > 1 else "\n",
+        (("The End \n \n Thanks", "The End. Thanks"),),
+    ),
     Rule(
         "heading",
         re.compile(r"(?:\A|(?<=\n))\s*#{1,6} +"),
@@ -84,7 +91,10 @@ RULES = (
         (("# 5 plans\n\nWe leave.", "five plans. We leave."),),
     ),
     Rule(
-        "quoted line", re.compile(r"(?:\A|(?<=\n))[ >]*> *"), "", (("> as he wrote", "as he wrote"),)
+        "quoted line",
+        re.compile(r"(?:\A|(?<=\n))[ >]*> *"),
+        "",
+        (("> as he wrote", "as he wrote"),),
     ),
     Rule(
         "link",
@@ -123,7 +133,9 @@ RULES = (
     Rule("break", re.compile(r"\n"), " ", (("at 5\npm sharp", "at five P M sharp"),)),
     Rule(
         "emphasis",
-        re.compile(r"\*{2,3}|(?<![\w*])\*(?=\w)|(?<=[\w.,!?])\*(?![\w*])|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|~~"),
+        re.compile(
+            r"\*{2,3}|(?<![\w*])\*(?=\w)|(?<=[\w.,!?])\*(?![\w*])|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|~~"
+        ),
         "",
         (("This is **very** good.", "This is very good."), ("_7_ *pm*", "seven P M")),
     ),
@@ -136,11 +148,14 @@ RULES = (
     ),
     Rule(
         "dash",
-        re.compile(r" *—+ *| +[-–]+ +(?![\d$£€])|(?<=[A-Za-z]) +[-–]+ +|(?<=[A-Za-z,.])-{2,} *| +-{2,} *"),
+        re.compile(
+            r" *—+ *| +[-–]+ +(?![\d$£€])"
+            r"|(?<=[A-Za-z]) +[-–]+ +|(?<=[A-Za-z,.])-{2,} *| +-{2,} *"
+        ),
         ", ",
         (("The key—the old one—broke.", "The key, the old one, broke."), ("So - no", "So, no")),
     ),
-)  # fmt: skip
+)
 
 # Applied after everything that needs the marks (telephone numbers, feet and inches, decades).
 BRACKETS = (
@@ -150,11 +165,18 @@ BRACKETS = (
         ", ",
         (("The house (the old one) was sold.", "The house, the old one, was sold."),),
     ),
-    Rule("closing brackets", re.compile(r" *[)\]}]"), ", ", (("[sic] yes", "sic, yes"), ("a (b)", "a, b"))),
+    Rule(
+        "closing brackets",
+        re.compile(r" *[)\]}]"),
+        ", ",
+        (("[sic] yes", "sic, yes"), ("a (b)", "a, b")),
+    ),
     Rule(
         "single quotes",
-        re.compile(r"(?<![A-Za-z0-9])'(?!(?:tis|twas|em|cause|til|round|bout|n)\b)|(?<![sn])'(?![A-Za-z0-9])"),
+        re.compile(
+            r"(?<![A-Za-z0-9])'(?!(?:tis|twas|em|cause|til|round|bout|n)\b)|(?<![sn])'(?![A-Za-z0-9])"
+        ),
         "",
         (("The word 'maybe' is weak.", "The word maybe is weak."), ("Get 'em!", "Get 'em!")),
     ),
-)  # fmt: skip
+)

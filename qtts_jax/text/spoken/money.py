@@ -64,8 +64,11 @@ RULES = (
     Rule(
         "range of amounts",
         re.compile(rf"(?<![\w.]){_CODE}{_PLAIN} ?[-–] ?(?:\1)?{_PLAIN}{_SCALE}(?!\w|[.,]\d)"),
-        lambda m: f"{decimal(m[2].replace(',', ''))} to {decimal(m[3].replace(',', ''))}"
-        + (f" {_SCALES[m[4]]}" if m[4] else "") + f" {CURRENCIES[m[1]][1]}",
+        lambda m: (
+            f"{decimal(m[2].replace(',', ''))} to {decimal(m[3].replace(',', ''))}"
+            + (f" {_SCALES[m[4]]}" if m[4] else "")
+            + f" {CURRENCIES[m[1]][1]}"
+        ),
         (("$10-15 each", "ten to fifteen dollars each"), ("£5–£7", "five to seven pounds")),
     ),
     Rule(
@@ -110,4 +113,4 @@ RULES = (
         lambda m: f"{cardinal(m[1])} {'penny' if m[1] == '1' else 'pence'}",
         (("a 50p coin", "a fifty pence coin"),),
     ),
-)  # fmt: skip
+)

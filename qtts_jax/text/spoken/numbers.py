@@ -28,6 +28,7 @@ _BEFORE_YEARS = (
     "early", "late", "around", "about", "circa", "summer", "winter", "spring", "autumn", "fall",
     "In", "Since", "By", "From", "Until", "Before", "After", "During", "mid", "and", "to",
 )  # fmt: skip
+_OPERATIONS = {"+": "plus", "×": "times", "*": "times", "÷": "divided by", "=": "equals"}
 _NOT_PLURAL = r"(?:was|is|has|as|this|his|its|does|us|always|across|towards|perhaps|sometimes)\b"
 
 
@@ -116,13 +117,18 @@ RULES = (
     Rule(
         "version or network address",
         re.compile(r"(?<![\w.,/:])[vV]?(\d{1,6}(?:\.\d{1,6}){2,6})(?![\w]|\.\d)"),
-        lambda m: ("version " if m[0][0] in "vV" else "")
-        + " point ".join(cardinal(n) for n in m[1].split(".")),
+        lambda m: (
+            ("version " if m[0][0] in "vV" else "")
+            + " point ".join(cardinal(n) for n in m[1].split("."))
+        ),
         (("Python 3.11.4", "Python three point eleven point four"),),
     ),
     Rule(
         "version after a name",
-        re.compile(r"(?i:\b(python|version|release|android|ubuntu|macos) )(\d{1,2})\.(\d{1,3})(?!\w|\.\d)"),
+        re.compile(
+            r"(?i:\b(python|version|release|android|ubuntu|macos) )"
+            r"(\d{1,2})\.(\d{1,3})(?!\w|\.\d)"
+        ),
         lambda m: f"{m[1]} {cardinal(m[2])} point {cardinal(m[3])}",
         (("Python 3.11", "Python three point eleven"),),
     ),
@@ -134,20 +140,31 @@ RULES = (
     ),
     Rule(
         "range",
-        re.compile(rf"{_START}({_WHOLE}(?:\.\d{{1,9}})?) ?[-–] ?({_WHOLE}(?:\.\d{{1,9}})?){_END}(?!-\d| ?=)"),
+        re.compile(
+            rf"{_START}({_WHOLE}(?:\.\d{{1,9}})?) ?[-–] ?"
+            rf"({_WHOLE}(?:\.\d{{1,9}})?){_END}(?!-\d| ?=)"
+        ),
         lambda m: f"{decimal(m[1])} to {decimal(m[2])}",
         (("pages 10–12", "pages ten to twelve"), ("They won 3-1.", "They won three to one.")),
     ),
     Rule(
         "sum",
         re.compile(r"(?<=\d) ?([+×÷=*]) ?(?=[\d-])"),
-        lambda m: {"+": " plus ", "×": " times ", "÷": " divided by ", "=": " equals ", "*": " times "}[m[1]],
+        lambda m: f" {_OPERATIONS[m[1]]} ",
         (("2 + 3 * 4 = 14", "two plus three times four equals fourteen"),),
     ),
-    Rule("difference", re.compile(r"(?<=\d) [-–] (?=\d)"), " minus ",
-         (("10 - 4 = 6", "ten minus four equals six"),)),
-    Rule("power", re.compile(r"(?<=\d)\^(?=[-\d])"), " to the power of ",
-         (("10^6", "ten to the power of six"),)),
+    Rule(
+        "difference",
+        re.compile(r"(?<=\d) [-–] (?=\d)"),
+        " minus ",
+        (("10 - 4 = 6", "ten minus four equals six"),),
+    ),
+    Rule(
+        "power",
+        re.compile(r"(?<=\d)\^(?=[-\d])"),
+        " to the power of ",
+        (("10^6", "ten to the power of six"),),
+    ),
     Rule("about", re.compile(r"~ ?(?=\d)"), "about ", (("~20 people", "about twenty people"),)),
     Rule(
         "minus",
@@ -187,4 +204,4 @@ RULES = (
             ("ab" + "1234" * 6, "ab " + " ".join(["one two three four"] * 6)),
         ),
     ),
-)  # fmt: skip
+)

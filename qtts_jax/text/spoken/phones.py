@@ -71,9 +71,11 @@ RULES = (
     ),
     Rule(
         "digits after a label",
-        re.compile(r"\b((?i:pin|code|zip|serial|account|id|passcode|password)"
-                   r"(?: (?:number|code|is|no\.?)){0,2}:? )(\d{3,8})(?![\w.,-]\w|\w)"),
+        re.compile(
+            r"\b((?i:pin|code|zip|serial|account|id|passcode|password)"
+            r"(?: (?:number|code|is|no\.?)){0,2}:? )(\d{3,8})(?![\w.,-]\w|\w)"
+        ),
         lambda m: m[1] + digits(m[2]),
         (("The code is 4071.", "The code is four zero seven one."),),
     ),
-)  # fmt: skip
+)

@@ -1,9 +1,9 @@
 """Where a text may be cut so that no rule looks across the cut.
 
-A segment ends after a mark of a sentence or clause that is followed by a blank and an ASCII letter,
-unless the word before the mark may carry a full stop ("Dr.") or the mark is part of a number. A text
-without such a place is cut at a blank before `LONGEST` characters. Each cut depends only on what
-stands before it and on the one character after it, so a text that arrives in pieces is cut alike.
+A segment ends after a letter, a mark of a sentence or clause, and a blank, where an ASCII letter
+follows, unless the word before the mark may carry a full stop ("Dr."). A text without such a place
+is cut at a blank before `LONGEST` characters. Each cut depends only on what stands before it and on
+the one character after it, so a text that arrives in pieces is cut alike.
 """
 
 import re

@@ -34,9 +34,19 @@ BETWEEN = (
     ),
 )
 TIDY = (
-    Rule("other characters", re.compile(r"[^A-Za-z0-9'.,:;!?\s-]"), _keep, (("Nice 😀 day", "Nice day"), ('She said "yes" and left.', "She said yes and left."),
-          ("and/or", "and or"))),
-    Rule("loose hyphen", re.compile(r"(?<![A-Za-z])-+|-+(?![A-Za-z])|--+"), " ", (("a -b", "a b"),)),
+    Rule(
+        "other characters",
+        re.compile(r"[^A-Za-z0-9'.,:;!?\s-]"),
+        _keep,
+        (
+            ("Nice 😀 day", "Nice day"),
+            ('She said "yes" and left.', "She said yes and left."),
+            ("and/or", "and or"),
+        ),
+    ),
+    Rule(
+        "loose hyphen", re.compile(r"(?<![A-Za-z])-+|-+(?![A-Za-z])|--+"), " ", (("a -b", "a b"),)
+    ),
     Rule("blanks", re.compile(r"\s+"), " ", (("a  b", "a b"),)),
     Rule("blank before a mark", re.compile(r" +(?=[.,:;!?])"), "", (("yes , no", "yes, no"),)),
     Rule(
@@ -52,4 +62,4 @@ TIDY = (
         (("one,two", "one, two"),),
     ),
     Rule("marks at the start", re.compile(r"\A[\s.,:;!?-]+"), "", ((", yes", "yes"),)),
-)  # fmt: skip
+)

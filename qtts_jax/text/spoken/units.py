@@ -2,7 +2,7 @@
 
 import re
 
-from qtts_jax.text.spoken.number_words import cardinal, decimal, pairs
+from qtts_jax.text.spoken.number_words import cardinal, decimal
 from qtts_jax.text.spoken.rule import Rule, any_of
 
 # Symbol: (one, many). A symbol stands directly after the number or after one blank.
@@ -22,7 +22,8 @@ UNITS = {
     "mL": ("milliliter", "milliliters"), "cl": ("centiliter", "centiliters"),
     "dl": ("deciliter", "deciliters"), "gal": ("gallon", "gallons"), "pt": ("pint", "pints"),
     "tbsp": ("tablespoon", "tablespoons"), "tsp": ("teaspoon", "teaspoons"),
-    "mph": ("mile per hour", "miles per hour"), "kph": ("kilometer per hour", "kilometers per hour"),
+    "mph": ("mile per hour", "miles per hour"),
+    "kph": ("kilometer per hour", "kilometers per hour"),
     "km/h": ("kilometer per hour", "kilometers per hour"),
     "m/s": ("meter per second", "meters per second"),
     "h": ("hour", "hours"), "hr": ("hour", "hours"), "hrs": ("hour", "hours"),
@@ -41,18 +42,21 @@ UNITS = {
     "GHz": ("gigahertz", "gigahertz"), "W": ("watt", "watts"), "kW": ("kilowatt", "kilowatts"),
     "MW": ("megawatt", "megawatts"), "GW": ("gigawatt", "gigawatts"),
     "Wh": ("watt hour", "watt hours"), "kWh": ("kilowatt hour", "kilowatt hours"),
-    "V": ("volt", "volts"), "mA": ("milliamp", "milliamps"), "mAh": ("milliamp hour", "milliamp hours"),
-    "kJ": ("kilojoule", "kilojoules"), "cal": ("calorie", "calories"),
+    "V": ("volt", "volts"), "mA": ("milliamp", "milliamps"),
+    "mAh": ("milliamp hour", "milliamp hours"), "kJ": ("kilojoule", "kilojoules"),
+    "cal": ("calorie", "calories"),
     "kcal": ("kilocalorie", "kilocalories"), "hp": ("horsepower", "horsepower"),
     "psi": ("P S I", "P S I"), "hPa": ("hectopascal", "hectopascals"), "Pa": ("pascal", "pascals"),
     "kPa": ("kilopascal", "kilopascals"), "dB": ("decibel", "decibels"),
     "px": ("pixel", "pixels"), "MP": ("megapixel", "megapixels"), "dpi": ("D P I", "D P I"),
     "rpm": ("R P M", "R P M"), "bpm": ("beat per minute", "beats per minute"),
-    "fps": ("frame per second", "frames per second"), "ppm": ("part per million", "parts per million"),
+    "fps": ("frame per second", "frames per second"),
+    "ppm": ("part per million", "parts per million"),
     "mpg": ("mile per gallon", "miles per gallon"),
     "°C": ("degree Celsius", "degrees Celsius"), "° C": ("degree Celsius", "degrees Celsius"),
-    "°F": ("degree Fahrenheit", "degrees Fahrenheit"), "° F": ("degree Fahrenheit", "degrees Fahrenheit"),
-    "°": ("degree", "degrees"), "%": ("percent", "percent"), "Ω": ("ohm", "ohms"),
+    "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "° F": ("degree Fahrenheit", "degrees Fahrenheit"), "°": ("degree", "degrees"),
+    "%": ("percent", "percent"), "Ω": ("ohm", "ohms"),
     "ha": ("hectare", "hectares"),
 }  # fmt: skip
 # Read as units only directly after the number, for alone they are words or letters.
@@ -69,11 +73,16 @@ _NUMBER = r"(\d{1,3}(?:,\d{3}){1,5}(?:\.\d{1,9})?|\d{1,15}(?:\.\d{1,9})?|\.\d{1,
 _START = r"(?<![\w.,/:])"
 _SIGN = r"(?:(?<![\w)])([-–])(?=[\d.]))?"
 _UNIT = any_of(UNITS)
-_NOUNS = any_of(("race", "run", "dash", "sprint", "walk", "hike", "ride", "swim", "pool", "bag",
-                 "bottle", "pack", "box", "drive", "card", "disk", "bulb", "limit", "radius", "file",
-                 "battery", "screen", "zone", "charger"))  # fmt: skip
-_COUNTED = any_of(("people", "users", "customers", "views", "viewers", "downloads", "copies", "homes",
-                   "jobs", "followers", "subscribers", "years", "books", "cars"))  # fmt: skip
+_NOUNS = any_of((
+    "race", "run", "dash", "sprint", "walk", "hike", "ride", "swim", "pool", "bag", "bottle",
+    "pack",
+    "box", "drive", "card", "disk", "bulb", "limit", "radius", "file", "battery", "screen", "zone",
+    "charger",
+))  # fmt: skip
+_COUNTED = any_of((
+    "people", "users", "customers", "views", "viewers", "downloads", "copies", "homes", "jobs",
+    "followers", "subscribers", "years", "books", "cars",
+))  # fmt: skip
 _FINAL = r"(?![\w²³°]|-\d|/\w)"
 
 
@@ -96,7 +105,9 @@ RULES = (
     ),
     Rule(
         "feet and inches in letters",
-        re.compile(r"(?<![\w.,])(\d{1,2}) ?(?:ft|feet)\.?,? (\d{1,2}) ?in(?:\.(?= [a-z])|(?![\w]))"),
+        re.compile(
+            r"(?<![\w.,])(\d{1,2}) ?(?:ft|feet)\.?,? (\d{1,2}) ?in(?:\.(?= [a-z])|(?![\w]))"
+        ),
         lambda m: f"{cardinal(m[1])} feet {cardinal(m[2])} inches",
         (("5 ft 4 in tall", "five feet four inches tall"),),
     ),
@@ -108,17 +119,23 @@ RULES = (
     ),
     Rule(
         "inches",
-        re.compile(r"(?<![\w.,])(\d{1,3}(?:\.\d{1,2})?)(?:\"(?=[ ,.-]?(?:screen|monitor|TV|pipe|"
-                   r"display|laptop|wide|long|tall|deep|thick|nails?)))"),
+        re.compile(
+            r"(?<![\w.,])(\d{1,3}(?:\.\d{1,2})?)(?:\"(?=[ ,.-]?(?:screen|monitor|TV|pipe|"
+            r"display|laptop|wide|long|tall|deep|thick|nails?)))"
+        ),
         lambda m: f"{decimal(m[1])} inch",
         (('a 27" monitor', "a twenty-seven inch monitor"),),
     ),
     Rule(
         "sizes",
-        re.compile(rf"{_START}{_NUMBER} ?(?:x|×|by) ?{_NUMBER}(?: ?(?:x|×) ?{_NUMBER})?"
-                   rf"(?: ?({_UNIT}|in))?(?!\w| ?=)"),
-        lambda m: " by ".join(_number(n) for n in m.groups()[:3] if n)
-        + (f" {(UNITS.get(m[4]) or _ATTACHED[m[4]])[1]}" if m[4] else ""),
+        re.compile(
+            rf"{_START}{_NUMBER} ?(?:x|×|by) ?{_NUMBER}(?: ?(?:x|×) ?{_NUMBER})?"
+            rf"(?: ?({_UNIT}|in))?(?!\w| ?=)"
+        ),
+        lambda m: (
+            " by ".join(_number(n) for n in m.groups()[:3] if n)
+            + (f" {(UNITS.get(m[4]) or _ATTACHED[m[4]])[1]}" if m[4] else "")
+        ),
         (("a 4x6 card", "a four by six card"), ("3 × 4 m", "three by four meters")),
     ),
     Rule(
@@ -136,9 +153,15 @@ RULES = (
     Rule(
         "quantity per unit",
         re.compile(rf"{_START}{_NUMBER} ?({_UNIT}) ?/ ?({any_of(_PER)})(?!\w)"),
-        lambda m: f"{_quantity(m[1], m[2], None)} per {_PER[m[3]]}"
-        if f"{m[2]}/{m[3]}" not in UNITS else _quantity(m[1], f"{m[2]}/{m[3]}", None),
-        (("5 mg/kg", "five milligrams per kilogram"), ("at 90 km/h", "at ninety kilometers per hour")),
+        lambda m: (
+            f"{_quantity(m[1], m[2], None)} per {_PER[m[3]]}"
+            if f"{m[2]}/{m[3]}" not in UNITS
+            else _quantity(m[1], f"{m[2]}/{m[3]}", None)
+        ),
+        (
+            ("5 mg/kg", "five milligrams per kilogram"),
+            ("at 90 km/h", "at ninety kilometers per hour"),
+        ),
     ),
     Rule(
         "quantity",
@@ -163,4 +186,4 @@ RULES = (
         lambda m: f" per {_PER[m[1]]}",
         (("$20/month", "twenty dollars per month"),),
     ),
-)  # fmt: skip
+)

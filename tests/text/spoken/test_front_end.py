@@ -60,7 +60,7 @@ def test_everyday_set_has_the_kinds_it_promises():
     assert not any(character.isdigit() for row in ROWS for character in row["spoken"])
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", range(150))
 def test_hostile_text(seed):
     text = hostile(random.Random(seed), 10 + 2 * seed)
     spoken = normalize(text)
@@ -109,8 +109,8 @@ def test_time_is_bounded(unit):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "\u200b", "\u200c\u200d", "\ufeff", "\u00ad", "\u0301", "...", "—", "!?", "😀😀", "👍🏽",
-     "\x00", "\r\n", "***", "( )"],
+    ["", " ", "\u200b", "\u200c\u200d", "\ufeff", "\u00ad", "\u0301", "...", "—", "!?", "😀😀",
+     "👍🏽", "\x00", "\r\n", "***", "( )"],
 )  # fmt: skip
 def test_nothing_to_say(text):
     assert not has_words(text)
