@@ -24,6 +24,7 @@ FLOORS = {
     "modules": 2,
     "models": 3,
     "io": 0.5,  # a side room: it stands on floor 0 only, and any floor above may use it
+    "text": 0.5,  # text alone: spoken forms and tokens
     "generation": 4,
     "speech_tokenizer": 5,
     "speech_tokenizer_12hz": 5,

@@ -155,6 +155,12 @@ RULES = (
             ("cats vs. dogs", "cats versus dogs"),
         ),
     ),
+    Rule(
+        "without full stops",
+        re.compile(r"(?<![\w.'])(?:etc|eg|ie)(?![\w'.])"),
+        lambda m: {"etc": "et cetera", "eg": "for example", "ie": "that is"}[m[0]],
+        (("tea, coffee, etc", "tea, coffee, et cetera"),),
+    ),
     Rule("versus", re.compile(r"(?<= )vs(?= \w)"), "versus", (("us vs them", "us versus them"),)),
     Rule(
         "day",

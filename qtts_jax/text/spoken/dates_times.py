@@ -46,9 +46,7 @@ def _day_first(match: re.Match[str]) -> str:
 def _half(match: re.Match[str], group: int) -> str:
     """ "A M" or "P M", with the full stop of a sentence that ends there."""
     rest = match.string[match.end() :]
-    ends = match[0].endswith(".") and re.match(
-        r"\s*$|\s+(?:The|He|She|It|We|They|I|But|Then|There|You|A|And|That|This)\b", rest
-    )
+    ends = match[0].endswith(".") and re.match(rf"[\"')]*\s*$|\s+(?!{_AFTER_TIMES})[A-Z]", rest)
     return f" {match[group].upper()} M{'.' if ends else ''}"
 
 
@@ -78,6 +76,12 @@ def _decade(match: re.Match[str]) -> str:
     return head + plural(cardinal(tens))
 
 
+# Capital words that go on after a time of day: zones, days, months.
+_AFTER_TIMES = (
+    r"(?:[A-Z]{2,4}|Eastern|Pacific|Central|Mountain|Greenwich|[A-Z][a-z]+day|"
+    + "|".join((*MONTHS, *_SHORT))
+    + r")\b"
+)
 _A_M = r" ?([AaPp])\.?[Mm]\b\.?"
 RULES = (
     Rule(
@@ -120,6 +124,15 @@ RULES = (
         re.compile(rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)? ?[-–] ?{_DAY}(?:st|nd|rd|th)?{_END}"),
         lambda m: f"{_month(m[1])} {ordinal(m[2])} to {ordinal(m[3])}",
         (("May 3-5", "May third to fifth"),),
+    ),
+    Rule(
+        "range of days before a month",
+        re.compile(rf"{_ZONE}{_DAY} ?[-–] ?{_DAY} {_MONTH}\b(?:,? {_YEAR}\b)?"),
+        lambda m: (
+            f"{ordinal(m[1])} to {ordinal(m[2])} of {_month(m[3])}"
+            + (f", {year(m[4])}" if m[4] else "")
+        ),
+        (("5–7 May", "fifth to seventh of May"),),
     ),
     Rule(
         "month and day",

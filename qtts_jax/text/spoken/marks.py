@@ -102,6 +102,12 @@ RULES = (
         r"\1",
         (("see [the guide](https://a.example.com)", "see the guide"),),
     ),
+    Rule(
+        "emoticon",
+        re.compile(r"(?:(?<=\s)|\A)(?:[:;]-?[()DP]|<3)(?=\s|\Z)"),
+        "",
+        (("Great :)", "Great"), ("Love you <3 Mum", "Love you Mum")),
+    ),
     Rule("reference", re.compile(r" ?\[\d{1,3}\]"), "", (("It grew [1].", "It grew."),)),
     Rule(
         "numbered list",

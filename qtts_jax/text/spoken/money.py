@@ -62,6 +62,12 @@ RULES = (
         (("5,50 €", "five euros and fifty cents"), ("1,5 kg", "one point five kilograms")),
     ),
     Rule(
+        "amount below one",
+        re.compile(r"(?<=[$£€])\.(?=\d\d(?!\d))"),
+        "0.",
+        (("$.50", "fifty cents"),),
+    ),
+    Rule(
         "range of amounts",
         re.compile(rf"(?<![\w.]){_CODE}{_PLAIN} ?[-–] ?(?:\1)?{_PLAIN}{_SCALE}(?!\w|[.,]\d)"),
         lambda m: (

@@ -93,6 +93,12 @@ RULES = (
         (("10 000 steps", "ten thousand steps"),),
     ),
     Rule(
+        "range of ordinals",
+        re.compile(r"(?<=\d(?:st|nd|rd|th)) ?[-–] ?(?=\d{1,3}(?:st|nd|rd|th)\b)"),
+        " to ",
+        (("12th–15th century", "twelfth to fifteenth century"),),
+    ),
+    Rule(
         "ordinal",
         re.compile(r"(?<![\w.,:])(\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:st|nd|rd|th)\b"),
         lambda m: ordinal(m[1]),

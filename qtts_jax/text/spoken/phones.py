@@ -59,6 +59,12 @@ RULES = (
         (("for 911 only", "for nine one one only"),),
     ),
     Rule(
+        "zip code",
+        re.compile(r"(?<=\b[A-Z]{2} |[A-Z]\. )(\d{5})(?:-(\d{4}))?(?![\w-]|[.,]\d)"),
+        lambda m: digits(m[1]) + (f", {digits(m[2])}" if m[2] else ""),
+        (("NY 10001", "N Y one zero zero zero one"),),
+    ),
+    Rule(
         "groups of four digits",
         re.compile(r"(?<![\w.,-])\d{4}([ -])\d{4}(?:\1\d{4}){1,3}(?![\w-])"),
         lambda m: _groups(m[0]),

@@ -21,6 +21,12 @@ def _keep(match: re.Match[str]) -> str:
 
 BETWEEN = (
     Rule(
+        "comparison",
+        re.compile(r"<=|>="),
+        lambda m: "≤" if m[0] == "<=" else "≥",
+        (("y <= 3", "y at most three"),),
+    ),
+    Rule(
         "alternatives",
         re.compile(rf"\b(?:{_ALTERNATIVES})\b", re.IGNORECASE),
         lambda m: m[0].replace("/", " or ") if m[0].lower() != "either/or" else "either or",

@@ -2,7 +2,7 @@
 
 import re
 
-from qtts_jax.text.spoken.number_words import cardinal, decimal
+from qtts_jax.text.spoken.number_words import cardinal, decimal, pairs, plural
 from qtts_jax.text.spoken.rule import Rule, any_of
 
 # Symbol: (one, many). A symbol stands directly after the number or after one blank.
@@ -125,6 +125,24 @@ RULES = (
         ),
         lambda m: f"{decimal(m[1])} inch",
         (('a 27" monitor', "a twenty-seven inch monitor"),),
+    ),
+    Rule(
+        "hours and minutes",
+        re.compile(r"(?<![\w.,])(\d{1,3}) ?h,? ?(\d{1,2}) ?m(?:in)?(?!\w)"),
+        lambda m: f"{_quantity(m[1], 'h', None)} {_quantity(m[2], 'min', None)}",
+        (("in 3h 20m", "in three hours twenty minutes"),),
+    ),
+    Rule(
+        "fraction of a unit",
+        re.compile(rf"(?<![\w.,/])(\d{{1,3}}[ -]{{1,2}})?(\d/\d{{1,2}}) ?({_UNIT}){_FINAL}"),
+        lambda m: f"{m[1] or ''}{m[2]} {UNITS[m[3]][bool(m[1])]}",
+        (("3/4 tsp", "three quarters teaspoon"), ("1½ km", "one and a half kilometers")),
+    ),
+    Rule(
+        "models in the plural",
+        re.compile(r"(?<![\w.,])(?:(?<=[A-Za-z]-)(\d{1,3})|(\d{3}))s\b"),
+        lambda m: plural(pairs(m[1] or m[2])),
+        (("two 747s", "two seven forty-sevens"), ("some F-16s", "some F-sixteens")),
     ),
     Rule(
         "sizes",
