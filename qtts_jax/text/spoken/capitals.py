@@ -46,7 +46,9 @@ _SPECIAL = {
     "eBooks": "E books", "PhD": "P H D", "PhDs": "P H D's", "YouTube": "You Tube",
     "WiFi": "Wi-Fi", "OK": "okay", "TVs": "T V's", "LaTeX": "La tech", "GitHub": "Git Hub",
     "ChatGPT": "Chat G P T", "OpenAI": "Open A I", "PayPal": "Pay Pal", "AirPods": "Air Pods",
-    "mRNA": "M R N A", "COVID": "Covid", "ID's": "I D's", "OKs": "okays",
+    "mRNA": "M R N A", "WWI": "World War one",
+    "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
+    "COVID": "Covid", "ID's": "I D's", "OKs": "okays",
 }  # fmt: skip
 _MONARCHS = (
     "Henry", "Louis", "George", "Edward", "Charles", "Elizabeth", "William", "James", "Richard",
@@ -267,9 +269,9 @@ RULES = (
     ),
     Rule(
         "name and number",
-        re.compile(r"\b([A-Za-z]{2,12})-(\d{1,4})(?![\w.,-]?\w)"),
+        re.compile(r"\b([A-Za-z]{1,12})-(\d{1,4})(?![\w.,-]?\w)"),
         lambda m: f"{m[1]} {pairs(m[2])}",
-        (("COVID-19", "Covid nineteen"),),
+        (("COVID-19", "Covid nineteen"), ("an F-150", "an F one fifty")),
     ),
     Rule(
         "word in capitals",

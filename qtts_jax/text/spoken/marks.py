@@ -166,6 +166,12 @@ RULES = (
 # Applied after everything that needs the marks (telephone numbers, feet and inches, decades).
 BRACKETS = (
     Rule(
+        "full stop before a comma",
+        re.compile(r"(?<=[A-Za-z])\.,"),
+        ",",
+        (("Mr. T., then", "Mister T, then"),),
+    ),
+    Rule(
         "brackets",
         re.compile(r" *[(\[{] *"),
         ", ",

@@ -8,7 +8,7 @@ from qtts_jax.text.spoken.rule import Rule, any_of
 _PLACES = (
     "room", "flight", "suite", "apartment", "bus", "route", "highway", "gate", "channel", "train",
     "extension", "unit", "building", "line", "locker", "box", "interstate", "platform", "studio",
-    "area", "boeing", "number", "order",
+    "area", "boeing", "number", "order", "xbox", "office",
 )  # fmt: skip
 _STREETS = (
     "Street", "Avenue", "Road", "Lane", "Boulevard", "Drive", "Court", "Square", "Place", "Way",
@@ -167,7 +167,7 @@ RULES = (
     ),
     Rule(
         "power",
-        re.compile(r"(?<=\d)\^(?=[-\d])"),
+        re.compile(r"(?<=[\w)])\^(?=[-\d])"),
         " to the power of ",
         (("10^6", "ten to the power of six"),),
     ),

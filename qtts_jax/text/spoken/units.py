@@ -31,7 +31,7 @@ UNITS = {
     "sec": ("second", "seconds"), "secs": ("second", "seconds"),
     "ms": ("millisecond", "milliseconds"), "µs": ("microsecond", "microseconds"),
     "ns": ("nanosecond", "nanoseconds"), "yr": ("year", "years"), "yrs": ("year", "years"),
-    "B": ("byte", "bytes"), "kB": ("kilobyte", "kilobytes"), "KB": ("kilobyte", "kilobytes"),
+    "kB": ("kilobyte", "kilobytes"), "KB": ("kilobyte", "kilobytes"),
     "MB": ("megabyte", "megabytes"), "GB": ("gigabyte", "gigabytes"),
     "TB": ("terabyte", "terabytes"), "PB": ("petabyte", "petabytes"),
     "GiB": ("gibibyte", "gibibytes"), "MiB": ("mebibyte", "mebibytes"),
