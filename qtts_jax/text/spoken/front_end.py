@@ -33,8 +33,8 @@ RULES: tuple[Rule, ...] = (
     *symbols.BETWEEN,
     *symbols.TIDY,
 )
-# Their typographic marks are their own; "other" is what "auto" finds, of unknown script.
 _PASSES = 6  # at most; two are enough for everyday text
+# Languages that keep their typographic marks; "auto" becomes "other" when the script is not Latin.
 _OWN_MARKS = ("chinese", "japanese", "korean", "other")
 
 
