@@ -45,8 +45,8 @@ from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind
 from qtts_jax.generation.frame_step import SamplingPlan
-from qtts_jax.generation.loops import FRAMES_PER_CALL, Session
 from qtts_jax.generation.sampling import choose, gumbel_noise
+from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.preprojected_table import Projected
 from qtts_jax.layers.quantized_weights import STORED

@@ -15,7 +15,8 @@ from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TalkerConfig
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params
-from qtts_jax.generation.loops import FRAMES_PER_CALL, MAX_SEED
+from qtts_jax.generation.request import MAX_SEED
+from qtts_jax.generation.session import FRAMES_PER_CALL
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz

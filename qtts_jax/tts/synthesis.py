@@ -16,7 +16,9 @@ from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.frame_step import SamplingPlan
-from qtts_jax.generation.loops import Request, Session, generate_codes, run_frames
+from qtts_jax.generation.loops import run_frames
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import Session, generate_codes
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.models.tts_model import TTSModel
@@ -25,7 +27,6 @@ from qtts_jax.speech_tokenizer.codec_12hz import SpeechTokenizer12Hz
 from qtts_jax.speech_tokenizer.codec_25hz import SpeechTokenizer25Hz
 from qtts_jax.speech_tokenizer.programs_12hz import programs as tokenizer_programs
 from qtts_jax.speech_tokenizer.programs_12hz import split
-from qtts_jax.tts.requests import SpeechRequest
 
 # Audio in chunks, writable float32 [n]; what the generator returns is `Speech.ended`.
 Chunks = Generator[np.ndarray, None, bool]
@@ -83,7 +84,7 @@ def _decode(
         for i, r in zip(rows, references, strict=True)
     ]
     if isinstance(tokenizer, SpeechTokenizer25Hz):
-        voices = [decoder_voice(requests[i]) for i in rows]
+        voices = [requests[i].decoder_voice for i in rows]
         decoded, _ = tokenizer.decode(joined, voices, seed=[requests[i].seed for i in rows])
     else:
         decoded, _ = tokenizer.decode(joined)
@@ -93,11 +94,6 @@ def _decode(
             cut = tokenizer.reference_samples(len(r), len(r) + len(codes[i]), len(wave))
         waves[i] = wave[cut:]
     return waves
-
-
-def decoder_voice(request: Request) -> Any:
-    """The decoder's voice of a request, None if it has none."""
-    return request.decoder_voice if isinstance(request, SpeechRequest) else None
 
 
 class Stream:
@@ -225,7 +221,7 @@ class Stream25Hz(Stream):
         # Surplus rows of the batch are decoded like the last one, and nobody listens.
         last = [requests[-1]] * (rows - len(requests))
         self._blocks = tokenizer.blocks(
-            [decoder_voice(r) for r in [*requests, *last]], [r.seed for r in [*requests, *last]]
+            [r.decoder_voice for r in [*requests, *last]], [r.seed for r in [*requests, *last]]
         )
         self._samples_per_frame = tokenizer.samples_per_frame
         # Frames of the reference and of all that is known; the first sample that comes next.

@@ -14,7 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import CheckpointError, RequestError
-from qtts_jax.generation.loops import FRAMES_PER_CALL, MIN_PROMPT, Request, Session
+from qtts_jax.generation.batch import MIN_PROMPT
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.speech_tokenizer.codec_25hz import SpeechTokenizer25Hz
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
