@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.batch_shapes import bucket
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params
-from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.batch import bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request

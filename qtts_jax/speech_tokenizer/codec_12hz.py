@@ -8,17 +8,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.batch_shapes import bucket, group
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.errors import AudioError, RequestError
 from qtts_jax.functional import Params
+from qtts_jax.generation.batch import bucket
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.batch_shapes import cover, group, split
 from qtts_jax.speech_tokenizer.checks import check_chunk, check_codes
-from qtts_jax.speech_tokenizer.programs_12hz import exact_blocks, padded_blocks, programs_12hz
+from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS, BLOCKS, programs_12hz
 from qtts_jax.speech_tokenizer.stream_12hz import SpeechStream12Hz
 
 # Frames that the caches of a stream without an attention window hold at first, and the factor by
@@ -124,7 +125,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         self, codes: Sequence[np.ndarray], requests: Sequence[Request]
     ) -> list[np.ndarray]:
         """See the base class; this decoder needs neither voice nor seed."""
-        return self.decode(codes)[0]
+        return self.decode(list(codes))[0]
 
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes while audio arrives; their concatenation is what `encode` gives for the whole.
@@ -162,7 +163,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
         for chunk in chunks:
             waiting = np.concatenate([waiting, check_chunk(chunk)])
-            for frames in exact_blocks(waiting.size // frame):
+            for frames in split(waiting.size // frame, BLOCKS[0]):
                 yield encode(waiting[: frames * frame], frames)
                 waiting = waiting[frames * frame :]
         if done == 0 and waiting.size < frame:
@@ -193,7 +194,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         def decode(codes: np.ndarray) -> np.ndarray:
             nonlocal state
             waves = []
-            for frames in exact_blocks(len(codes)):
+            for frames in split(len(codes), BLOCKS[0]):
                 wave, state = self.programs.decode(params, codes[None, :frames], state)
                 waves.append(np.asarray(wave[0], np.float32))
                 codes = codes[frames:]
@@ -223,7 +224,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
     def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
         """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
         frame = self.min_samples
-        sizes = padded_blocks(-(-max(lengths) // frame), len(waves))
+        sizes = cover(-(-max(lengths) // frame), BATCH_BLOCKS[len(waves)])
         capacity = None
         if not self._has_window:
             # A power of two, so that recordings of similar length share a program.
@@ -261,7 +262,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         params = self.part("decoder")
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
-        for frames in padded_blocks(total, rows):
+        for frames in cover(total, BATCH_BLOCKS[rows]):
             block = np.zeros((rows, frames, codebooks), np.int32)
             real = codes[:, start : start + frames]
             block[:, : real.shape[1]] = real

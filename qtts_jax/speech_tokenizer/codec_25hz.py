@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from qtts_jax.batch_shapes import group
 from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TalkerConfig
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
@@ -21,6 +20,7 @@ from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tokenizer_25hz.schedule import schedule
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.batch_shapes import group
 from qtts_jax.speech_tokenizer.checks import check_chunk
 from qtts_jax.speech_tokenizer.host_stream_25hz import open_host_stream, step_host_stream
 from qtts_jax.speech_tokenizer.inputs_25hz import (

@@ -13,26 +13,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qtts_jax.batch_shapes import cover, split
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
 from qtts_jax.models.tokenizer_12hz.decoder import Decoder, DecoderState
 from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
+from qtts_jax.speech_tokenizer.batch_shapes import BATCH_SIZES
 
 # Frames of one program. The widest activation of the released decoder is 0.7 MB a frame.
 BLOCKS = (128, 64, 32, 16, 8)
 # Bounds the memory of a batch: rows times frames of one program.
 MAX_BATCH_FRAMES = 256
-
-
-def padded_blocks(frames: int, batch: int = 1) -> list[int]:
-    """Blocks that cover so many frames of every row, the last one padded."""
-    return cover(frames, [size for size in BLOCKS if size * batch <= MAX_BATCH_FRAMES])
-
-
-def exact_blocks(frames: int) -> list[int]:
-    """Blocks of exactly so many frames together, for streams."""
-    return split(frames, BLOCKS[0])
+# Block sizes of a batch of each size.
+BATCH_BLOCKS = {
+    batch: tuple(size for size in BLOCKS if size * batch <= MAX_BATCH_FRAMES)
+    for batch in BATCH_SIZES
+}
 
 
 class Programs12Hz:

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.batch_shapes import cover
 from qtts_jax.configs.tokenizer_25hz import (
     CONV_STRIDE,
     ENCODER_HOP,
@@ -32,6 +31,7 @@ from qtts_jax.dsp.whisper_mel import (
 )
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
+from qtts_jax.speech_tokenizer.batch_shapes import cover
 
 # Windows of one program. Distances to 32768 entries take 6.6 MB a window of 2 s.
 BLOCKS = (32, 16, 8, 4, 2, 1)

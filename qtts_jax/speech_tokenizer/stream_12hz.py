@@ -10,7 +10,8 @@ import numpy as np
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
-from qtts_jax.speech_tokenizer.programs_12hz import Programs12Hz, exact_blocks
+from qtts_jax.speech_tokenizer.batch_shapes import split
+from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS, Programs12Hz
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
 from qtts_jax.speech_tokenizer.stream import SpeechStream
 
@@ -35,7 +36,7 @@ class SpeechStream12Hz(SpeechStream):
         reference = requests[0].reference
         if reference is not None:
             start = 0
-            for size in exact_blocks(len(reference)):
+            for size in split(len(reference), BLOCKS[0]):
                 block = reference[None, start : start + size]  # [1, size, Q]
                 _, self._audio = programs.decode(params, block, self._audio)
                 start += size

@@ -102,8 +102,9 @@ def stream(
     in_flight: deque[tuple[jax.Array, jax.Array]] = deque()
     made = 0
     ahead = 1  # the first chunk is not delayed by a second one
-    while in_flight or not session.exhausted:
-        if not session.exhausted:
+    exhausted = session.exhausted
+    while in_flight or not exhausted:
+        if not exhausted:
             frames = sizes.pop(0) if len(sizes) > 1 else sizes[0]
             while arriving is not None and session.text_left < 1:
                 ids = next(arriving, None)
@@ -114,7 +115,8 @@ def stream(
             if arriving is not None and session.text_left < frames:
                 frames = 1
             in_flight.append(running.advance(frames))
-            if arriving is None and len(in_flight) < ahead and not session.exhausted:
+            exhausted = session.exhausted
+            if arriving is None and len(in_flight) < ahead and not exhausted:
                 continue
         device_codes, wave = in_flight.popleft()
         codes = np.asarray(device_codes)

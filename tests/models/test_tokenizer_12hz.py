@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.batch_shapes import BATCH_SIZES, group
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import bind, initialize
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.speech_tokenizer.batch_shapes import BATCH_SIZES, cover, group, split
 from qtts_jax.speech_tokenizer.programs_12hz import (
+    BATCH_BLOCKS,
     BLOCKS,
     MAX_BATCH_FRAMES,
     Programs12Hz,
-    exact_blocks,
-    padded_blocks,
     programs_12hz,
 )
 from tests.support.contract import verify_streaming
@@ -163,7 +162,7 @@ def test_mono_is_required(config):
 @pytest.mark.parametrize("rows", BATCH_SIZES)
 def test_blocks_cover_every_length_with_little_padding(rows):
     for frames in range(1, 700):
-        sizes = padded_blocks(frames, rows)
+        sizes = cover(frames, BATCH_BLOCKS[rows])
         assert sum(sizes) >= frames
         assert sum(sizes[:-1]) < frames
         assert all(size in BLOCKS and size * rows <= MAX_BATCH_FRAMES for size in sizes)
@@ -173,7 +172,7 @@ def test_blocks_cover_every_length_with_little_padding(rows):
 
 def test_stream_pieces_are_exact_powers_of_two():
     for frames in range(700):
-        sizes = exact_blocks(frames)
+        sizes = split(frames, BLOCKS[0])
         assert sum(sizes) == frames
         assert all(size & (size - 1) == 0 and 1 <= size <= BLOCKS[0] for size in sizes)
 

@@ -14,7 +14,8 @@ from qtts_jax import SpeechTokenizer
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.speech_tokenizer import codec_12hz
-from qtts_jax.speech_tokenizer.programs_12hz import Programs12Hz, padded_blocks
+from qtts_jax.speech_tokenizer.batch_shapes import cover
+from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS, Programs12Hz
 
 SEED, RATE, FRAME = 1234, 24000, 1920
 
@@ -53,8 +54,8 @@ def with_quirks(tokenizer, **quirks):
     )
 
 
-def pieces(x, size, seed=0):
-    """x in pieces of `size`, or of random sizes."""
+def chunked(x, size, seed=0):
+    """x in chunks of `size`, or of random sizes."""
     rng, start = np.random.default_rng(seed), 0
     while start < len(x):
         step = size if size != "random" else int(rng.integers(1, 2 + len(x) // 5))
@@ -86,7 +87,7 @@ def test_chunked_decode_is_the_official_one(tokenizer, golden, name, chunk, cont
     codes = file["codes"][0].T
     (wave,), _ = each.decode(codes)
     assert np.abs(wave[::3] - file[name]).max() < 1e-4
-    streamed = np.concatenate(list(each.stream_decode(pieces(codes, "random"))))
+    streamed = np.concatenate(list(each.stream_decode(chunked(codes, "random"))))
     assert np.abs(streamed - wave).max() < 1e-5
 
 
@@ -112,7 +113,7 @@ def test_codes_of_a_batch_are_the_official_ones(official, golden, waves):
         np.testing.assert_array_equal(codes, golden("tok12_encode")[f"batch_codes{i}"])
 
 
-# Each item of a batch, and each piece of a stream, is what the whole would be alone
+# Each item of a batch, and each chunk of a stream, is what it is in the whole
 
 
 def test_items_of_a_batch_are_what_they_are_alone(tokenizer, waves):
@@ -128,8 +129,8 @@ def test_items_of_a_batch_are_what_they_are_alone(tokenizer, waves):
 def test_streamed_audio_is_the_whole_audio(tokenizer, size):
     codes = random_codes(41)
     whole = tokenizer.decode(codes)[0][0]
-    chunks = list(tokenizer.stream_decode(pieces(codes, size)))
-    assert [len(c) for c in chunks] == [len(p) * FRAME for p in pieces(codes, size)]
+    chunks = list(tokenizer.stream_decode(chunked(codes, size)))
+    assert [len(c) for c in chunks] == [len(p) * FRAME for p in chunked(codes, size)]
     assert np.abs(np.concatenate(chunks) - whole).max() < 1e-5
 
 
@@ -138,7 +139,7 @@ def test_streamed_audio_is_the_whole_audio(tokenizer, size):
 def test_streamed_codes_are_the_whole_codes(tokenizer, official, waves, size, which):
     each = tokenizer if which == "default" else official
     wave = waves[2]
-    streamed = np.concatenate(list(each.stream_encode(pieces(wave, size))))
+    streamed = np.concatenate(list(each.stream_encode(chunked(wave, size))))
     np.testing.assert_array_equal(streamed, each.encode((wave, RATE))[0])
 
 
@@ -151,7 +152,7 @@ def test_codes_come_as_soon_as_their_frame_is_complete(tokenizer, waves):
 
 def test_decoding_in_blocks_has_no_seam(tokenizer):
     codes = random_codes(150)
-    assert len(padded_blocks(150)) > 1
+    assert len(cover(150, BATCH_BLOCKS[1])) > 1
     graph, params = tokenizer.programs, tokenizer.params["decoder"]
     padded = np.zeros((1, 256, 16), np.int32)
     padded[0, :150] = codes
@@ -239,7 +240,7 @@ def test_a_stream_longer_than_its_first_caches_has_the_codes_of_the_whole(
     encoder = dataclasses.replace(tokenizer.config.encoder, transformer=transformer)
     config = dataclasses.replace(tokenizer.config, encoder=encoder)
     short = SpeechTokenizer.from_params(config, tokenizer.params)
-    streamed = np.concatenate(list(short.stream_encode(pieces(long_wave, size))))
+    streamed = np.concatenate(list(short.stream_encode(chunked(long_wave, size))))
     np.testing.assert_array_equal(streamed, tokenizer.encode((long_wave, RATE))[0])
 
 
@@ -256,7 +257,7 @@ def test_only_a_stream_with_a_window_has_constant_memory(tokenizer, long_wave, m
 
         with monkeypatch.context() as patch:
             patch.setattr(each.programs, "encode", spy)
-            list(each.stream_encode(pieces(long_wave, FRAME)))
+            list(each.stream_encode(chunked(long_wave, FRAME)))
         sizes[window] = seen
     assert len(set(sizes[True])) == 1
     assert sizes[False][-1] > sizes[False][0]

@@ -55,7 +55,7 @@ def random_codes(frames, seed=0):
     return np.random.default_rng(seed).integers(0, 96, frames).astype(np.int32)
 
 
-def pieces(x, size):
+def chunked(x, size):
     return (x[i : i + size] for i in range(0, len(x), size))
 
 
@@ -92,7 +92,7 @@ def test_codes_of_a_call_are_the_official_ones(official, golden, waves):
         )
 
 
-# Items of a batch, and pieces of a stream, are what the whole would be alone
+# Items of a batch, and chunks of a stream, are what they are in the whole
 
 
 def test_items_of_a_batch_are_what_they_are_alone(tokenizer, voices):
@@ -110,7 +110,7 @@ def test_items_of_a_batch_are_what_they_are_alone(tokenizer, voices):
 def test_streamed_audio_is_the_whole_audio(tokenizer, voices, size):
     codes = random_codes(17)
     (whole,), _ = tokenizer.decode(codes, voices[0], seed=2)
-    chunks = list(tokenizer.stream_decode(pieces(codes, size), voices[0], seed=2))
+    chunks = list(tokenizer.stream_decode(chunked(codes, size), voices[0], seed=2))
     assert len(chunks) > 1
     assert all(len(chunk) for chunk in chunks)
     assert np.abs(np.concatenate(chunks) - whole).max() < 1e-5
@@ -121,7 +121,7 @@ def test_given_noise_is_streamed_with_its_codes(tokenizer, voices):
     codes, rng = random_codes(17), np.random.default_rng(4)
     noise = rng.standard_normal((34, 80)).astype(np.float32)
     (whole,), _ = tokenizer.decode(codes, voices[0], noise=noise[None])
-    streamed = tokenizer.stream_decode(pieces(codes, 5), voices[0], noise=noise)
+    streamed = tokenizer.stream_decode(chunked(codes, 5), voices[0], noise=noise)
     assert np.abs(np.concatenate(list(streamed)) - whole).max() < 1e-5
 
 
@@ -130,17 +130,17 @@ def test_a_short_look_ahead_is_sooner_and_not_the_same(tokenizer, voices):
     (whole,), _ = tokenizer.decode(codes, voices[0], seed=2)
     first = {}
     for ahead in (None, 0):
-        heard = 0
+        received = 0
 
         def counted(size=1):
-            nonlocal heard
-            for piece in pieces(codes, size):
-                heard += len(piece)
-                yield piece
+            nonlocal received
+            for chunk in chunked(codes, size):
+                received += len(chunk)
+                yield chunk
 
         stream = tokenizer.stream_decode(counted(), voices[0], seed=2, look_ahead=ahead)
         chunk = next(stream)
-        first[ahead] = heard
+        first[ahead] = received
         rest = np.concatenate([chunk, *stream])
         assert rest.shape == whole.shape
     assert first[0] < first[None]
@@ -169,7 +169,7 @@ def test_rows_of_a_stream_end_where_they_end(tokenizer, voices):
 
 def test_streamed_codes_are_the_whole_codes(tokenizer, waves):
     whole = tokenizer.encode((waves[0], RATE))[0]
-    streamed = np.concatenate(list(tokenizer.stream_encode(pieces(waves[0], 3000))))
+    streamed = np.concatenate(list(tokenizer.stream_encode(chunked(waves[0], 3000))))
     np.testing.assert_array_equal(streamed, whole)
     assert whole.shape == (-(-len(waves[0]) // CODE),)
 
@@ -330,7 +330,7 @@ def test_a_stream_without_codes_is_silent(tokenizer, voices):
     assert list(tokenizer.stream_decode([], voices[0])) == []
 
 
-def test_halves_that_do_not_fit_are_told_once_at_the_first_use(tokenizer, voices):
+def test_halves_that_do_not_fit_are_warned_of_once_at_the_first_use(tokenizer, voices):
     """These make 25 codes a second and read 2400; 96 codes of the encoder are known."""
     made = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     made.set_flow(steps=3)

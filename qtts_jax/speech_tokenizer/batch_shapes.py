@@ -1,4 +1,4 @@
-"""A few fixed array shapes for inputs of any size, so that compiled programs are reused."""
+"""Covers inputs of any size by blocks and batches of a few sizes, so that programs are reused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from collections.abc import Sequence
 BATCH_SIZES = (8, 4, 2, 1)
 # A block may exceed what is left to cover by this fraction; otherwise a smaller block is used.
 MAX_PADDING = 0.25
-
-
-def bucket(n: int, smallest: int, factor: int = 2) -> int:
-    """The smallest multiple of `smallest` by a power of `factor` that holds n."""
-    while smallest < n:
-        smallest *= factor
-    return smallest
 
 
 def cover(n: int, sizes: Sequence[int]) -> list[int]:
