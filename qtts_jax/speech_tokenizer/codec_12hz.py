@@ -239,6 +239,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 samples = wave[start:stop]
                 row[: samples.size] = samples
             left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
+            # out [B, frames, Q]
             out, state = self.programs.encode(params, self._samples(block), left, state)
             codes.append(np.asarray(out))
             start = stop
@@ -263,10 +264,10 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
         for frames in cover(total, BATCH_BLOCKS[rows]):
-            block = np.zeros((rows, frames, codebooks), np.int32)
+            block = np.zeros((rows, frames, codebooks), np.int32)  # [B, frames, Q]
             real = codes[:, start : start + frames]
             block[:, : real.shape[1]] = real
-            wave, state = self.programs.decode(params, block, state)
+            wave, state = self.programs.decode(params, block, state)  # [B, frames * samples]
             waves.append(np.asarray(wave, np.float32))
             start += frames
         return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]

@@ -125,7 +125,7 @@ def step_host_stream(
     keyed = jnp.issubdtype(noise.dtype, jax.dtypes.prng_key)
     size, per_code = programs.block_codes, programs.config.samples_per_code
     received = stream.received + codes.shape[1]
-    pending = np.concatenate([stream.codes, np.asarray(codes, np.int32)], axis=1)
+    pending = np.concatenate([stream.codes, np.asarray(codes, np.int32)], axis=1)  # [B, n]
     if not keyed:
         noise = np.asarray(noise, np.float32)
         if stream.noise is not None:
@@ -153,7 +153,7 @@ def step_host_stream(
             stream.look_ahead,
         )
         waves.append(np.asarray(wave))
-    wave = np.concatenate(waves, axis=1)
+    wave = np.concatenate(waves, axis=1)  # [B, count * size * per_code]
     early = min(stream.early, wave.shape[1])
     wave = wave[:, early:][:, : received * per_code - stream.done]
     waiting = None if keyed else np.asarray(noise)[:, count * size * programs.config.dit.repeats :]

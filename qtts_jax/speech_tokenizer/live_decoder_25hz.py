@@ -59,7 +59,7 @@ class DeviceStreamDecoder:
             [B, m] float32, m a multiple (0 included) of a block's samples.
         """
         size = self._programs.block_codes
-        line = jnp.concatenate([self._waiting, codes], axis=1)
+        line = jnp.concatenate([self._waiting, codes], axis=1)  # [B, waiting + n]
         waves = [jnp.zeros((line.shape[0], 0), jnp.float32)]
         for start in range(0, line.shape[1] - size + 1, size):
             block, lengths, self._count, self._ended = _track(
