@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
 from qtts_jax.io.audio import save_audio
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.voice_files import read_array
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 from qtts_jax.tts.synthesis import Speech
 
 RESULTS = "results.jsonl"
@@ -198,13 +198,13 @@ def _check(data: Any, modes: Sequence[str]) -> dict[str, Any]:
 
 def _speak(
     tts: QwenTTS, group: list[Line], voices: Voices, fail: Fail
-) -> Iterator[tuple[Line, SpeechRequest, Speech]]:
+) -> Iterator[tuple[Line, Request, Speech]]:
     """Generate a group together; when it fails as a whole, one by one.
 
     Every exception is caught, not only faults of users: none may cost the other lines, and each is
     reported with its line.
     """
-    ready: list[tuple[Line, SpeechRequest]] = []
+    ready: list[tuple[Line, Request]] = []
     for line in group:
         try:
             ready.append((line, _prepare(tts, line, voices)))
@@ -287,7 +287,7 @@ class Voices:
             return name
 
 
-def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> SpeechRequest:
+def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> Request:
     d = line.data
     sampling = {name: d[name] for name in _SAMPLING if name in d}
     if d.get("greedy"):
@@ -317,7 +317,7 @@ def _prepare(tts: QwenTTS, line: Line, voices: Voices) -> SpeechRequest:
     return tts.prepare_voice_clone(d["text"], voices(d), d.get("language"), whole_text, **common)
 
 
-def _save(out: Path, line: Line, request: SpeechRequest, speech: Speech, rate: int) -> None:
+def _save(out: Path, line: Line, request: Request, speech: Speech, rate: int) -> None:
     save_audio(out / f"{line.id}.wav", speech.wave, rate)
     write_whole(out / f"{line.id}.codes.npy", npy_bytes(speech.codes))
     _append_result(

@@ -50,29 +50,6 @@ class DecodeInputs(NamedTuple):
     repetition_penalty: jax.Array
 
 
-class HostBatch(NamedTuple):
-    """A batch of requests as the host hands it over (numpy), batch first.
-
-    Attributes:
-        prompt: the right-padded prompts.
-        trailing: [B, S] int32 text ids after the prompt, -1 for none.
-        trailing_length, max_frames: [B] int32.
-        pad: [B] int32, the text id tts_pad.
-        seeds: [B] uint32.
-        talker, predictor, repetition_penalty: as in `DecodeInputs`.
-    """
-
-    prompt: PromptBatch
-    trailing: Any
-    trailing_length: Any
-    pad: Any
-    max_frames: Any
-    seeds: Any
-    talker: SamplerParams
-    predictor: SamplerParams
-    repetition_penalty: Any
-
-
 class GenerationState(NamedTuple):
     """Carried from frame to frame, batch first.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.functional import cast
-from qtts_jax.generation.loops import Request
+from qtts_jax.generation.request import Request
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.state import TrainState

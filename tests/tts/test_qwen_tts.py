@@ -10,7 +10,8 @@ import pytest
 from qtts_jax import QwenTTS
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import QTTSError, RequestError, TextError
-from qtts_jax.tts.synthesis import Stream
+from qtts_jax.generation import session as sessions
+from qtts_jax.generation.programs import Programs
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -184,19 +185,19 @@ def test_another_text_in_the_same_bucket_compiles_nothing(model):
 
 
 def test_caches_grow_without_changing_the_codes(model, monkeypatch):
-    from qtts_jax.generation import loops
 
     options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
     request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", **options)
     wanted = model.synthesize([request])[0].codes
     assert len(wanted) == 99
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
-    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
-    stream = Stream(model.config, model.params, model.speech_tokenizer, [request])
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "FRAMES_PER_CALL", 8)
+    session = sessions.Session(model.config, model.params, [request])
+    stream = model.speech_tokenizer.open_stream(session, [request])
     capacities, got = [], []
-    while not stream.session.exhausted:
+    while not session.exhausted:
         got.append(np.asarray(stream.advance(20)[0])[0])
-        capacities.append(stream.session.capacity)
+        capacities.append(session.capacity)
     got = np.concatenate([g[g[:, 0] >= 0] for g in got])
     np.testing.assert_array_equal(got, wanted)
     assert len(set(capacities)) > 1
@@ -215,14 +216,13 @@ def with_context(model, positions):
 @pytest.mark.parametrize("rows", [1, 2])
 def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, rows):
     """Every size is a program, so prompts of other lengths must not bring sizes of their own."""
-    from qtts_jax.generation import loops
 
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
     short = with_context(model, 150)
     sizes = []
     for text in (TEXTS[1], TEXTS[0], TEXTS[3]):
         requests = [short.prepare_custom_voice(t, "ryan", seed=0) for t in (text, TEXTS[1])[:rows]]
-        session = loops.Session(short.config, short.params, requests)
+        session = sessions.Session(short.config, short.params, requests)
         monkeypatch.setattr(session, "_grow_caches", lambda: None)
         grown = []
         while not session.exhausted:
@@ -235,22 +235,20 @@ def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, ro
 
 def test_codes_up_to_the_end_of_the_context_are_those_of_a_longer_one(model, monkeypatch):
     """The row that ends first goes on beyond the context, where nobody hears it."""
-    from qtts_jax.generation import loops
-
     options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
     requests = [model.prepare_custom_voice(TEXTS[i], "ryan", "english", **options) for i in (3, 1)]
     whole = model.synthesize(requests)
     assert [len(speech.codes) for speech in whole] == [99, 99]
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
-    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "FRAMES_PER_CALL", 8)
     positions = [len(r.prompt) for r in requests]
     assert positions[0] > positions[1]
     context = positions[0] + 41
     short = with_context(model, context)
-    session = loops.Session(short.config, short.params, requests)
+    session = sessions.Session(short.config, short.params, requests)
     assert session.limits == [context - used for used in positions]
     for codes, speech, limit in zip(
-        loops.generate_codes(session), whole, session.limits, strict=True
+        sessions.generate_codes(session), whole, session.limits, strict=True
     ):
         np.testing.assert_array_equal(codes, speech.codes[:limit])
     assert session.capacity == context < positions[0] + session.frames_asked
@@ -355,7 +353,6 @@ def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch)
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, rows):
     """Three rows of different lengths run as four."""
-    from qtts_jax.generation import loops
     from qtts_jax.layers import dispatch
 
     requests = [
@@ -366,7 +363,7 @@ def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, row
     for backend in ("plain", "interpret"):
         monkeypatch.setattr(dispatch, "override", backend)
         # The backend is chosen while tracing, so each needs programs of its own.
-        monkeypatch.setattr(loops, "programs", loops.Programs)
+        monkeypatch.setattr(sessions, "programs", Programs)
         codes[backend] = [s.codes for s in model.synthesize(requests)]
     for fused, plain in zip(codes["interpret"], codes["plain"], strict=True):
         np.testing.assert_array_equal(fused, plain)
@@ -374,22 +371,21 @@ def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, row
 
 @pytest.mark.slow
 def test_int8_weights_stay_close_and_the_kernels_agree(model, monkeypatch):
-    from qtts_jax.generation import loops
     from qtts_jax.layers import dispatch
     from qtts_jax.layers.quantized_weights import quantize_params
     from qtts_jax.models.tts_model import TTSModel
 
     params = quantize_params(TTSModel, model.config, model.params, "int8")
     request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", seed=5, max_new_tokens=4)
-    session = loops.Session(model.config, params, [request])
-    exact = loops.Session(model.config, model.params, [request])
+    session = sessions.Session(model.config, params, [request])
+    exact = sessions.Session(model.config, model.params, [request])
     error = np.linalg.norm(session.state.hidden - exact.state.hidden)
     assert 0 < error < 0.1 * np.linalg.norm(exact.state.hidden)
     codes = []
     for backend in ("plain", "interpret"):
         monkeypatch.setattr(dispatch, "override", backend)
-        monkeypatch.setattr(loops, "programs", loops.Programs)
-        codes.append(loops.generate_codes(loops.Session(model.config, params, [request]))[0])
+        monkeypatch.setattr(sessions, "programs", Programs)
+        codes.append(sessions.generate_codes(sessions.Session(model.config, params, [request]))[0])
     np.testing.assert_array_equal(*codes)
 
 

@@ -18,8 +18,8 @@ from qtts_jax.evaluation.tasks.speaking import (
     recorded_samples,
     spoken_sample,
 )
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 _MODE_IN_CONTEXT, _MODE_XVECTOR = "in context", "x-vector"
 
@@ -56,7 +56,7 @@ def clone_rows(
     heard = [hear(c.audio) for c in references]
     embedded = [] if judge is None else [judge.embed(w) for w in heard]
 
-    def request(i: int) -> SpeechRequest:
+    def request(i: int) -> Request:
         return tts.prepare_voice_clone(
             targets[i].text, prompts[i], language_of(tts, targets[i]), **speaking.options(tts, i)
         )

@@ -21,8 +21,8 @@ from qtts_jax.evaluation.rows import Row
 from qtts_jax.evaluation.sample import SAMPLE_RATE, hear
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.evaluation.tasks.speaking import Speaking, language_of
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 ATTRIBUTES = ("pitch", "speed")
 
@@ -115,7 +115,7 @@ def description_rows(
         raise RequestError("a base checkpoint takes no descriptions; use a VoiceDesign checkpoint.")
     names = list(speakers) or tts.supported_speakers
 
-    def request(i: int) -> SpeechRequest:
+    def request(i: int) -> Request:
         clip, p = clips[i // 2], pairs[i // 2 % len(pairs)]
         words, language = (p.low, p.high)[i % 2], language_of(tts, clip)
         options = speaking.options(tts, i // 2)

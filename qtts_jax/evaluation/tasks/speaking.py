@@ -13,8 +13,8 @@ from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError, RequestError
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear
 from qtts_jax.evaluation.tasks.clips import name_of
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 from qtts_jax.tts.synthesis import Speech
 
 
@@ -58,7 +58,7 @@ class Speaking:
         )
 
     def speak(
-        self, tts: QwenTTS, count: int, request: Callable[[int], SpeechRequest]
+        self, tts: QwenTTS, count: int, request: Callable[[int], Request]
     ) -> Iterator[Speech]:
         """Speak the requests 0 ... count - 1 in batches."""
         for start in range(0, count, self.batch):

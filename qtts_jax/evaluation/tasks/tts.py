@@ -16,8 +16,8 @@ from qtts_jax.evaluation.tasks.speaking import (
     recorded_samples,
     spoken_sample,
 )
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 
 def tts_rows(
@@ -74,7 +74,7 @@ def _requests(
     if mode == "custom_voice":
         names = list(speakers) or tts.supported_speakers
 
-        def preset(i: int) -> SpeechRequest:
+        def preset(i: int) -> Request:
             options = speaking.options(tts, i)
             name = names[i % len(names)]
             return tts.prepare_custom_voice(clips[i].text, name, language(i), instruct, **options)
@@ -82,7 +82,7 @@ def _requests(
         return preset
     if mode == "voice_design":
 
-        def design(i: int) -> SpeechRequest:
+        def design(i: int) -> Request:
             words = instruct or clips[i].instruction
             return tts.prepare_voice_design(
                 clips[i].text, words, language(i), **speaking.options(tts, i)
@@ -96,7 +96,7 @@ def _requests(
         )
     items = tts.create_voice_clone_prompt(list(voices), None, True)
 
-    def like(i: int) -> SpeechRequest:
+    def like(i: int) -> Request:
         item = items[i % len(items)]
         return tts.prepare_voice_clone(clips[i].text, item, language(i), **speaking.options(tts, i))
 

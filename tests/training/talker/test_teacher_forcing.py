@@ -11,8 +11,9 @@ from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.functional import abstract, bind, initialize
 from qtts_jax.generation.frame_step import frame_step
-from qtts_jax.generation.loops import Request, Session
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import Session
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.speaker_encoder import SpeakerEncoder
 from qtts_jax.models.tts_model import TTSModel

@@ -1,0 +1,98 @@
+"""Stacks requests into arrays padded to a few bucket sizes, so that programs are reused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.errors import RequestError
+from qtts_jax.generation.frame_step import SamplingPlan
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.sampling import SamplerParams, batch_sampler
+from qtts_jax.generation.state import PromptBatch, stack_prompts
+
+MIN_PROMPT, MIN_TEXT, OPEN_TEXT = 32, 64, 1024
+
+
+class HostBatch(NamedTuple):
+    """Inputs of the prefill program (numpy), batch first.
+
+    Attributes:
+        prompt: the right-padded prompts.
+        trailing: [B, S] int32 text ids after the prompt, -1 for none.
+        trailing_length, max_frames: [B] int32.
+        pad: [B] int32, the text id tts_pad.
+        seeds: [B] uint32.
+        talker, predictor, repetition_penalty: as in `DecodeInputs`.
+    """
+
+    prompt: PromptBatch
+    trailing: Any
+    trailing_length: Any
+    pad: Any
+    max_frames: Any
+    seeds: Any
+    talker: SamplerParams
+    predictor: SamplerParams
+    repetition_penalty: Any
+
+
+def bucket(n: int, smallest: int, factor: int = 2) -> int:
+    """The smallest multiple of `smallest` by a power of `factor` that is at least n."""
+    while smallest < n:
+        smallest *= factor
+    return smallest
+
+
+def host_batch(
+    config: TTSConfig, requests: Sequence[Request], open_text: bool = False
+) -> tuple[HostBatch, SamplingPlan]:
+    """Stack requests into padded arrays; the number of rows is the next power of two.
+
+    Padding rows repeat the sampling settings of the last request and generate no frame.
+
+    Args:
+        open_text: reserve space for trailing text that arrives later.
+
+    Raises:
+        RequestError: there is no request, or a prompt is longer than the model's context.
+    """
+    if not requests:
+        raise RequestError("the list of requests is empty; give at least one request.")
+    prompts = [r.prompt for r in requests]
+    longest = max(map(len, prompts))
+    context = config.talker.transformer.max_positions
+    if longest >= context:
+        raise RequestError(
+            f"the prompt takes {longest} positions but the model's context is {context}; "
+            "shorten the text, the instruction or the reference audio."
+        )
+    batch = bucket(len(requests), 1)
+    padding = batch - len(requests)
+    sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
+    frames = [min(r.sampling.max_frames, context - len(r.prompt)) for r in requests]
+    talker, talker_sampling = batch_sampler(sampling)
+    predictor, predictor_sampling = batch_sampler(sampling, "subtalker_")
+
+    trailing_length = np.zeros((batch,), np.int32)
+    trailing_length[: len(prompts)] = [len(p.trailing) for p in prompts]
+    size = bucket(int(trailing_length.max()), OPEN_TEXT if open_text else MIN_TEXT)
+    trailing = np.full((batch, size), -1, np.int32)  # [B, S]
+    for row, p in zip(trailing, prompts, strict=False):
+        row[: len(p.trailing)] = p.trailing
+    positions, width = bucket(longest, MIN_PROMPT), config.talker.transformer.width
+    inputs = HostBatch(
+        prompt=stack_prompts(prompts, batch, positions, width),
+        trailing=trailing,
+        trailing_length=trailing_length,
+        pad=np.full((batch,), config.tts_pad_id, np.int32),
+        max_frames=np.asarray(frames + [0] * padding, np.int32),
+        seeds=np.asarray([r.seed for r in requests] + [0] * padding, np.uint32),
+        talker=talker,
+        predictor=predictor,
+        repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
+    )
+    return inputs, SamplingPlan(talker_sampling, predictor_sampling)
