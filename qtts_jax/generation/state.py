@@ -80,7 +80,7 @@ def stack_prompts(prompts: Sequence[Prompt], rows: int, positions: int, width: i
     embedding: Any = np.zeros((rows, width), np.float32)
     lengths: Any = np.ones((rows,), np.int32)
     for i, p in enumerate(prompts):
-        lengths[i] = len(p)
+        lengths[i] = len(p.text)
         if p.embedding is not None:
             embedding[i] = p.embedding
     return PromptBatch(

@@ -339,7 +339,6 @@ class OfficialVerbs(ABC):
             AudioError: a recording is unreadable, empty, too short or holds NaN.
             CheckpointError: `decoder_voice` is needed and the checkpoint cannot compute it.
         """
-        self.require("voice_clone")
         audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
         n = len(audios)
         return self.clone(
@@ -358,14 +357,15 @@ class OfficialVerbs(ABC):
         decoder_voice: Any,
     ) -> VoiceClonePromptItem | list[VoiceClonePromptItem]:
         """The given voices, or those of the recordings."""
-        self.require("voice_clone")
         if prompt is not None:
             if decoder_voice is not None:
+                self.require("voice_clone")
                 raise RequestError(
                     "decoder_voice belongs to the recording: give it to create_voice_clone_prompt."
                 )
             return prompt
         if ref_audio is None:
+            self.require("voice_clone")
             raise RequestError(
                 "voice cloning needs a reference: give ref_audio or voice_clone_prompt."
             )
