@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from qtts_jax.cli import main as command_line
+from qtts_jax.cli import info, speak
 from qtts_jax.cli.main import main
 
 SHORT = ["--max-new-tokens", "4", "--seed", "1"]
@@ -81,7 +81,7 @@ def test_line_breaks_at_the_end_of_stdin_are_not_spoken(
 
 
 def test_line_breaks_inside_a_text_arrive():
-    pieces = command_line._without_last_breaks(iter(["One\n", "", "\ntwo", "\n", "three\n", "\n"]))
+    pieces = speak._without_last_breaks(iter(["One\n", "", "\ntwo", "\n", "three\n", "\n"]))
     assert "".join(pieces) == "One\n\ntwo\nthree"
 
 
@@ -192,7 +192,7 @@ def test_interrupt_says_so(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "_load_tts", interrupted)
+    monkeypatch.setattr(info, "load_tts", interrupted)
     assert main(["info"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
