@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
     clone = commands.add_parser("clone", help="speak with the voice of a recording")
     _add_text(clone)
     clone.add_argument("--ref-audio", required=True, help="the recording")
-    clone.add_argument("--ref-text", help="what is said in it")
+    clone.add_argument("--ref-text", help="its transcript")
     clone.add_argument("--x-vector-only", action="store_true", help="copy only the timbre")
     add_model(clone)
     add_decoder_voice(clone, ref_audio=False)

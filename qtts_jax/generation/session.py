@@ -28,7 +28,7 @@ class Session:
         rows: requests of the batch (the device works on the next power of two).
         state, conditions, methods: arguments of the programs that generate frames.
         capacity: positions of the key/value caches.
-        frames_asked: frames requested from the device so far.
+        frames_asked: frames dispatched to the device so far.
         limits: the most frames of each request, by its settings and by the model's context.
     """
 
@@ -73,7 +73,7 @@ class Session:
 
     @property
     def exhausted(self) -> bool:
-        """True when the greatest number of frames of every request has been asked for."""
+        """True when the most frames that any request may have were dispatched to the device."""
         return self.frames_asked >= self._max_frames
 
     def finished(self) -> bool:

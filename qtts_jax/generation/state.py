@@ -1,4 +1,4 @@
-"""What generation carries from frame to frame, and what stays fixed for a request."""
+"""Arrays of a running batch: its prompts, its fixed decode inputs and its per-frame state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtts_jax.models.talker import TransformerState
 
 
 class PromptBatch(NamedTuple):
-    """Right-padded prompts of a batch (fields as in `Prompt`, with a leading B); on the host numpy.
+    """Right-padded prompts of a batch (fields as in `Prompt`, with a leading B); numpy on the host.
 
     `lengths` [B] counts the real positions of each row; `embedding` is [B, D], zeros for none.
     """
@@ -28,11 +28,11 @@ class PromptBatch(NamedTuple):
 
 
 class DecodeInputs(NamedTuple):
-    """Fixed during a decode call, batch first.
+    """Inputs that stay fixed while a batch is decoded, batch first.
 
     Attributes:
         text: [B, S, D] embedded trailing text.
-        text_length: [B] int32, how much of it is there.
+        text_length: [B] int32, its length so far.
         pad: [B, D] embedded tts_pad, the text track after the text.
         max_frames: [B] int32.
         keys: [B] random keys of the requests.
@@ -51,7 +51,7 @@ class DecodeInputs(NamedTuple):
 
 
 class GenerationState(NamedTuple):
-    """Carried from frame to frame, batch first.
+    """State carried from frame to frame, batch first.
 
     Attributes:
         talker: key/value caches and positions.
@@ -69,7 +69,11 @@ class GenerationState(NamedTuple):
 
 
 def stack_prompts(prompts: Sequence[Prompt], rows: int, positions: int, width: int) -> PromptBatch:
-    """Pad prompts to `rows` x `positions`; surplus rows are silent and have length 1."""
+    """Right-pad prompts to `rows` x `positions`; padding rows are all -1 and have length 1.
+
+    Args:
+        width: of the x-vectors, D.
+    """
 
     def pad(values: Sequence[np.ndarray], fill: object) -> Any:
         out = np.full((rows, positions, *values[0].shape[1:]), fill, values[0].dtype)

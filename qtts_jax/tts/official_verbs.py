@@ -76,8 +76,8 @@ class OfficialVerbs(ABC):
             speaker: a name of `supported_speakers`, any case; one or one for each text.
             language: a name of `supported_languages`; None is "auto".
             instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
-            non_streaming_mode: give the model the whole text before the first frame; False feeds
-                it along with the frames.
+            non_streaming_mode: give the model all text before the first frame; False feeds it
+                along with the frames.
             decoder_voice: for a 25 Hz decoder, instead of the speaker's own in the checkpoint.
 
         Raises:
@@ -140,7 +140,7 @@ class OfficialVerbs(ABC):
         Args:
             text: a text, or an iterator of parts of it (words, tokens, any cut). Parts are fed
                 along with the frames, so the voice starts before the text has ended, and the
-                codes are those of the whole text with `non_streaming_mode=False`.
+                codes are those of the complete text with `non_streaming_mode=False`.
         """
         request = CustomVoice(
             text,

@@ -51,7 +51,7 @@ class QwenTTS(OfficialVerbs):
     them as `decoder_voice` (`speech_tokenizer.reference_voice` computes them from a recording).
 
     Args:
-        config: what `config.json` says.
+        config: of the checkpoint.
         params: nested dict of arrays (see `TTSModel`).
         speech_tokenizer: decodes frames to audio and encodes reference audio.
         text_tokenizer: the checkpoint's own.
@@ -261,7 +261,7 @@ class QwenTTS(OfficialVerbs):
             "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
             "dtype": str(computation_dtype(self.params)),
             "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
-            "codes": f"{c.codebooks} book{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
+            "codes": f"{c.codebooks} codebook{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
             f"{self.sample_rate / self.speech_tokenizer.samples_per_frame:g} frames a second",
             "sample rate": self.sample_rate,
             "speakers": ", ".join(self.supported_speakers) or "none",
@@ -306,7 +306,7 @@ def _local_folder(directory: str | Path | None) -> Path:
 
 
 def _chunk_sizes(given: Any) -> list[int]:
-    """Frames of the first chunks: some whole numbers, in a sequence or an array."""
+    """Frames of the first chunks as a list; a sequence or an array of integers is accepted."""
     sizes = list(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else []
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
     if not sizes or not whole or not all(1 <= n <= FRAMES_PER_CALL for n in sizes):

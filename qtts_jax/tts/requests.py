@@ -51,7 +51,7 @@ class RequestBuilder:
     """Makes requests for one checkpoint.
 
     Args:
-        config: what `config.json` says.
+        config: of the checkpoint.
         text_tokenizer: the checkpoint's own.
         speech_tokenizer: resolves the decoder's voice.
         defaults: sampling settings for arguments not given.

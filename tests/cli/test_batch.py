@@ -152,11 +152,11 @@ def test_finished_requests_are_not_made_again(run, model, monkeypatch):
     kept = (run.out / "a.wav").stat().st_mtime_ns
     with (run.out / "results.jsonl").open("a") as file:
         file.write('{"id": "half')  # an interrupt in the middle of a line
-    asked = []
+    made = []
     synthesize = model.synthesize
-    monkeypatch.setattr(model, "synthesize", lambda r: asked.extend(r) or synthesize(r))
+    monkeypatch.setattr(model, "synthesize", lambda r: made.extend(r) or synthesize(r))
     failed, _, got = run([line("a", seed=1), line("b"), line("c")])
-    assert failed == 0 and len(asked) == 2
+    assert failed == 0 and len(made) == 2
     assert [got[i]["status"] for i in "abc"] == ["ok"] * 3
     assert (run.out / "a.wav").stat().st_mtime_ns == kept
 
@@ -227,7 +227,7 @@ def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
 
 
 def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
-    """Even faults that nobody has foreseen, while preparing, speaking and saving."""
+    """Unexpected exceptions too, while preparing, generating and saving."""
     prepare, synthesize, save = batch_run.make_request, model.synthesize, batch_run.save
 
     def prepare_badly(bad, voices):
