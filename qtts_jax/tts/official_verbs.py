@@ -46,7 +46,7 @@ class OfficialVerbs(ABC):
         """See `QwenTTS`."""
 
     @abstractmethod
-    def clone(
+    def encode_references(
         self,
         audios: Sequence[AudioSource],
         texts: Sequence[str | None],
@@ -341,7 +341,7 @@ class OfficialVerbs(ABC):
         """
         audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
         n = len(audios)
-        return self.clone(
+        return self.encode_references(
             audios,
             _spread("ref_text", ref_text, n),
             _spread("x_vector_only_mode", x_vector_only_mode, n),

@@ -107,9 +107,9 @@ class QwenTTS(OfficialVerbs):
             quirks: the options one by one, instead.
             mesh: devices to split the language models over (`sharding.make_mesh`); the speech
                 tokenizer is small and replicated on each.
-            weights: store the matrices of the language models in one byte a value: "int8", or
-                "fp8", which is coarser. Half the memory of bfloat16 and less to read for every
-                frame; the audio is no longer the same (`experiments/bench/weight_quantization.py`).
+            weights: store the matrices of the language models in one byte per value: "int8", or
+                "fp8", which is coarser. That halves the memory of bfloat16 and the bytes read per
+                frame, and changes the audio (`experiments/bench/weight_quantization.py`).
 
         Raises:
             CheckpointError: absent, a hub id, truncated, not converted, or not matching its config.
@@ -122,7 +122,7 @@ class QwenTTS(OfficialVerbs):
         config = TTSConfig.from_hf(read_config(directory))
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        # Orbax is slow to import, so it comes when weights do.
+        # Orbax is slow to import, so it is imported only to load weights.
         from qtts_jax.io.checkpoint import load_params
 
         _, tree = abstract(TTSModel, config)
@@ -135,7 +135,7 @@ class QwenTTS(OfficialVerbs):
             sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
         )
         if "base" not in config.types:
-            # Only cloning encodes; without it the encoder would fill the device for nothing.
+            # Only cloning encodes; without it the encoder would waste device memory.
             speech.keep_on_host("encoder")
         if misfit := speech.misfit(config.talker):
             raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
@@ -226,7 +226,7 @@ class QwenTTS(OfficialVerbs):
         """
         self._requests.require(mode)
 
-    def clone(
+    def encode_references(
         self,
         audios: Sequence[AudioSource],
         texts: Sequence[str | None],
@@ -295,13 +295,14 @@ def _local_folder(directory: str | Path | None) -> Path:
             f"there is no folder {directory}; if this is a hub id, convert it first with `python "
             f"-m convert {directory} DESTINATION` and use DESTINATION."
         )
-    from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
+    if any(folder.glob("*.safetensors*")):
+        from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
 
-    if not (folder / PARAMS).exists() and any(folder.glob("*.safetensors*")):
-        raise CheckpointError(
-            f"{folder} is a torch checkpoint; convert it first with `python -m convert {folder} "
-            "DESTINATION` and use DESTINATION."
-        )
+        if not (folder / PARAMS).exists():
+            raise CheckpointError(
+                f"{folder} is a torch checkpoint; convert it first with `python -m convert "
+                f"{folder} DESTINATION` and use DESTINATION."
+            )
     return folder
 
 
