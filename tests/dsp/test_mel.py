@@ -1,8 +1,6 @@
 """The speaker encoder's log-mel: against the official values, exact arithmetic and itself alone."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +11,15 @@ from qtts_jax.configs.tts import SpeakerEncoderConfig
 from qtts_jax.dsp.mel import MelConfig, log_mel, mel_filters
 from qtts_jax.errors import AudioError, ConfigError
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
+from tests.golden_tools import detweights
+from tests.support.helpers import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIG = MelConfig()
-
-
-def load_detweights():
-    spec = importlib.util.spec_from_file_location("detweights", GOLDEN / "detweights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def golden_waves():
     """[(wave, official mel [frames, M])]."""
-    detweights = load_detweights()
     seed = json.loads((GOLDEN / "index.json").read_text())["seed"]
     arrays = np.load(GOLDEN / "speaker_encoder.npz")
     lengths = [int(arrays[f"n{i}"][0]) for i in range(2)]
