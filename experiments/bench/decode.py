@@ -51,7 +51,8 @@ from qtts_jax.layers import dispatch
 from qtts_jax.layers.preprojected_table import Projected
 from qtts_jax.layers.quantized_weights import STORED
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.tts.synthesis import Stream, chunk_program
+from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
+from qtts_jax.speech_tokenizer.stream import SpeechStream
 
 MEMORY = ("build_peak_gb", "weights_gb", "peak_gb_b1", "temporaries_gb_b1")
 PROMPT = 51
@@ -82,12 +83,13 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def start(tts: QwenTTS, seeds: range, frames: int) -> Stream:
+def start(tts: QwenTTS, seeds: range, frames: int) -> SpeechStream:
     requests = [request(tts, i, frames) for i in seeds]
-    return Stream(tts.config, tts.params, tts.speech_tokenizer, requests)
+    session = Session(tts.config, tts.params, requests)
+    return tts.speech_tokenizer.open_stream(session, requests)
 
 
-def run_stream(stream: Stream, chunks: int, frames: int) -> list[np.ndarray]:
+def run_stream(stream: SpeechStream, chunks: int, frames: int) -> list[np.ndarray]:
     """Generate chunks and bring their audio to the host, one chunk in flight: their codes."""
     waiting, codes = None, []
     for _ in range(chunks):
@@ -273,7 +275,7 @@ def temporaries_gb(tts: QwenTTS) -> float:
     """What the program of a chunk takes beside its arguments and results, at batch 1."""
     codec, session = tts.speech_tokenizer, start(tts, range(1), 64).session
     decoder = codec.part("decoder")
-    chunk = chunk_program(tts.config, codec.config).lower(
+    chunk = frames_and_audio_program(tts.config, codec.config).lower(
         tts.params,
         decoder,
         session.conditions,

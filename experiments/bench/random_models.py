@@ -86,7 +86,7 @@ def build(
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
     params = inference_params(params)
-    tokenizer = SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype))
+    tokenizer = SpeechTokenizer.from_params(speech, random_params(Tokenizer12Hz, speech, dtype))
     tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(
         config,

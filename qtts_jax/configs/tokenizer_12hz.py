@@ -166,9 +166,10 @@ class Quirks12Hz:
     """Where the official code departs from the better form; each quirk can be set alone.
 
     Attributes:
-        encoder_window: apply the configured attention window in the encoder. The official code
-            configures it but attends to all earlier frames (with its default attention kernels),
-            which needs memory without bound in a stream.
+        encoder_window: apply the configured attention window (10 s at the released sizes) in the
+            encoder, so that a stream without end needs constant memory. The official code
+            configures the window but attends to all earlier frames (with its default attention
+            kernels), and so does the default here: codes after the window would be others.
         downsample_padding: what the downsampling convolution sees before the first and after the
             last frame: "replicate" repeats the edge frame as the official code does, "zeros" is
             the padding of every other convolution.
@@ -181,7 +182,7 @@ class Quirks12Hz:
             point proportion, which can be one sample early, instead of at the exact frame edge.
     """
 
-    encoder_window: bool = True
+    encoder_window: bool = False
     downsample_padding: Literal["replicate", "zeros"] = "replicate"
     pad_to_longest: bool = False
     decode_chunk: int | None = None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qtts_jax.batch_shapes import bucket
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.request import Request
@@ -37,13 +38,6 @@ class HostBatch(NamedTuple):
     talker: SamplerParams
     predictor: SamplerParams
     repetition_penalty: Any
-
-
-def bucket(n: int, smallest: int, factor: int = 2) -> int:
-    """The smallest multiple of `smallest` by a power of `factor` that is at least n."""
-    while smallest < n:
-        smallest *= factor
-    return smallest
 
 
 def host_batch(

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax.batch_shapes import bucket
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params
-from qtts_jax.generation.batch import bucket, host_batch
+from qtts_jax.generation.batch import host_batch
 from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
@@ -25,6 +26,7 @@ class Session:
     """A batch of requests with its state on the device.
 
     Attributes:
+        config, params: of the model.
         rows: requests of the batch (the device works on the next power of two).
         state, conditions, methods: arguments of the programs that generate frames.
         capacity: positions of the key/value caches.
@@ -49,7 +51,7 @@ class Session:
             RequestError: there is no request, or a prompt is longer than the model's context.
         """
         inputs, self.methods = host_batch(config, requests, open_text)
-        self._params, self._programs = params, programs(config)
+        self.config, self.params, self._programs = config, params, programs(config)
         self.rows, self._context = len(requests), config.talker.transformer.max_positions
         self.limits: list[int] = inputs.max_frames[: self.rows].tolist()
         self.frames_asked, self._max_frames = 0, max(self.limits)
@@ -91,7 +93,7 @@ class Session:
             more = max(text.shape[1], padded.shape[1])
             text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
             self.conditions = self.conditions._replace(text=text)
-        params, padded = gather_text_rows(self._params, padded)
+        params, padded = gather_text_rows(self.params, padded)
         self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
         self._text_length += len(ids)
 
@@ -126,7 +128,7 @@ class Session:
         """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
         self.grow_cache(FRAMES_PER_CALL)
         codes, self.state = self._programs.run(
-            self._params,
+            self.params,
             self.conditions,
             self.state,
             methods=self.methods,

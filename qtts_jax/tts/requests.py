@@ -23,7 +23,8 @@ from qtts_jax.generation.prompt import (
     text_needed,
 )
 from qtts_jax.generation.request import MAX_SEED, Request
-from qtts_jax.speech_tokenizer.base import SpeechTokenizer, check_codes
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.checks import check_codes
 from qtts_jax.text.bpe import IncrementalText, TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest

@@ -201,7 +201,7 @@ def test_base_without_speaker_encoder_is_refused():
 
 def test_official_quirks_differ_from_the_default_in_every_named_option():
     default, official = Quirks12Hz(), Quirks12Hz.official()
-    assert default.encoder_window and not official.encoder_window
+    assert not default.encoder_window and not official.encoder_window
     assert not default.pad_to_longest and official.pad_to_longest
     assert default.decode_chunk is None and official.decode_chunk == 300
     assert not default.proportional_cut and official.proportional_cut

@@ -34,7 +34,7 @@ def official(converted):
 def tokenizer(converted_25hz):
     """A smaller one with two network evaluations, so that an exact stream starts soon."""
     loaded = SpeechTokenizer.from_pretrained(converted_25hz("custom_voice"))
-    made = SpeechTokenizer(loaded.config, loaded.params)
+    made = SpeechTokenizer.from_params(loaded.config, loaded.params)
     made.set_flow(steps=3)
     return made
 
@@ -154,14 +154,14 @@ def test_rows_of_a_stream_end_where_they_end(tokenizer, voices):
     made = np.full((2, 15), -1, np.int32)
     for row, each in zip(made, codes, strict=True):
         row[: len(each)] = each
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.set_flow(steps=3)
     each.look_ahead = None
-    blocks = each.blocks(voices, seeds)
-    waves = [blocks.push(made[:, :4]), blocks.push(made[:, 4:])]
-    while sum(w.shape[1] for w in waves) < blocks.delay + 14 * SAMPLES:
-        waves.append(blocks.finish())
-    streamed = np.concatenate(waves, axis=1)[:, blocks.delay :]
+    decoder = each.device_decoder(voices, seeds)
+    waves = [decoder.push(made[:, :4]), decoder.push(made[:, 4:])]
+    while sum(w.shape[1] for w in waves) < decoder.delay + 14 * SAMPLES:
+        waves.append(decoder.finish())
+    streamed = np.concatenate(waves, axis=1)[:, decoder.delay :]
     for row, (code, voice, seed) in enumerate(zip(codes, voices, seeds, strict=True)):
         (whole,), _ = tokenizer.decode(code, voice, seed=seed)
         assert np.abs(streamed[row, : len(whole)] - whole).max() < 1e-5
@@ -177,9 +177,9 @@ def test_streamed_codes_are_the_whole_codes(tokenizer, waves):
 def test_the_first_chunk_covers_the_look_ahead(official, tokenizer):
     block = official.config.decoder.dit.block // official.config.decoder.dit.repeats
     assert official.first_chunks == (2 * block, block)
-    paper = SpeechTokenizer(tiny_tokenizer_25hz(tokenizer_25hz()), {})
+    paper = SpeechTokenizer.from_params(tiny_tokenizer_25hz(tokenizer_25hz()), {})
     assert paper.first_chunks == (16, 8)
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.look_ahead = 0
     assert each.first_chunks == (block, block)
     each.set_flow(steps=3)
@@ -191,7 +191,7 @@ def test_a_declared_rate_cuts_as_the_official_code_does(tokenizer, voices):
     config = dataclasses.replace(tokenizer.config, decode_upsample_rate=7)
     codes = random_codes(14)
     for quirks, samples in ((Quirks25Hz(declared_cut=True), 7), (Quirks25Hz(), SAMPLES)):
-        each = SpeechTokenizer(config, tokenizer.params, quirks=quirks)
+        each = SpeechTokenizer.from_params(config, tokenizer.params, quirks=quirks)
         each.set_flow(steps=3)
         assert each.decode(codes, voices[0])[0][0].shape == (14 * samples,)
 
@@ -332,7 +332,7 @@ def test_a_stream_without_codes_is_silent(tokenizer, voices):
 
 def test_halves_that_do_not_fit_are_told_once_at_the_first_use(tokenizer, voices):
     """These make 25 codes a second and read 2400; 96 codes of the encoder are known."""
-    made = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    made = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     made.set_flow(steps=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -386,7 +386,7 @@ def test_bad_streams_of_audio_are_refused(tokenizer, chunks, message):
 
 def test_quirks_of_the_other_family_are_refused(tokenizer):
     with pytest.raises(RequestError, match="Quirks25Hz, not Quirks12Hz"):
-        SpeechTokenizer(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
+        SpeechTokenizer.from_params(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
 
 
 def test_another_kind_of_model_is_refused(tmp_path):

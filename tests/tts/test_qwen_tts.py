@@ -12,7 +12,6 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import QTTSError, RequestError, TextError
 from qtts_jax.generation import session as sessions
 from qtts_jax.generation.programs import Programs
-from qtts_jax.tts.synthesis import Stream
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -193,11 +192,12 @@ def test_caches_grow_without_changing_the_codes(model, monkeypatch):
     assert len(wanted) == 99
     monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
     monkeypatch.setattr(sessions, "FRAMES_PER_CALL", 8)
-    stream = Stream(model.config, model.params, model.speech_tokenizer, [request])
+    session = sessions.Session(model.config, model.params, [request])
+    stream = model.speech_tokenizer.open_stream(session, [request])
     capacities, got = [], []
-    while not stream.session.exhausted:
+    while not session.exhausted:
         got.append(np.asarray(stream.advance(20)[0])[0])
-        capacities.append(stream.session.capacity)
+        capacities.append(session.capacity)
     got = np.concatenate([g[g[:, 0] >= 0] for g in got])
     np.testing.assert_array_equal(got, wanted)
     assert len(set(capacities)) > 1
