@@ -10,9 +10,10 @@ import numpy as np
 from qtts_jax.batch_shapes import bucket
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
+from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplerParams, SamplingPlan, batch_samplers
-from qtts_jax.generation.state import PromptBatch, stack_prompts
+from qtts_jax.generation.state import PromptBatch
 
 MIN_PROMPT, MIN_TEXT, OPEN_TEXT = 32, 64, 1024
 
@@ -91,3 +92,32 @@ def host_batch(
         repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
     )
     return inputs, methods
+
+
+def stack_prompts(prompts: Sequence[Prompt], rows: int, positions: int, width: int) -> PromptBatch:
+    """Right-pad prompts to `rows` x `positions`; padding rows are all -1 and have length 1.
+
+    Args:
+        width: of the x-vectors, D.
+    """
+
+    def pad(values: Sequence[np.ndarray], fill: object) -> Any:
+        out = np.full((rows, positions, *values[0].shape[1:]), fill, values[0].dtype)
+        for row, value in zip(out, values, strict=False):
+            row[: len(value)] = value
+        return out
+
+    embedding: Any = np.zeros((rows, width), np.float32)
+    lengths: Any = np.ones((rows,), np.int32)
+    for i, p in enumerate(prompts):
+        lengths[i] = len(p.text)
+        if p.embedding is not None:
+            embedding[i] = p.embedding
+    return PromptBatch(
+        text=pad([p.text for p in prompts], -1),
+        codec=pad([p.codec for p in prompts], -1),
+        residual=pad([p.residual for p in prompts], -1),
+        speaker=pad([p.speaker for p in prompts], False),
+        embedding=embedding,
+        lengths=lengths,
+    )

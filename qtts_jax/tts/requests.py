@@ -147,7 +147,9 @@ class RequestBuilder:
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
-        decoder_voice = self.speech_tokenizer.decoder_voice(given.decoder_voice, voice.speaker)
+        decoder_voice = given.decoder_voice
+        if decoder_voice is not None or self.speech_tokenizer.needs_voice:
+            decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice, voice.speaker)
         language = check_language(self.config.talker, request.language)
         instruct_ids = self.text_tokenizer.instruct_ids(instruct) if instruct else ()
         sampling = self.defaults.merge(request.sampling)
