@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +192,12 @@ class QwenTTS(OfficialVerbs):
         sizes = _chunk_sizes(
             self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
         )
-        if isinstance(request.text, str):
-            return self._chunks(self.prepare(request), sizes)
-        wait = self._requests.prepare_arriving(request)
+        wait = self._requests.open(request)
 
         def chunks() -> Chunks:
             prepared, later_ids = wait()
-            return (yield from self._chunks(prepared, sizes, later_ids))
+            model = self.config, self.params, self.speech_tokenizer
+            return (yield from stream(*model, prepared, sizes, later_ids))
 
         return chunks()
 
@@ -269,16 +268,6 @@ class QwenTTS(OfficialVerbs):
             "sampling": self.defaults,
             "devices": ", ".join(str(d) for d in jax.devices()),
         }
-
-    def _chunks(
-        self,
-        request: Request,
-        chunk_frames: Sequence[int],
-        later_ids: Iterator[list[int]] | None = None,
-    ) -> Chunks:
-        return stream(
-            self.config, self.params, self.speech_tokenizer, request, chunk_frames, later_ids
-        )
 
 
 def _local_folder(directory: str | Path | None) -> Path:

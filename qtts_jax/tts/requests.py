@@ -94,19 +94,22 @@ class RequestBuilder:
         _, lay_out = self._checked(request)
         if not isinstance(request.text, str):
             raise TextError(f"text must be a string, not {type(request.text).__name__}.")
-        role, ids = self.text_tokenizer.assistant_ids(request.text)
-        return lay_out(role, ids, request.stream_text, True)
+        return self._complete(lay_out, request.text, request.stream_text)
 
-    def prepare_arriving(self, request: VoiceRequest) -> Callable[[], Arriving]:
-        """Check a request whose text arrives in parts.
+    def open(self, request: VoiceRequest) -> Callable[[], Arriving]:
+        """Check a request whose text may arrive in parts.
 
         Returns:
-            a function that waits until enough text has arrived to lay the request out.
+            a function that lays the request out as soon as enough text has arrived.
 
         Raises:
-            RequestError, TextError: as `prepare`; a text that is empty is an error of the function.
+            RequestError, TextError: as `prepare`; arriving text that is empty is an error of the
+                function.
         """
         voice, lay_out = self._checked(request)
+        if isinstance(request.text, str):
+            prepared = self._complete(lay_out, request.text, request.stream_text)
+            return lambda: (prepared, None)
         if not isinstance(request.text, Iterable):
             raise TextError(
                 f"text must be a string or an iterator, not {type(request.text).__name__}."
@@ -125,6 +128,10 @@ class RequestBuilder:
             return prepared, None if complete else self._later_ids(parts, incremental)
 
         return wait
+
+    def _complete(self, lay_out: LayOut, text: str, stream_text: bool) -> Request:
+        role, ids = self.text_tokenizer.assistant_ids(text)
+        return lay_out(role, ids, stream_text, True)
 
     def _later_ids(self, parts: Iterator[str], incremental: IncrementalText) -> Iterator[list[int]]:
         for part in parts:

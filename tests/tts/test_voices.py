@@ -70,6 +70,9 @@ def test_a_stream_of_a_request_is_the_whole_audio(model, voice):
 def test_a_bad_request_is_one_clear_error(model, request_, error, message):
     with pytest.raises(error, match=message):
         model.generate([request_])
+    if "must be a string" not in message:
+        with pytest.raises(error, match=message):
+            model.stream(request_)
 
 
 @pytest.mark.parametrize("kind", [CustomVoice, VoiceDesign, VoiceClone])
