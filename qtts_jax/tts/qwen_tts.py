@@ -193,13 +193,7 @@ class QwenTTS(OfficialVerbs):
             self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
         )
         wait = self._requests.open(request)
-
-        def chunks() -> Chunks:
-            prepared, later_ids = wait()
-            model = self.config, self.params, self.speech_tokenizer
-            return (yield from stream(*model, prepared, sizes, later_ids))
-
-        return chunks()
+        return stream(self.config, self.params, self.speech_tokenizer, wait, sizes)
 
     def prepare(self, request: VoiceRequest) -> Request:
         """Check one request and lay out its prompt, for `synthesize`.
