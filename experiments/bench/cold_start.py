@@ -73,7 +73,7 @@ def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
         marks[name] = now - last
         last = now
 
-    from qtts_jax.cli.main import use_compile_cache
+    from qtts_jax.cli.common import use_compile_cache
 
     use_compile_cache(cache)
     import jax

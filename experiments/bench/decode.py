@@ -45,7 +45,7 @@ from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind
 from qtts_jax.generation.frame_step import SamplingPlan
-from qtts_jax.generation.sampling import choose, gumbel_noise
+from qtts_jax.generation.sampling import gumbel_noise, sample
 from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.preprojected_table import Projected
@@ -203,7 +203,7 @@ def sample_books(
     """The draws of one frame, each depending on the one before."""
     for book in range(tts.config.talker.codebooks):
         noise = gumbel_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, book), logits.shape[1])
-        drawn = choose(logits, noise, sampler, methods.predictor)
+        drawn = sample(logits, noise, sampler, methods.predictor)
         logits = logits + drawn[:, None] * 1e-6
     return logits
 

@@ -63,7 +63,7 @@ from experiments.corpus.split import SPLITS, split_of
 from experiments.corpus.synthesis import cpu_worker, gpu_worker
 from experiments.corpus.synthesis.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.corpus.synthesis.voice_models import assemble, export_kokoro
-from qtts_jax.cli.main import positive
+from qtts_jax.cli.common import positive
 from qtts_jax.errors import DataError, QTTSError
 
 STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "vary", "filter", "manifest")

@@ -14,8 +14,8 @@ import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import ConfigError, TrainingError
+from qtts_jax.generation.batch import stack_prompts
 from qtts_jax.generation.prompt import AUTO, Prompt, SpeakerCondition, build_prompt
-from qtts_jax.generation.state import stack_prompts
 from qtts_jax.models.speaker_encoder import min_frames
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
-from qtts_jax.generation.frame_step import SamplingPlan
+from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
-from qtts_jax.generation.sampling import SamplerParams, batch_sampler
-from qtts_jax.generation.state import PromptBatch, stack_prompts
+from qtts_jax.generation.sampling import SamplerParams, SamplingPlan, batch_samplers
+from qtts_jax.generation.state import PromptBatch
 
 MIN_PROMPT, MIN_TEXT, OPEN_TEXT = 32, 64, 1024
 
@@ -63,7 +63,8 @@ def host_batch(
     if not requests:
         raise RequestError("the list of requests is empty; give at least one request.")
     prompts = [r.prompt for r in requests]
-    longest = max(map(len, prompts))
+    lengths = [len(p.text) for p in prompts]
+    longest = max(lengths)
     context = config.talker.transformer.max_positions
     if longest >= context:
         raise RequestError(
@@ -73,9 +74,10 @@ def host_batch(
     batch = bucket(len(requests), 1)
     padding = batch - len(requests)
     sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
-    frames = [min(r.sampling.max_frames, context - len(r.prompt)) for r in requests]
-    talker, talker_sampling = batch_sampler(sampling)
-    predictor, predictor_sampling = batch_sampler(sampling, "subtalker_")
+    frames = [
+        min(r.sampling.max_frames, context - n) for r, n in zip(requests, lengths, strict=True)
+    ]
+    talker, predictor, methods = batch_samplers(sampling)
 
     trailing_length = np.zeros((batch,), np.int32)
     trailing_length[: len(prompts)] = [len(p.trailing) for p in prompts]
@@ -95,4 +97,33 @@ def host_batch(
         predictor=predictor,
         repetition_penalty=np.asarray([s.repetition_penalty for s in sampling], np.float32),
     )
-    return inputs, SamplingPlan(talker_sampling, predictor_sampling)
+    return inputs, methods
+
+
+def stack_prompts(prompts: Sequence[Prompt], rows: int, positions: int, width: int) -> PromptBatch:
+    """Right-pad prompts to `rows` x `positions`; padding rows are all -1 and have length 1.
+
+    Args:
+        width: of the x-vectors, D.
+    """
+
+    def pad(values: Sequence[np.ndarray], fill: object) -> Any:
+        out = np.full((rows, positions, *values[0].shape[1:]), fill, values[0].dtype)
+        for row, value in zip(out, values, strict=False):
+            row[: len(value)] = value
+        return out
+
+    embedding: Any = np.zeros((rows, width), np.float32)
+    lengths: Any = np.ones((rows,), np.int32)
+    for i, p in enumerate(prompts):
+        lengths[i] = len(p.text)
+        if p.embedding is not None:
+            embedding[i] = p.embedding
+    return PromptBatch(
+        text=pad([p.text for p in prompts], -1),
+        codec=pad([p.codec for p in prompts], -1),
+        residual=pad([p.residual for p in prompts], -1),
+        speaker=pad([p.speaker for p in prompts], False),
+        embedding=embedding,
+        lengths=lengths,
+    )

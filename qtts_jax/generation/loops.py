@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from qtts_jax.generation.batch import HostBatch
-from qtts_jax.generation.frame_step import SamplingPlan, frame_step, prefill
+from qtts_jax.generation.frame_step import frame_step, prefill
+from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tts_model import TTSModel
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.batch import HostBatch
-from qtts_jax.generation.frame_step import SamplingPlan
 from qtts_jax.generation.loops import run_until_done
 from qtts_jax.generation.loops import start as start_batch
+from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tts_model import TTSModel
 

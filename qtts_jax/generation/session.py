@@ -29,7 +29,8 @@ class Session:
         rows: requests of the batch (the device works on the next power of two).
         state, conditions, methods: arguments of the programs that generate frames.
         capacity: positions of the key/value caches.
-        frames_asked: frames requested from the device so far.
+        frames_asked: frames dispatched to the device so far.
+        exhausted: the most frames that any request may have were dispatched.
         limits: the most frames of each request, by its settings and by the model's context.
     """
 
@@ -54,6 +55,7 @@ class Session:
         self.rows, self._context = len(requests), config.talker.transformer.max_positions
         self.limits: list[int] = inputs.max_frames[: self.rows].tolist()
         self.frames_asked, self._max_frames = 0, max(self.limits)
+        self.exhausted = self._max_frames == 0
         self._longest_prompt = int(np.max(inputs.prompt.lengths))
         self._text_length = int(inputs.trailing_length[0])
         needed = self._longest_prompt + min(self._max_frames, FRAMES_PER_CALL)
@@ -71,11 +73,6 @@ class Session:
     def text_left(self) -> int:
         """Trailing text ids (of the first request) that no frame has used yet."""
         return self._text_length - self.frames_asked
-
-    @property
-    def exhausted(self) -> bool:
-        """True when the greatest number of frames of every request has been asked for."""
-        return self.frames_asked >= self._max_frames
 
     def finished(self) -> bool:
         """True when every request has ended; waits for the device."""
@@ -99,6 +96,7 @@ class Session:
     def grow_cache(self, frames: int) -> None:
         """Count `frames` more frames and grow the caches if they are too small for them."""
         self.frames_asked += frames
+        self.exhausted = self.frames_asked >= self._max_frames
         # No frame lies beyond the context. A row that has made its last frame may go on there until
         # the other rows are done; that overwrites only the last position of its full cache.
         needed = min(self._longest_prompt + self.frames_asked, self._context)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
-from qtts_jax.generation.frame_step import SamplingPlan
 from qtts_jax.generation.loops import run_frames
+from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.models.tts_model import TTSModel

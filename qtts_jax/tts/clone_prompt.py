@@ -51,7 +51,7 @@ def clone_voices(
     Raises:
         RequestError: a text is missing, or a voice is given to a decoder that takes none.
         AudioError: a recording cannot be used.
-        CheckpointError: the network that computes a decoder's voice is not there.
+        CheckpointError: the checkpoint lacks the network that computes a decoder's voice.
     """
     for i, (words, x) in enumerate(zip(texts, x_vector_only, strict=True)):
         if not x and not words:
@@ -70,9 +70,9 @@ def clone_voices(
     embeddings = [embedder(audio, name) for audio, name in zip(recordings, names, strict=True)]
     codes: list[np.ndarray | None] = [None] * len(recordings)
     if not all(x_vector_only):
-        # The official code pads all references of one rate to the longest, x-vector ones
-        # included, and encodes those of unlike rates one by one; with `pad_to_longest` the codes
-        # depend on it.
+        # As in the official code: references of one sample rate are encoded together, x-vector ones
+        # included, and references of different rates one by one. With `pad_to_longest` the codes
+        # depend on this.
         together = len({rate for _, rate in recordings}) == 1
         groups = [recordings] if together else [[audio] for audio in recordings]
         codes = [c for group in groups for c in tokenizer.encode(group)]

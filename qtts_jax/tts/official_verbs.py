@@ -46,7 +46,7 @@ class OfficialVerbs(ABC):
         """See `QwenTTS`."""
 
     @abstractmethod
-    def clone(
+    def encode_references(
         self,
         audios: Sequence[AudioSource],
         texts: Sequence[str | None],
@@ -76,8 +76,8 @@ class OfficialVerbs(ABC):
             speaker: a name of `supported_speakers`, any case; one or one for each text.
             language: a name of `supported_languages`; None is "auto".
             instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
-            non_streaming_mode: give the model the whole text before the first frame; False feeds
-                it along with the frames.
+            non_streaming_mode: give the model all text before the first frame; False feeds it
+                along with the frames.
             decoder_voice: for a 25 Hz decoder, instead of the speaker's own in the checkpoint.
 
         Raises:
@@ -140,7 +140,7 @@ class OfficialVerbs(ABC):
         Args:
             text: a text, or an iterator of parts of it (words, tokens, any cut). Parts are fed
                 along with the frames, so the voice starts before the text has ended, and the
-                codes are those of the whole text with `non_streaming_mode=False`.
+                codes are those of the complete text with `non_streaming_mode=False`.
         """
         request = CustomVoice(
             text,
@@ -339,10 +339,9 @@ class OfficialVerbs(ABC):
             AudioError: a recording is unreadable, empty, too short or holds NaN.
             CheckpointError: `decoder_voice` is needed and the checkpoint cannot compute it.
         """
-        self.require("voice_clone")
         audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
         n = len(audios)
-        return self.clone(
+        return self.encode_references(
             audios,
             _spread("ref_text", ref_text, n),
             _spread("x_vector_only_mode", x_vector_only_mode, n),
@@ -358,14 +357,15 @@ class OfficialVerbs(ABC):
         decoder_voice: Any,
     ) -> VoiceClonePromptItem | list[VoiceClonePromptItem]:
         """The given voices, or those of the recordings."""
-        self.require("voice_clone")
         if prompt is not None:
             if decoder_voice is not None:
+                self.require("voice_clone")
                 raise RequestError(
                     "decoder_voice belongs to the recording: give it to create_voice_clone_prompt."
                 )
             return prompt
         if ref_audio is None:
+            self.require("voice_clone")
             raise RequestError(
                 "voice cloning needs a reference: give ref_audio or voice_clone_prompt."
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class QwenTTS(OfficialVerbs):
     them as `decoder_voice` (`speech_tokenizer.reference_voice` computes them from a recording).
 
     Args:
-        config: what `config.json` says.
+        config: of the checkpoint.
         params: nested dict of arrays (see `TTSModel`).
         speech_tokenizer: decodes frames to audio and encodes reference audio.
         text_tokenizer: the checkpoint's own.
@@ -107,9 +107,9 @@ class QwenTTS(OfficialVerbs):
             quirks: the options one by one, instead.
             mesh: devices to split the language models over (`sharding.make_mesh`); the speech
                 tokenizer is small and replicated on each.
-            weights: store the matrices of the language models in one byte a value: "int8", or
-                "fp8", which is coarser. Half the memory of bfloat16 and less to read for every
-                frame; the audio is no longer the same (`experiments/bench/weight_quantization.py`).
+            weights: store the matrices of the language models in one byte per value: "int8", or
+                "fp8", which is coarser. That halves the memory of bfloat16 and the bytes read per
+                frame, and changes the audio (`experiments/bench/weight_quantization.py`).
 
         Raises:
             CheckpointError: absent, a hub id, truncated, not converted, or not matching its config.
@@ -122,7 +122,7 @@ class QwenTTS(OfficialVerbs):
         config = TTSConfig.from_hf(read_config(directory))
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        # Orbax is slow to import, so it comes when weights do.
+        # Orbax is slow to import, so it is imported only to load weights.
         from qtts_jax.io.checkpoint import load_params
 
         _, tree = abstract(TTSModel, config)
@@ -135,7 +135,7 @@ class QwenTTS(OfficialVerbs):
             sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
         )
         if "base" not in config.types:
-            # Only cloning encodes; without it the encoder would fill the device for nothing.
+            # Only cloning encodes; without it the encoder would waste device memory.
             speech.keep_on_host("encoder")
         if misfit := speech.misfit(config.talker):
             raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
@@ -192,15 +192,8 @@ class QwenTTS(OfficialVerbs):
         sizes = _chunk_sizes(
             self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
         )
-        if isinstance(request.text, str):
-            return self._chunks(self.prepare(request), sizes)
-        wait = self._requests.prepare_arriving(request)
-
-        def chunks() -> Chunks:
-            prepared, later_ids = wait()
-            return (yield from self._chunks(prepared, sizes, later_ids))
-
-        return chunks()
+        wait = self._requests.open(request)
+        return stream(self.config, self.params, self.speech_tokenizer, wait, sizes)
 
     def prepare(self, request: VoiceRequest) -> Request:
         """Check one request and lay out its prompt, for `synthesize`.
@@ -226,7 +219,7 @@ class QwenTTS(OfficialVerbs):
         """
         self._requests.require(mode)
 
-    def clone(
+    def encode_references(
         self,
         audios: Sequence[AudioSource],
         texts: Sequence[str | None],
@@ -261,7 +254,7 @@ class QwenTTS(OfficialVerbs):
             "parameters": f"{count:,} + {codec:,} in the speech tokenizer",
             "dtype": str(computation_dtype(self.params)),
             "talker": f"{c.transformer.layers} layers of width {c.transformer.width}",
-            "codes": f"{c.codebooks} book{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
+            "codes": f"{c.codebooks} codebook{'s' * (c.codebooks > 1)} of {c.codebook_size}, "
             f"{self.sample_rate / self.speech_tokenizer.samples_per_frame:g} frames a second",
             "sample rate": self.sample_rate,
             "speakers": ", ".join(self.supported_speakers) or "none",
@@ -269,16 +262,6 @@ class QwenTTS(OfficialVerbs):
             "sampling": self.defaults,
             "devices": ", ".join(str(d) for d in jax.devices()),
         }
-
-    def _chunks(
-        self,
-        request: Request,
-        chunk_frames: Sequence[int],
-        later_ids: Iterator[list[int]] | None = None,
-    ) -> Chunks:
-        return stream(
-            self.config, self.params, self.speech_tokenizer, request, chunk_frames, later_ids
-        )
 
 
 def _local_folder(directory: str | Path | None) -> Path:
@@ -295,18 +278,19 @@ def _local_folder(directory: str | Path | None) -> Path:
             f"there is no folder {directory}; if this is a hub id, convert it first with `python "
             f"-m convert {directory} DESTINATION` and use DESTINATION."
         )
-    from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
+    if any(folder.glob("*.safetensors*")):
+        from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
 
-    if not (folder / PARAMS).exists() and any(folder.glob("*.safetensors*")):
-        raise CheckpointError(
-            f"{folder} is a torch checkpoint; convert it first with `python -m convert {folder} "
-            "DESTINATION` and use DESTINATION."
-        )
+        if not (folder / PARAMS).exists():
+            raise CheckpointError(
+                f"{folder} is a torch checkpoint; convert it first with `python -m convert "
+                f"{folder} DESTINATION` and use DESTINATION."
+            )
     return folder
 
 
 def _chunk_sizes(given: Any) -> list[int]:
-    """Frames of the first chunks: some whole numbers, in a sequence or an array."""
+    """Frames of the first chunks as a list; a sequence or an array of integers is accepted."""
     sizes = list(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else []
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
     if not sizes or not whole or not all(1 <= n <= FRAMES_PER_CALL for n in sizes):

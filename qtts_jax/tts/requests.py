@@ -52,7 +52,7 @@ class RequestBuilder:
     """Makes requests for one checkpoint.
 
     Args:
-        config: what `config.json` says.
+        config: of the checkpoint.
         text_tokenizer: the checkpoint's own.
         speech_tokenizer: resolves the decoder's voice.
         defaults: sampling settings for arguments not given.
@@ -94,19 +94,22 @@ class RequestBuilder:
         _, lay_out = self._checked(request)
         if not isinstance(request.text, str):
             raise TextError(f"text must be a string, not {type(request.text).__name__}.")
-        role, ids = self.text_tokenizer.assistant_ids(request.text)
-        return lay_out(role, ids, request.stream_text, True)
+        return self._complete(lay_out, request.text, request.stream_text)
 
-    def prepare_arriving(self, request: VoiceRequest) -> Callable[[], Arriving]:
-        """Check a request whose text arrives in parts.
+    def open(self, request: VoiceRequest) -> Callable[[], Arriving]:
+        """Check a request whose text may arrive in parts.
 
         Returns:
-            a function that waits until enough text has arrived to lay the request out.
+            a function that lays the request out as soon as enough text has arrived.
 
         Raises:
-            RequestError, TextError: as `prepare`; a text that is empty is an error of the function.
+            RequestError, TextError: as `prepare`; arriving text that is empty is an error of the
+                function.
         """
         voice, lay_out = self._checked(request)
+        if isinstance(request.text, str):
+            prepared = self._complete(lay_out, request.text, request.stream_text)
+            return lambda: (prepared, None)
         if not isinstance(request.text, Iterable):
             raise TextError(
                 f"text must be a string or an iterator, not {type(request.text).__name__}."
@@ -125,6 +128,10 @@ class RequestBuilder:
             return prepared, None if complete else self._later_ids(parts, incremental)
 
         return wait
+
+    def _complete(self, lay_out: LayOut, text: str, stream_text: bool) -> Request:
+        role, ids = self.text_tokenizer.assistant_ids(text)
+        return lay_out(role, ids, stream_text, True)
 
     def _later_ids(self, parts: Iterator[str], incremental: IncrementalText) -> Iterator[list[int]]:
         for part in parts:
@@ -147,7 +154,9 @@ class RequestBuilder:
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
-        decoder_voice = self.speech_tokenizer.decoder_voice(given.decoder_voice, voice.speaker)
+        decoder_voice = given.decoder_voice
+        if decoder_voice is not None or self.speech_tokenizer.needs_voice:
+            decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice, voice.speaker)
         language = check_language(self.config.talker, request.language)
         instruct_ids = self.text_tokenizer.instruct_ids(instruct) if instruct else ()
         sampling = self.defaults.merge(request.sampling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -84,18 +84,19 @@ def stream(
     config: TTSConfig,
     params: Params,
     tokenizer: SpeechTokenizer,
-    request: Request,
+    wait: Callable[[], tuple[Request, Iterator[list[int]] | None]],
     chunk_frames: Sequence[int],
-    arriving: Iterator[list[int]] | None = None,
 ) -> Chunks:
     """Audio chunks of one request; the return value is `Speech.ended`.
 
     Args:
+        wait: returns the request and the text ids still to come, or None with the whole text
+            (`RequestBuilder.open`). Frames wait for their text. Once the whole text is known, the
+            device works one chunk ahead of the one being returned, from the second chunk on.
         chunk_frames: frames of the first chunks; the last number is repeated. Where arriving text
             does not suffice for a chunk, its frames are generated one by one.
-        arriving: text ids still to come; frames wait for them. Once the whole text is known, the
-            device works one chunk ahead of the one being returned, from the second chunk on.
     """
+    request, arriving = wait()
     session = Session(config, params, [request], open_text=arriving is not None)
     running = tokenizer.open_stream(session, [request])
     sizes = list(chunk_frames)

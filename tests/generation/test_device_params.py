@@ -32,9 +32,9 @@ def test_codes_are_those_of_a_table_on_the_device(converted, monkeypatch, weight
             )
             for text, whole in (("A text.", True), ("Another, longer text.", False), ("B", True))
         ]
-        pieces = iter(["Text ", "in ", "pieces."])
-        heard = tts.stream_custom_voice(pieces, "ryan", "english", seed=2, max_new_tokens=4)
-        made.append(([s.codes for s in tts.synthesize(requests)], np.concatenate(list(heard))))
+        parts = iter(["Text ", "in ", "parts."])
+        streamed = tts.stream_custom_voice(parts, "ryan", "english", seed=2, max_new_tokens=4)
+        made.append(([s.codes for s in tts.synthesize(requests)], np.concatenate(list(streamed))))
     for a, b in zip(*(codes for codes, _ in made), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(made[0][1], made[1][1])

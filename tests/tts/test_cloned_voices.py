@@ -69,7 +69,7 @@ def test_a_voice_that_does_not_fit_is_one_clear_error(base, change, message):
 
 
 def test_codes_of_a_voice_are_used_in_context_alone(base):
-    """As in the official `generate`, which asks `icl_mode`."""
+    """As in the official `generate`, which depends on `icl_mode`."""
     vector = np.linspace(-1, 1, 96, dtype=np.float32)
     given = VoiceClonePromptItem(np.zeros((5, 16), int), vector[None], True, False, "Words.")
     plain = VoiceClonePromptItem(None, vector, True, False)

@@ -1,4 +1,4 @@
-"""The public object: streams, seeds, batches, compilations and refusals."""
+"""`QwenTTS`: streams, seeds, batches, compilations and errors."""
 
 import dataclasses
 import itertools
@@ -38,8 +38,8 @@ def recording(detweights):
     return detweights.wave(7, "recording", 9000, 24000), 24000
 
 
-def pieces(text, sizes):
-    """Cut a text into pieces of the given sizes, cycled."""
+def parts_of(text, sizes):
+    """Cut a text into parts of the given sizes, cycled."""
     sizes, start = itertools.cycle(sizes), 0
     while start < len(text):
         n = next(sizes)
@@ -86,9 +86,9 @@ def test_streamed_audio_equals_whole_audio(model, chunks):
 
 @pytest.mark.parametrize("sizes", [(1,), (3, 1, 7), (100,)])
 @pytest.mark.parametrize("text", [TEXTS[0], TEXTS[2]])
-def test_text_arriving_in_pieces_gives_the_streaming_text_layout(model, text, sizes):
+def test_text_arriving_in_parts_gives_the_streaming_text_layout(model, text, sizes):
     whole = speak(model, text, seed=5, non_streaming_mode=False)[0]
-    arriving = model.stream_custom_voice(pieces(text, sizes), "ryan", seed=5, **SAMPLED)
+    arriving = model.stream_custom_voice(parts_of(text, sizes), "ryan", seed=5, **SAMPLED)
     np.testing.assert_allclose(np.concatenate(list(arriving)), whole, rtol=0, atol=1e-5)
 
 
@@ -96,9 +96,9 @@ def test_voice_starts_before_the_text_has_ended(model):
     given = []
 
     def slowly():
-        for piece in pieces(TEXTS[3], (4,)):
-            given.append(piece)
-            yield piece
+        for part in parts_of(TEXTS[3], (4,)):
+            given.append(part)
+            yield part
 
     stream = model.stream_custom_voice(slowly(), "ryan", seed=1, **SAMPLED)
     next(stream)
@@ -113,7 +113,7 @@ def test_arriving_text_that_is_empty_is_refused(model):
 
 
 @pytest.mark.parametrize("before", [[], ["Hello there, ", "this is "]])
-def test_a_piece_that_is_no_text_ends_nothing(model, before):
+def test_a_part_that_is_no_text_is_refused(model, before):
     arriving = iter([*before, None, "a test."])
     with pytest.raises(TextError, match="must arrive as str, got NoneType"):
         list(model.stream_custom_voice(arriving, "ryan", seed=1, max_new_tokens=40))
@@ -127,7 +127,7 @@ def test_clone_streams_equal_whole_clones(base, recording, in_context, arriving)
     )
     options = {"voice_clone_prompt": voice, "seed": 2, **SAMPLED}
     whole = base.generate_voice_clone(TEXTS[0], **options)[0][0]
-    text = pieces(TEXTS[0], (2,)) if arriving else TEXTS[0]
+    text = parts_of(TEXTS[0], (2,)) if arriving else TEXTS[0]
     streamed = np.concatenate(list(base.stream_voice_clone(text, **options)))
     np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_another_text_in_the_same_bucket_compiles_nothing(model):
         run("Another thing, of another length!")
         assert compiled == []
         jax.jit(lambda x: x * 3 + 1)(np.arange(7))
-        assert compiled  # the listener does hear compilations
+        assert compiled  # the listener does see compilations
     finally:
         jax.monitoring.clear_event_listeners()
 
@@ -234,7 +234,7 @@ def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, ro
 
 
 def test_codes_up_to_the_end_of_the_context_are_those_of_a_longer_one(model, monkeypatch):
-    """The row that ends first goes on beyond the context, where nobody hears it."""
+    """The row that ends first continues beyond the context, where its frames are discarded."""
     options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
     requests = [model.prepare_custom_voice(TEXTS[i], "ryan", "english", **options) for i in (3, 1)]
     whole = model.synthesize(requests)
@@ -254,7 +254,7 @@ def test_codes_up_to_the_end_of_the_context_are_those_of_a_longer_one(model, mon
     assert session.capacity == context < positions[0] + session.frames_asked
 
 
-def test_speech_that_ends_by_itself_says_so(model):
+def test_ended_distinguishes_natural_ends_from_cut_speech(model):
     request = model.prepare_custom_voice(TEXTS[1], "ryan", seed=3, max_new_tokens=9)
     (speech,) = model.synthesize([request])
     assert not speech.ended and len(speech.codes) == 8
@@ -266,7 +266,7 @@ def test_speech_that_ends_by_itself_says_so(model):
     (ended,) = ending.synthesize([request])
     assert ended.ended and len(ended.codes) == 5
 
-    def heard(**options):
+    def frames_and_end(**options):
         chunks = ending.stream_custom_voice(TEXTS[1], "ryan", seed=3, **options)
         samples = 0
         while True:
@@ -275,8 +275,8 @@ def test_speech_that_ends_by_itself_says_so(model):
             except StopIteration as end:
                 return samples // 1920, end.value
 
-    assert heard(max_new_tokens=9) == (5, True)
-    assert heard(max_new_tokens=5) == (4, False)
+    assert frames_and_end(max_new_tokens=9) == (5, True)
+    assert frames_and_end(max_new_tokens=5) == (4, False)
 
 
 def test_one_text_gives_a_list_of_one(model):
@@ -341,13 +341,13 @@ def test_chunk_sizes_may_be_an_array(model):
     assert [len(chunk) // 1920 for chunk in chunks] == [1, 2]
 
 
-def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch):
+def test_small_checkpoints_warn_that_they_ignore_instructions(model, monkeypatch):
     small = dataclasses.replace(model.config, size="0b6")
     monkeypatch.setattr(model._requests, "config", small)
     with pytest.warns(UserWarning, match="not trained on instructions"):
-        told = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
+        ignored = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
     plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)
-    np.testing.assert_array_equal(told.prompt.text, plain.prompt.text)
+    np.testing.assert_array_equal(ignored.prompt.text, plain.prompt.text)
 
 
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -25,7 +25,7 @@ def select(
     """Draw from the k best of every row by Gumbel noise, or take the best; the first of equals.
 
     The k-th best value is found without a sort: its float32 bits, as ordered integers, are fixed
-    from the top by counting how many values are no smaller. `generation.sampling.choose` is the
+    from the top by counting how many values are no smaller. `generation.sampling.sample` is the
     plain definition.
 
     Args:

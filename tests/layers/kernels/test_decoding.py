@@ -12,9 +12,9 @@ from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.generation.sampling import (
     HeadSampling,
     SamplerParams,
-    choose,
     filter_logits,
     gumbel_noise,
+    sample,
 )
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.kernels import decode_attention, matvec
@@ -223,7 +223,7 @@ def test_select_draws_what_choose_draws(partial):
         jnp.asarray([5, 50] * 8, jnp.int32),
         jnp.ones(16),
     )
-    want = choose(logits, noise, rows, HeadSampling(True, partial))
+    want = sample(logits, noise, rows, HeadSampling(True, partial))
     got = draw(logits, noise, rows.temperature, rows.top_k, rows.do_sample)
     np.testing.assert_array_equal(got, want)
 
