@@ -42,7 +42,7 @@ from experiments.nano.talker_recipe import (
 )
 from experiments.nano.text_vocabulary import Merge, learn_merges, save_text, text_ids
 from experiments.nano.tokenizer_recipe import SAMPLE_RATE
-from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_options, train
+from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_config, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
@@ -205,14 +205,12 @@ def piece(args: argparse.Namespace) -> None:
             dataset,
             codes,
             text,
+            talker_batch_config(args, args.tokenizer, split, NANO_MIX, args.rare_speaker_repeats),
             split=split,
             waves=waves,
             voices=voices,
-            mix=NANO_MIX,
-            rare_speaker_repeats=args.rare_speaker_repeats if split == "train" else 1,
             threads=threads,
             stop=stop,
-            **talker_batch_options(args, args.tokenizer, split),
         )
 
     def write(state: TrainState, name: str = MODEL) -> None:
