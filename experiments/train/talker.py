@@ -52,14 +52,13 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
-from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.text.bpe import TextTokenizer, copy_text_files
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 # Colder than the released models, whose codes are more certain; a penalty would forbid codes that
 # so small a codebook needs again.
 GENERATION = {
@@ -98,9 +97,7 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         if files is None:
             save_text(out, merges)
         else:
-            for name in TEXT_FILES:
-                if (files / name).is_file():
-                    shutil.copy(files / name, out)
+            copy_text_files(files, out)
     return config
 
 
@@ -216,9 +213,7 @@ def piece(args: argparse.Namespace) -> None:
     def write(state: TrainState, name: str = MODEL) -> None:
         with new_directory(args.out / name, overwrite=True) as out:
             save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
-            for file in TEXT_FILES:
-                if (args.out / "text" / file).is_file():
-                    shutil.copy(args.out / "text" / file, out)
+            copy_text_files(args.out / "text", out)
             shutil.copytree(args.tokenizer, out / FOLDER)
 
     hooks = []

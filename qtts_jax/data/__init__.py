@@ -2,8 +2,9 @@
 
 from qtts_jax.data.codes import Codes, encode_dataset
 from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves
-from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest, same_text, split_of
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
 from qtts_jax.data.prepare import prepare
+from qtts_jax.data.splits import same_text, split_of
 from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
 from qtts_jax.data.teacher import Features, teacher_features
 from qtts_jax.data.tokenizer_batches import TokenizerBatches

@@ -14,8 +14,8 @@ from qtts_jax.data.alignment import token_ends, tokens_of_frames
 from qtts_jax.data.codes import Codes
 from qtts_jax.data.dataset import Dataset, Waves
 from qtts_jax.data.loader import Loader, digest_of
-from qtts_jax.data.manifest import TRAIN
 from qtts_jax.data.mels import log_mels
+from qtts_jax.data.splits import TRAIN
 from qtts_jax.data.talker_examples import Bucket, Example, Utterance, collate, layout_utterance
 from qtts_jax.data.talker_layout import LayoutChoice, LayoutChoices, LayoutMix
 from qtts_jax.data.talker_plan import (

@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.data.dataset import Dataset, Waves
-from qtts_jax.data.manifest import TRAIN
 from qtts_jax.data.measure import median_pitch, speaking_rate
+from qtts_jax.data.splits import TRAIN
 from qtts_jax.data.threads import in_order
 from qtts_jax.errors import DataError
 from qtts_jax.io.atomic_files import sweep, write_whole
