@@ -41,7 +41,7 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import TextTokenizer
-from qtts_jax.training.talker.task import forced_frames, forced_hidden, predictor_logits
+from qtts_jax.training.talker.teacher_forcing import forced_frames, forced_hidden, predictor_logits
 
 # Text before the speech, a preset speaker and a language tag: how a preset is mostly used.
 _LAYOUT = LayoutChoice(preset=True, language_tag=True)

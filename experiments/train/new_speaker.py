@@ -32,11 +32,12 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
 from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.training.export import export_checkpoint
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.lora import LoraConfig
-from qtts_jax.training.talker.new_speaker import add_speaker, export_checkpoint
+from qtts_jax.training.talker.new_speaker import add_speaker
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook, TrainerConfig
 

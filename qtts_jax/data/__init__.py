@@ -1,4 +1,4 @@
-"""Data of a training run: manifest, prepared dataset, features, codes, batches."""
+"""Training data: manifest, prepared dataset, teacher features, codes, batches."""
 
 from qtts_jax.data.codes import Codes, encode_dataset
 from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves

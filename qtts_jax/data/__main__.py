@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QTTSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(f"{dataset.directory}: {len(dataset)} clips")
     for split in SPLITS:
         clips = [record.index for record in dataset.records if record.split == split]
         hours = sum(map(dataset.seconds, clips)) / 3600

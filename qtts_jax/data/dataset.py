@@ -198,7 +198,7 @@ class Waves:
 
     @property
     def seconds(self) -> float:
-        """Of all clips."""
+        """Seconds of all clips together."""
         return len(self.samples) / self.sample_rate
 
     @functools.cached_property

@@ -152,7 +152,7 @@ def _same_plan(partial: Path, plan: dict[str, Any]) -> bool:
 
 
 def _finished_shards(partial: Path) -> tuple[list[dict[str, Any]], int]:
-    """The shards that are whole, and their clips; the lines of a shard are written last."""
+    """The finished shards, and their clips; the lines of a shard are written last."""
     shards: list[dict[str, Any]] = []
     done = 0
     while (lines := partial / f"{_name(len(shards))}.jsonl").is_file():

@@ -26,16 +26,16 @@ class Example:
 
     Attributes:
         rows: the inputs of all positions: the prompt's rows, then one row for every frame, with
-            the sum of its codebooks on the codec track and what is left of the text (then
-            tts_pad) on the text track. `trailing` is empty.
+            its codes on the codec track and the rest of the text (then tts_pad) on the text track.
+            `trailing` is empty.
         start: the position whose output gives frame 0; that of frame s is start + s, and the end
             of speech follows from the last frame.
         codes: [F, Q] int32, the frames.
         ends: the utterance ends with the last frame; False for a cut, which has no such target.
         mel: [M, mels] float32 log-mel of a recording of the voice, for training the speaker
             encoder jointly, or None; its x-vector takes the place of `rows.embedding`.
-        spoken: [F] int32, the text token that the reader is at in each frame; None where the text
-            is not known.
+        spoken: [F] int32, the text token that is spoken in each frame; None where the text is not
+            known.
     """
 
     rows: Prompt
@@ -96,7 +96,7 @@ def layout_example(
 
 @dataclass(frozen=True)
 class Utterance:
-    """Speech with its text, and all that may describe its voice; None or () for what is unknown.
+    """Speech with its text, and all that may describe its voice; None or () for unknown parts.
 
     Attributes:
         text_ids: the text, as `TextTokenizer.assistant_ids` gives it.
@@ -109,7 +109,7 @@ class Utterance:
             (`TextTokenizer.reference_ids`), for in-context cloning.
         instruct_ids: a description or instruction (`TextTokenizer.instruct_ids`).
         spoken: [F] int32, the token of `text_ids` that is spoken in each frame
-            (`data.alignment`); None for a reader at constant pace (`even_pace`).
+            (`data.alignment`); None for a constant speaking rate (`even_pace`).
     """
 
     text_ids: tuple[int, ...]
@@ -179,7 +179,7 @@ def _check_parts(u: Utterance, choice: LayoutChoice) -> None:
 
 
 def even_pace(text_ids: Sequence[int], frames: int) -> np.ndarray:
-    """The token of a text that a reader at constant pace is at in each frame: [F] int32."""
+    """The text token of each frame at a constant speaking rate: [F] int32."""
     at = (np.arange(frames) + 0.5) * len(text_ids) / frames
     return np.asarray(text_ids, np.int32)[at.astype(int)]
 

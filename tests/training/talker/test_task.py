@@ -28,12 +28,8 @@ from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import first_state
 from qtts_jax.training.step import make_step
 from qtts_jax.training.talker.flops import talker_flops
-from qtts_jax.training.talker.task import (
-    TalkerTask,
-    TalkerTaskConfig,
-    forced_hidden,
-    noisy_frames,
-)
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.talker.teacher_forcing import forced_hidden, noisy_frames
 from tests.support.small_talker import BOOKS, CLONING, MODEL, ROLE, batch_of, small, utterances
 
 TASK = TalkerTaskConfig(MODEL, dtype="float32")

@@ -16,7 +16,7 @@ from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.speaker_encoder import SpeakerEncoder
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.training.talker.task import (
+from qtts_jax.training.talker.teacher_forcing import (
     first_targets,
     forced_frames,
     forced_hidden,
