@@ -1,4 +1,4 @@
-"""A manifest is read whole, or one sentence names what is wrong with which line."""
+"""All lines of a manifest are read, or one sentence names the fault and the line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A prepared dataset holds every clip at its rate, in movable files, however often it stopped."""
+"""Prepared datasets: every clip at its rate, in movable files, also after interruptions."""
 
 import importlib
 import json
@@ -208,9 +208,12 @@ def test_an_untagged_manifest_keeps_clips_for_validation(tmp_path, capsys):
     train, validation = dataset.select("train"), dataset.select("validation")
     left = 12 - len(train) - len(validation)
     assert left >= 1 and dataset.left_out == {"test": left}
-    said = capsys.readouterr().out
-    assert f"train: {len(train)} clips" in said and f"validation: {len(validation)} clips" in said
-    assert f"test: {left} clips left out (not in --keep)" in said
+    printed = capsys.readouterr().out
+    assert (
+        f"train: {len(train)} clips" in printed
+        and f"validation: {len(validation)} clips" in printed
+    )
+    assert f"test: {left} clips left out (not in --keep)" in printed
 
 
 def test_help_of_prepare_shows_the_manifest_format(capsys):

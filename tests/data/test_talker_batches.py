@@ -369,7 +369,7 @@ def test_packed_codes_come_back(tmp_path, entries):
 
 
 class FakeTokenizer:
-    """Codes that count the samples; remembers how often it was asked."""
+    """Codes that count the samples; counts its calls."""
 
     input_sample_rate, calls = 8000, 0
 

@@ -180,7 +180,7 @@ def test_reading_loss_asks_every_frame_for_the_token_of_an_even_pace(params, bat
     np.testing.assert_allclose(loss, reference[0]["loss"] + 0.5 * np.mean(wanted), rtol=1e-4)
 
 
-def test_an_utterance_without_text_has_nothing_to_read():
+def test_an_utterance_without_text_has_no_alignment_targets():
     mute = dataclasses.replace(utterances(1)[0], text_ids=())
     example = layout_utterance(MODEL, ROLE, mute, LayoutChoice(preset=True))
     assert example.spoken is None
@@ -188,15 +188,15 @@ def test_an_utterance_without_text_has_nothing_to_read():
     assert (collate(MODEL, [example], bucket)["spoken"] == -1).all()
 
 
-def test_noise_replaces_part_of_the_frames_that_are_heard_and_nothing_else(batch):
+def test_noise_replaces_part_of_the_input_frames_and_nothing_else(batch):
     batch = {name: np.repeat(x, 200, axis=0) for name, x in batch.items()}
     noisy = noisy_frames(MODEL, batch, jax.random.key(0), 0.6)
     at = np.arange(batch["codec"].shape[1]) - batch["start"][:, None] - 1
-    heard = (at >= 0) & (at < batch["frames"][:, None])
+    is_frame = (at >= 0) & (at < batch["frames"][:, None])
     changed = (np.asarray(noisy["residual"]) != batch["residual"]).any(-1)
     changed |= np.asarray(noisy["codec"]) != batch["codec"]
-    assert not changed[~heard].any()
-    shares = (changed & heard).sum(1) / heard.sum(1)
+    assert not changed[~is_frame].any()
+    shares = (changed & is_frame).sum(1) / is_frame.sum(1)
     assert abs(shares.mean() - 0.3) < 0.03 and shares.min() == 0
     assert all(noisy[n] is x for n, x in batch.items() if n not in ("codec", "residual"))
     assert noisy["codec"][changed].max() < MODEL.talker.codebook_size
