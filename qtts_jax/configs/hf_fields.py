@@ -183,18 +183,17 @@ class Fields:
             )
         return tuple(value)
 
-    def expect(self, name: str, value: Any, *, optional: bool = True) -> Any:
-        """The value of a field for which only this one is implemented."""
+    def expect(self, name: str, value: Any, *, optional: bool = True) -> None:
+        """A field for which only one value is implemented."""
         self._seen.add(name)
         if name not in self._data:
             if not optional:
                 raise ConfigError(f"{self._where} lacks {name!r}; it must be {value!r}.")
-            return value
+            return
         if self._data[name] != value:
             raise ConfigError(
                 f"{self._where}.{name} is {self._data[name]!r}, but only {value!r} is supported."
             )
-        return value
 
     def skip(self, *names: str) -> None:
         """Fields of this section that have no effect on inference."""
