@@ -59,11 +59,12 @@ from experiments.corpus.plan import (
     write_jobs,
 )
 from experiments.corpus.sentences import reading_list
-from experiments.corpus.split import SPLITS, split_of
+from experiments.corpus.split import corpus_split
 from experiments.corpus.synthesis import cpu_worker, gpu_worker
 from experiments.corpus.synthesis.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.corpus.synthesis.voice_models import assemble, export_kokoro
 from qtts_jax.cli.common import positive
+from qtts_jax.data.splits import SPLITS
 from qtts_jax.errors import DataError, QTTSError
 
 STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "vary", "filter", "manifest")
@@ -122,7 +123,7 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     jobs = [
         each
         for each in read_jobs(corpus / f"jobs/{engine}.jsonl")
-        if split_of(each["text"], each["voice"]) in options.splits
+        if corpus_split(each["text"], each["voice"]) in options.splits
     ]
     out = corpus / "audio" / engine
     start, audio = time.monotonic(), 0.0

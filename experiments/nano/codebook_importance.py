@@ -27,7 +27,8 @@ import numpy as np
 from experiments.nano.report_command import finish
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.manifest import Clip
-from qtts_jax.data.talker_examples import Bucket, LayoutMix, Utterance, collate, draw_layout
+from qtts_jax.data.talker_examples import Bucket, Utterance, collate, layout_utterance
+from qtts_jax.data.talker_layout import LayoutChoice
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
@@ -40,12 +41,10 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import TextTokenizer
-from qtts_jax.training.talker.task import forced_frames, forced_hidden, predictor_logits
+from qtts_jax.training.talker.teacher_forcing import forced_frames, forced_hidden, predictor_logits
 
-# Text before the speech, by name, with the language said: how a preset is mostly used.
-_LAYOUT = LayoutMix(
-    stream_text=0.0, tag_language=1.0, preset=1.0, voiceless=0.0, in_context=0.0, instruct=0.0
-)
+# Text before the speech, a preset speaker and a language tag: how a preset is mostly used.
+_LAYOUT = LayoutChoice(preset=True, language_tag=True)
 
 
 class Forced(NamedTuple):
@@ -71,8 +70,7 @@ def force(
         params: float32, of the whole model.
         role: the ids that open the assistant turn.
     """
-    rng = np.random.default_rng(0)
-    examples = [draw_layout(config, role, u, _LAYOUT, rng) for u in utterances]
+    examples = [layout_utterance(config, role, u, _LAYOUT) for u in utterances]
     longest = (max(len(e.rows) for e in examples), max(len(e.codes) for e in examples))
     batch = collate(config, examples, Bucket(*longest))
 

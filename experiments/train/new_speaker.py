@@ -22,27 +22,28 @@ from pathlib import Path
 import numpy as np
 
 from experiments.exit_status import exit_status
-from experiments.train.run import Clock, add_arguments, talker_batch_options, train
+from experiments.train.run import Clock, add_arguments, talker_batch_config, train
 from qtts_jax import QwenTTS, data
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
-from qtts_jax.data.talker_examples import LayoutMix
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import ConfigError, DataError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
 from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.training.export import export_checkpoint
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.lora import LoraConfig
-from qtts_jax.training.talker.new_speaker import add_speaker, export_checkpoint
+from qtts_jax.training.talker.new_speaker import add_speaker
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook, TrainerConfig
 
 # The new voice alone, in every way that it can be asked to read a text.
 MIX = LayoutMix(
-    stream_text=0.5, tag_language=0.5, preset=1.0, voiceless=0.0, in_context=0.0, instruct=0.0
+    stream_text=0.5, language_tag=0.5, preset=1.0, no_speaker=0.0, in_context=0.0, instruct=0.0
 )
 _WHOLE = OptimizerConfig(1e-5, warmup_steps=50, b2=0.98, weight_decay=0.01)
 TRAINER = TrainerConfig(
@@ -135,11 +136,10 @@ def finetune(args: argparse.Namespace) -> None:
             dataset,
             codes,
             text,
+            talker_batch_config(args, args.model / FOLDER, split, MIX),
             indices=chosen[split],
-            mix=MIX,
             threads=threads,
             stop=stop,
-            **talker_batch_options(args, args.model / FOLDER, split),
         )
 
     def write(state: TrainState) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import jax
 
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
-from qtts_jax.data import Dataset
+from qtts_jax.data import Dataset, TalkerBatchConfig
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.training import checkpoints
@@ -95,16 +96,28 @@ def has_held_out(dataset: Dataset, splits: Sequence[str], what: str) -> bool:
     return found
 
 
-def talker_batch_options(args: argparse.Namespace, tokenizer: Path, split: str) -> dict[str, Any]:
-    """What `TalkerBatches` is told by the options of a talker's command and its tokenizer."""
+def talker_batch_config(
+    args: argparse.Namespace,
+    tokenizer: Path,
+    split: str,
+    mix: LayoutMix,
+    rare_speaker_repeats: int = 1,
+) -> TalkerBatchConfig:
+    """How the batches of a split are made, from the options of a command and its tokenizer.
+
+    Held-out batches have every clip once, in any order of lengths.
+    """
     speech = Tokenizer12HzConfig.from_hf(read_config(tokenizer)).encoder
-    return {
-        "positions": args.positions,
-        "batch_positions": args.batch_positions,
-        "frame_rate": speech.sample_rate / speech.samples_per_frame,
-        "together": args.steps_per_call if split == "train" else 1,
-        "seed": args.seed,
-    }
+    training = split == "train"
+    return TalkerBatchConfig(
+        mix=mix,
+        rare_speaker_repeats=rare_speaker_repeats if training else 1,
+        positions=args.positions,
+        batch_positions=args.batch_positions,
+        frame_rate=speech.sample_rate / speech.samples_per_frame,
+        batches_per_bucket_run=args.steps_per_call if training else 1,
+        seed=args.seed,
+    )
 
 
 def train(

@@ -42,7 +42,7 @@ from experiments.nano.talker_recipe import (
 )
 from experiments.nano.text_vocabulary import Merge, learn_merges, save_text, text_ids
 from experiments.nano.tokenizer_recipe import SAMPLE_RATE
-from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_options, train
+from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_config, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
@@ -52,14 +52,13 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
-from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.text.bpe import TextTokenizer, copy_text_files
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 # Colder than the released models, whose codes are more certain; a penalty would forbid codes that
 # so small a codebook needs again.
 GENERATION = {
@@ -98,9 +97,7 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         if files is None:
             save_text(out, merges)
         else:
-            for name in TEXT_FILES:
-                if (files / name).is_file():
-                    shutil.copy(files / name, out)
+            copy_text_files(files, out)
     return config
 
 
@@ -205,22 +202,18 @@ def piece(args: argparse.Namespace) -> None:
             dataset,
             codes,
             text,
+            talker_batch_config(args, args.tokenizer, split, NANO_MIX, args.rare_speaker_repeats),
             split=split,
             waves=waves,
             voices=voices,
-            mix=NANO_MIX,
-            rare_speaker_repeats=args.rare_speaker_repeats if split == "train" else 1,
             threads=threads,
             stop=stop,
-            **talker_batch_options(args, args.tokenizer, split),
         )
 
     def write(state: TrainState, name: str = MODEL) -> None:
         with new_directory(args.out / name, overwrite=True) as out:
             save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
-            for file in TEXT_FILES:
-                if (args.out / "text" / file).is_file():
-                    shutil.copy(args.out / "text" / file, out)
+            copy_text_files(args.out / "text", out)
             shutil.copytree(args.tokenizer, out / FOLDER)
 
     hooks = []

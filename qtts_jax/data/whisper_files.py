@@ -1,7 +1,7 @@
-"""Weights of the Whisper encoder: from a CTranslate2 model to files that travel, and back.
+"""Weights of the Whisper encoder: extracted from a CTranslate2 model, and loaded again.
 
 CTranslate2's `model.bin` is a sequence of named arrays (its `python/ctranslate2/specs/
-model_spec.py` writes it). The decoder, two thirds of the file, is left behind.
+model_spec.py` writes it). The decoder, two thirds of the file, is left out.
 """
 
 from __future__ import annotations

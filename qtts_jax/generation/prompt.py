@@ -17,6 +17,8 @@ from qtts_jax.configs.tts import TalkerConfig, TTSConfig
 from qtts_jax.errors import RequestError
 
 AUTO = "auto"
+Lengths = int | np.ndarray
+Flags = bool | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,40 @@ def build_prompt(
         embedding=voice.embedding,
         trailing=np.asarray(trailing, np.int32),
     )
+
+
+def prompt_positions(
+    *,
+    role: Lengths,
+    text: Lengths,
+    instruct: Lengths = 0,
+    language_tag: Flags = False,
+    speaker: Flags = True,
+    reference_frames: Lengths = 0,
+    reference_text: Lengths = 0,
+    stream_text: Flags = False,
+) -> np.ndarray:
+    """The length of the prompt that `build_prompt` lays out with complete text, from its parts.
+
+    All arguments are numbers, or arrays [N] for N prompts.
+
+    Args:
+        role, text, instruct: lengths of `role_ids`, `text_ids` and `instruct_ids`.
+        language_tag: a language or dialect is tagged (see `tags_language`).
+        speaker: there is a preset speaker or an x-vector.
+        reference_frames, reference_text: frames and text ids of the in-context reference; the text
+            counts only with frames.
+        stream_text: as in `build_prompt`.
+    """
+    tags = np.where(language_tag, 4, 3) + np.asarray(speaker, int)
+    spoken = text + np.where(np.asarray(reference_frames) > 0, reference_text, 0) + 1  # tts_eos
+    # One row for tts_bos after the tags, and one for the codec bos before the reference frames.
+    return instruct + role + tags + 1 + np.where(stream_text, 0, spoken) + 1 + reference_frames
+
+
+def tags_language(c: TalkerConfig, language: str, speaker: str | None = None) -> bool:
+    """Whether a prompt names its language: it is given, or the speaker has a dialect."""
+    return _language_tags(c, language, speaker)[0] == c.think_id
 
 
 def text_needed(voice: SpeakerCondition) -> int:

@@ -7,6 +7,7 @@ Upstream: `Qwen2TokenizerFast` of transformers, and `Qwen3TTSModel._build_assist
 
 import json
 import re
+import shutil
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,15 @@ _INSTRUCT_HEAD = "<|im_start|>user\n"
 _ROLE = 3
 _ASSISTANT_END = 5
 _REFERENCE_END = 2
+# Files of a checkpoint folder that hold the text tokenizer; released folders lack the last one.
+_TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+
+
+def copy_text_files(source: Path, destination: Path) -> None:
+    """Copy those files of the text tokenizer that a checkpoint folder has into another folder."""
+    for name in _TEXT_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, destination / name)
 
 
 def byte_words(split: str = QWEN2_SPLIT) -> pre_tokenizers.PreTokenizer:

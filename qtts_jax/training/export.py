@@ -7,9 +7,12 @@ official package runs.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
@@ -17,7 +20,7 @@ from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, cast
 from qtts_jax.io.atomic_directory import new_directory
-from qtts_jax.io.checkpoint import save_params
+from qtts_jax.io.checkpoint import CONFIG, MARKER, PARAMS, save_params, stored_params
 from qtts_jax.layers.rvq import divide
 
 
@@ -61,6 +64,36 @@ def save_talker(
     _write_json(directory / "generation_config.json", generation)
     save_params(directory, cast(params, jnp.dtype(dtype)))
     return directory
+
+
+def export_checkpoint(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    config: TTSConfig,
+    params: Params,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a trained model as a checkpoint folder, all or nothing.
+
+    Text files, generation settings and the speech tokenizer are those of `source`, the checkpoint
+    that training began with, and so is the floating-point type of the parameters.
+
+    Raises:
+        CheckpointError: `source` is no checkpoint, or `destination` exists, cannot be written, is
+            `source` or holds it.
+    """
+    source = Path(source)
+    dtype = next(iter(stored_params(source).values())).dtype
+    with new_directory(Path(destination), overwrite, [source]) as partial:
+        for path in sorted(source.iterdir()):
+            if path.name in (CONFIG, MARKER, PARAMS):
+                continue
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, partial / path.name)
+        text = json.dumps(config.to_hf(), indent=2, ensure_ascii=False) + "\n"
+        (partial / CONFIG).write_text(text, encoding="utf-8")
+        save_params(partial, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
 
 
 def divided_books(params: Params) -> Params:

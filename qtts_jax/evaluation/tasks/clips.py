@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from qtts_jax.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest, splits_of
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
+from qtts_jax.data.splits import TRAIN, splits_of
 from qtts_jax.errors import DataError, EvaluationError
 from qtts_jax.evaluation.sample import evenly
 
@@ -43,7 +44,8 @@ def choose(
     import soundfile
 
     clips = read_manifest(manifest, languages=LANGUAGES)
-    splits = {c.line: found for c, found in zip(clips, splits_of(clips), strict=True)}
+    found = splits_of([clip.text for clip in clips], [clip.split for clip in clips])
+    splits = {clip.line: its for clip, its in zip(clips, found, strict=True)}
     if unseen:
         heard = {c.speaker for c in clips if splits[c.line] == TRAIN or not _says_unseen(c)}
         clips = [c for c in clips if c.speaker not in heard]

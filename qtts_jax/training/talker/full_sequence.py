@@ -35,7 +35,7 @@ def run_stack(
     remat: Remat = "none",
     attention: AttentionKernel = "auto",
 ) -> jax.Array:
-    """`stack(x)`, made for long sequences and gradients.
+    """`stack(x)` for a full sequence, with fused attention and rematerialised blocks.
 
     Every position sees itself and all earlier ones, so right padding needs no mask: it changes
     nothing before it, and its own outputs are meaningless.
@@ -43,9 +43,9 @@ def run_stack(
     Args:
         stack: without a window.
         x: [B, T, D].
-        remat: what the backward pass computes again: "none"; whole "blocks" from their inputs,
-            which keeps [B, T, D] a block; or everything but the results of matrix "products",
-            which keeps about ten times that and saves most of the second forward pass.
+        remat: what the backward pass computes again: "none"; all of the "blocks" from their
+            inputs, which keeps [B, T, D] a block; or everything but the results of matrix
+            "products", which keeps about ten times that and saves most of the second forward pass.
         attention: "cudnn" needs an NVIDIA GPU and a 16-bit type; "frames" is for many sequences
             of 16 or 32 positions (`frame_attention.py`; interpreted without a GPU); "plain" keeps
             scores of [B, H, T, T]; "auto" takes what is best here.
