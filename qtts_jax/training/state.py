@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qtts_jax.training.mesh import Placement
-from qtts_jax.training.task import Extras, Groups, SplitTask, Task
+from qtts_jax.training.mesh import TrainingMesh
+from qtts_jax.training.task import Extras, Groups, Task
 
 
 class TrainState(NamedTuple):
@@ -60,7 +60,7 @@ def first_state(
 
 
 def state_shardings(
-    placement: Placement,
+    mesh: TrainingMesh,
     task: Task,
     optimizers: Mapping[str, optax.GradientTransformation],
     shapes: TrainState,
@@ -70,13 +70,11 @@ def state_shardings(
     Moments and averages lie where their parameters lie. Extras follow the size rule of FSDP:
     frozen weights may be as large as trained ones.
     """
-    axes = task.axes() if isinstance(task, SplitTask) else {}
-    params = {
-        name: placement.params(group, axes.get(name)) for name, group in shapes.params.items()
-    }
-    whole: Any = placement.whole
+    axes = task.axes() or {}
+    params = {name: mesh.params(group, axes.get(name)) for name, group in shapes.params.items()}
+    replicated: Any = mesh.replicated
     return TrainState(
-        step=whole,
+        step=replicated,
         params=params,
         optimizer={
             name: optax.tree_utils.tree_map_params(
@@ -84,12 +82,12 @@ def state_shardings(
                 lambda _, sharding: sharding,
                 state,
                 params[name],
-                transform_non_params=lambda _: whole,
+                transform_non_params=lambda _: replicated,
             )
             for name, state in shapes.optimizer.items()
         },
-        extras=jax.tree.map(placement.fsdp, shapes.extras),
+        extras=jax.tree.map(mesh.fsdp, shapes.extras),
         average=None if shapes.average is None else params,
-        key=whole,
-        ending=whole,
+        key=replicated,
+        ending=replicated,
     )

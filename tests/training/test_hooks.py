@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from qtts_jax.training.hooks import averaged, held_out_loss, speech_samples
+from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.log import RunLog, read_metrics
+from qtts_jax.training.talker.samples import speech_samples
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 from tests.support.line_task import LineBatches, LineTask

@@ -26,7 +26,7 @@ from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.talker.chunked_loss import sum_of_chunks, wide_product
 from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat, run_stack
 from qtts_jax.training.talker.lora import LoraConfig, adapter_axes, init_adapters, merge
-from qtts_jax.training.task import Extras, Groups, Metrics
+from qtts_jax.training.task import Extras, Groups, Metrics, Task
 
 PARTS = ("talker", "code_predictor", "speaker_encoder")
 
@@ -88,7 +88,7 @@ class TalkerTaskConfig:
             raise ConfigError(f"alignment_weight must be 0 or more, not {self.alignment_weight}.")
 
 
-class TalkerTask:
+class TalkerTask(Task):
     """A `Task` over batches of `talker_batch.collate`.
 
     The groups are the trained parts by name, and `lora`; frozen parts are extras.
@@ -111,7 +111,7 @@ class TalkerTask:
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
         """Float32 parameters of the trained parts, and the frozen ones as extras.
 
-        `start` as in `StartedTask`.
+        `start` as in `Task.init`.
         """
         model, lora = self.config.model, self.config.lora
         params = cast((self.start if start is None else start) or {}, jnp.float32)

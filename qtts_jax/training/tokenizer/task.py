@@ -22,6 +22,7 @@ from qtts_jax.dsp.stft import envelope_spectra, log10_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.training.task import Task
 from qtts_jax.training.tokenizer import losses
 from qtts_jax.training.tokenizer.adversarial import (
     JUDGED,
@@ -85,7 +86,7 @@ class Reconstruction(NamedTuple):
     revived: jax.Array
 
 
-class TokenizerTask:
+class TokenizerTask(Task):
     """Gradients of the tokenizer and of its discriminators (a `Task` of the trainer).
 
     The batch has `audio` [B, N] in [-1, 1] at the model's rate, N whole frames, and with a teacher
@@ -113,6 +114,8 @@ class TokenizerTask:
         ConfigError: the two halves do not belong together, or the stage decoder has no trained
             codes to start from.
     """
+
+    accumulate: int
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class TokenizerTask:
     def init(
         self, key: jax.Array, start: Params | None = None
     ) -> tuple[dict[str, Params], dict[str, Any]]:
-        """Parameters and books to begin with, float32; see `StartedTask`."""
+        """Initial float32 parameters and codebooks; see `Task.init`."""
         tokenizer, heads, discriminator = jax.random.split(key, 3)
         start = self.start if start is None else start
         if start is None:
@@ -169,7 +172,7 @@ class TokenizerTask:
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
     def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `CountingTask.at_step`: books change and discriminators start by `calls`."""
+        """See `Task.at_step`: `calls` decides when codebooks change and discriminators start."""
         return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
