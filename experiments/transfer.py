@@ -26,7 +26,8 @@ PART_BYTES = 16 << 20
 def pack(checkpoint: Path, destination: Path, part_bytes: int = PART_BYTES) -> list[Path]:
     """Cut a checkpoint into files of at most `part_bytes` in the new folder `destination`.
 
-    The files are consecutive parts of one tar archive; `pieces.json` lists their sizes and SHA-256 sums.
+    The files are consecutive parts of one tar archive; `pieces.json` lists their
+    sizes and SHA-256 sums.
 
     Returns:
         all files, `pieces.json` last.

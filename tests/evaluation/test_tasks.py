@@ -8,7 +8,7 @@ import pytest
 
 from qtts_jax.data import prepare
 from qtts_jax.errors import DataError, EvaluationError, RequestError
-from qtts_jax.evaluation.sample import hear
+from qtts_jax.evaluation.sample import load_mono_16k
 from qtts_jax.evaluation.tasks.clips import choose
 from qtts_jax.evaluation.tasks.clone import clone_rows
 from qtts_jax.evaluation.tasks.codec import codec_rows
@@ -102,7 +102,7 @@ class Halving:
     config = SimpleNamespace(encoder=SimpleNamespace(entries=16))
 
     def encode(self, audios):
-        self._wave = hear(audios[0])
+        self._wave = load_mono_16k(audios[0])
         return [np.tile([[1, 2]], (-(-len(self._wave) // FRAME), 1))]
 
     def decode(self, codes):

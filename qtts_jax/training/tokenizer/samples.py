@@ -27,7 +27,7 @@ def reconstruction_samples(
     """
     t, rate = task.training, task.config.output_sample_rate
     program = jax.jit(task.reconstruct)
-    distance = jax.jit(lambda a, b: losses.mel_loss(a, b, t.mel_scales, rate, t.quiet))
+    distance = jax.jit(lambda a, b: losses.mel_loss(a, b, t.mel_scales, rate, t.noise_floor))
     recorded = False
 
     def run(state: TrainState, log: RunLog) -> None:

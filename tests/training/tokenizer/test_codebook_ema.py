@@ -59,7 +59,9 @@ def learn_jit():
 def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit, rng):
     books, x, key = started(), vectors(rng, 2, 9, D), jax.random.key(0)
     known = jax.jit(
-        lambda b, x, k: learn(b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), filled=True)
+        lambda b, x, k: learn(
+            b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), initialized=True
+        )
     )
     asked = learn_jit(books, x, key)
     jax.tree.map(
