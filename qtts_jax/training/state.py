@@ -1,4 +1,4 @@
-"""Everything that a training step changes, as one tree of arrays."""
+"""The training state: everything that a step changes, as one tree of arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
         extras: the task's arrays without gradients.
         average: moving average of `params`, or None.
         key: uint32 data of the run's random key; step and microbatch are folded into it.
-        ending: int32 [2], the steps at which the last decay of a run begins and ends (see
+        ending: int32 [2], the steps at which the final decay of a run begins and ends (see
             `optimizer.final_factor`); [0, 0] while no end is in sight.
     """
 
@@ -67,8 +67,8 @@ def state_shardings(
 ) -> TrainState:
     """A sharding for every array of the state.
 
-    Moments and averages lie where their parameters lie. Extras follow the size rule of FSDP:
-    frozen weights may be as large as trained ones.
+    Moments and averages are sharded like their parameters. Extras follow the size rule of FSDP,
+    since frozen weights may be as large as trained ones.
     """
     axes = task.axes() or {}
     params = {name: mesh.params(group, axes.get(name)) for name, group in shapes.params.items()}

@@ -61,11 +61,11 @@ def test_training_lowers_the_loss(tmp_path):
     assert found[300] < 0.3 * found[50]
 
 
-@pytest.mark.parametrize("first_piece", [4, 6])
+@pytest.mark.parametrize("first_session", [4, 6])
 def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
-    tmp_path, uninterrupted, first_piece
+    tmp_path, uninterrupted, first_session
 ):
-    trainer(tmp_path, steps=first_piece).run()
+    trainer(tmp_path, steps=first_session).run()
     outcome = trainer(tmp_path).run()
     assert outcome.step == 9
     arrays, run = final_state(tmp_path)
@@ -120,7 +120,7 @@ def test_values_that_are_not_finite_stop_with_the_last_good_checkpoint(tmp_path)
     arrays, _ = final_state(tmp_path)
     assert all(np.isfinite(x).all() for x in arrays.values())
     assert max(losses(tmp_path)) == 6
-    # With the data mended, the run goes on.
+    # With the data corrected, the run goes on.
     assert trainer(tmp_path).run().step == 9
 
 

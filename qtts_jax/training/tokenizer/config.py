@@ -92,7 +92,7 @@ class SpectrumConfig:
         """Spectra of one code frame.
 
         Raises:
-            ConfigError: they are no whole number.
+            ConfigError: their number is not an integer.
         """
         hop, rest = divmod(self.window, 4)
         if rest or samples_per_frame % hop:
@@ -156,8 +156,8 @@ class TokenizerTraining:
             until then.
         generator_start: optimizer steps before the generator uses their gradients. Gradients of
             untrained discriminators are noise, which balancing would scale like all others.
-        teacher_width: width D' of the features in `batch["teacher"]` that the semantic books learn
-            (WavLM in the report of Qwen3-TTS, section on the 12 Hz tokenizer; any frame-level
+        teacher_width: width D' of the features in `batch["teacher"]` that the semantic codebooks
+            learn (WavLM in the report of Qwen3-TTS, section on the 12 Hz tokenizer; any frame-level
             feature will do); None for no teacher.
     """
 

@@ -144,7 +144,7 @@ class TokenizerTask(Task):
         spectra = sum(e.mels * e.steps(frame) for e in training.spectra) or None
         width = config.decoder.quantizer.model_width
         self._heads = (width, training.teacher_width, spectra)
-        self._judged = training.discriminator if training.decodes else None
+        self._discriminator = training.discriminator if training.decodes else None
         self.start = start
 
     def init(
@@ -162,13 +162,18 @@ class TokenizerTask(Task):
         if self.training.learns_codes:
             new = Heads(self._heads, rngs=nnx.Rngs(heads))
             groups[GENERATOR]["heads"] = nnx.to_pure_dict(nnx.state(new))
-        if self._judged is not None:
-            judges = Discriminators(self._judged, rngs=nnx.Rngs(discriminator))
-            groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(judges))
+        if self._discriminator is not None:
+            discriminators = Discriminators(self._discriminator, rngs=nnx.Rngs(discriminator))
+            groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(discriminators))
         norms = {}
         if self.training.balance is not None and self.training.decodes:
-            names = ("mel", *(("loudness",) if self.training.weights.loudness else ()))
-            norms = first_norms(names if self._judged is None else (*names, *ADVERSARIAL_LOSSES))
+            names: tuple[str, ...] = (
+                "mel",
+                *(("loudness",) if self.training.weights.loudness else ()),
+            )
+            norms = first_norms(
+                names if self._discriminator is None else (*names, *ADVERSARIAL_LOSSES)
+            )
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
@@ -213,7 +218,7 @@ class TokenizerTask(Task):
                 metrics |= {
                     f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in sample_grads.items()
                 }
-                if self._judged is not None:
+                if self._discriminator is not None:
                     metrics["discriminator"] = found.pop("discriminator")
                 values = values | found
                 if t.balance is None:
@@ -278,7 +283,7 @@ class TokenizerTask(Task):
         values, sample_grads, grads = {}, {}, {}
         for name, loss in compared.items():
             values[name], sample_grads[name] = jax.value_and_grad(loss)(samples)
-        config = self._judged
+        config = self._discriminator
         if config is not None:
             step = extras["calls"] // self.accumulate
 

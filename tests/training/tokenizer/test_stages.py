@@ -127,17 +127,17 @@ def test_spectrum_losses_are_the_errors_of_a_head_of_two_frames():
     def linear(name, x):
         return x @ head[name]["kernel"].T + head[name].get("bias", 0)
 
-    told = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
+    predicted = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
     wide = log_envelopes(batch["audio"], ENVELOPE, 2)
     low = log_envelopes(batch["audio"], LOW, 1)
-    assert told.shape == (2, 16, 13)
-    for name, part, wanted in (("32", told[..., :10], wide), ("64", told[..., 10:], low)):
+    assert predicted.shape == (2, 16, 13)
+    for name, part, wanted in (("32", predicted[..., :10], wide), ("64", predicted[..., 10:], low)):
         expected = np.mean((part - np.asarray(wanted)) ** 2)
         np.testing.assert_allclose(metrics[f"envelope/{name}"], expected, rtol=1e-4)
         np.testing.assert_allclose(losses.spectrum_loss(part, wanted), expected, rtol=1e-5)
 
 
-def test_loud_spectra_are_told_with_a_weight_of_their_own():
+def test_loud_spectra_are_predicted_with_a_weight_of_their_own():
     loud = SpectrumConfig(window=64, mels=5, top=8000.0, loudness=True, weight=0.5)
     training = replace(CODES, spectra=(loud,), teacher_width=None)
     task, batch, key = make(training), toy_batch(rows=2), jax.random.key(5)
@@ -201,8 +201,8 @@ def test_a_cut_of_the_rows_is_decoded_and_judged(checkpoint):
             if np.array_equal(out.recorded, audio[:, i * FRAME : (i + 6) * FRAME])
         )
         decoder = task._bind(params["generator"], extras).decoder
-        heard = out.vectors[:, start : start + 6]
-        expected = decoder.synthesize(heard, decoder.init_state(2, heard.dtype))[0]
+        crop = out.vectors[:, start : start + 6]
+        expected = decoder.synthesize(crop, decoder.init_state(2, crop.dtype))[0]
         np.testing.assert_allclose(out.samples, expected, atol=1e-4)
         starts.add(start)
     assert len(starts) > 3

@@ -197,8 +197,8 @@ def test_gradients_are_those_of_the_losses(task, begun, first):
         graph = abstract(Discriminators, FULL.discriminator)[0]
         with jax.default_matmul_precision("highest"):
             judge = bind(graph, params["discriminator"])
-            generator, heard = jax.grad(of_generator, has_aux=True)(params["generator"], judge)
-            discriminator = jax.grad(lambda p: of_discriminator(bind(graph, p), *heard))
+            generator, outputs = jax.grad(of_generator, has_aux=True)(params["generator"], judge)
+            discriminator = jax.grad(lambda p: of_discriminator(bind(graph, p), *outputs))
             return {
                 "generator": generator,
                 "discriminator": discriminator(params["discriminator"]),
