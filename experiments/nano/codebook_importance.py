@@ -32,9 +32,9 @@ from qtts_jax.data.talker_layout import LayoutChoice
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
-from qtts_jax.evaluation.rows import judge_row
+from qtts_jax.evaluation.rows import score_row
 from qtts_jax.evaluation.run import MEMO
-from qtts_jax.evaluation.sample import Sample, hear
+from qtts_jax.evaluation.sample import Sample, load_mono_16k
 from qtts_jax.evaluation.tasks.clips import by_turns, choose, name_of
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.io.checkpoint import load_params, read_config
@@ -166,11 +166,11 @@ def run(args: argparse.Namespace) -> Report:
         cut = [row[: len(u.codes)] for row, u in zip(codes, utterances, strict=True)]
         waves, rate = speech.decode(cut)
         for clip, wave in zip(clips, waves, strict=True):
-            yield Sample(name_of(clip), hear((wave, rate)), clip.text, clip.language)
+            yield Sample(name_of(clip), load_mono_16k((wave, rate)), clip.text, clip.language)
 
-    recordings = (Sample(name_of(c), hear(c.audio), c.text, c.language) for c in clips)
-    rows = [judge_row("recordings", recordings, panel, len(clips))]
-    rows += [judge_row(name, decoded(c), panel, len(clips)) for name, c in variants.items()]
+    recordings = (Sample(name_of(c), load_mono_16k(c.audio), c.text, c.language) for c in clips)
+    rows = [score_row("recordings", recordings, panel, len(clips))]
+    rows += [score_row(name, decoded(c), panel, len(clips)) for name, c in variants.items()]
     about = {"model": args.model.name, "clips": len(clips), "judges": panel.versions}
     return Report("books", rows, about)
 

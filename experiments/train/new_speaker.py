@@ -8,8 +8,8 @@
 
 The mean x-vector of the speaker's clips becomes the embedding of a new codec id, so the speaker
 begins as a clone; training goes on from there, with the labels of generation. `--lora 16` trains
-adapters of that rank instead of all weights, in a fraction of the memory. Run it again for the next
-piece. RUN/model is a checkpoint like the one that it came from, of type custom_voice; `python -m
+adapters of that rank instead of all weights, in a fraction of the memory. Run it again to
+continue. RUN/model is a checkpoint like the one that it came from, of type custom_voice; `python -m
 convert --to-torch` makes it one for the official package. `--model` needs a Base checkpoint of
 12 Hz, for the others have no speaker encoder.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.exit_status import exit_status
-from experiments.train.run import Clock, add_arguments, talker_batch_config, train
+from experiments.train.run import Stopwatch, add_arguments, talker_batch_config, train
 from qtts_jax import QwenTTS, data
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
 from qtts_jax.data.talker_layout import LayoutMix
@@ -78,7 +78,7 @@ def x_vectors(model: Path, dataset: data.Dataset, clips: list[int]) -> np.ndarra
 
 
 def main() -> int:
-    """Train one piece and write the checkpoint."""
+    """Train for one session and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--model", type=Path, required=True, help="converted Base checkpoint")
@@ -95,14 +95,14 @@ def main() -> int:
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """One piece of training.
+    """One training session.
 
     Raises:
         DataError: the speaker has no clips to train with.
         RequestError: the checkpoint has no speaker encoder.
         ConfigError: it is of 25 Hz, or the name of the speaker is taken.
     """
-    clock = Clock()
+    stopwatch = Stopwatch()
     dataset = data.Dataset(args.data)
     chosen = {split: clips_of(dataset, args.speaker, split) for split in ("train", "validation")}
     if not chosen["train"]:
@@ -117,7 +117,7 @@ def finetune(args: argparse.Namespace) -> None:
     params = load_params(args.model, abstract(TTSModel, config)[1])
     config, params = add_speaker(config, params, args.speaker, vectors)
     codes = data.encode_dataset(dataset, args.model / FOLDER)
-    clock.say(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
+    stopwatch.log(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
     task = TalkerTask(
         TalkerTaskConfig(
             config,
@@ -154,7 +154,7 @@ def finetune(args: argparse.Namespace) -> None:
         hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, held)))
     training = batches("train", None, args.threads)
     try:
-        train(args, TRAINER, task, training, hooks, clock, write)
+        train(args, TRAINER, task, training, hooks, stopwatch, write)
     finally:
         training.close()
 

@@ -50,7 +50,7 @@ def round_trip(wave: np.ndarray, sample_rate: int, bits: int) -> tuple[np.ndarra
 
 
 def _encode(av, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
-    """Packets of a wave at 48 kHz, and the header that tells a decoder the delay."""
+    """Packets of a wave at 48 kHz, and the header with the decoder's delay."""
     encoder = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = SAMPLE_RATE, "mono", "flt"
     encoder.bit_rate, encoder.time_base = bits, Fraction(1, SAMPLE_RATE)
@@ -70,10 +70,10 @@ def _decode(av, packets: list[bytes], header: bytes) -> np.ndarray:
     decoder = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout, decoder.extradata = SAMPLE_RATE, "mono", header
     decoder.open()
-    pieces = []
+    packets_decoded = []
     for packet in packets:
         for frame in decoder.decode(av.Packet(packet)):
             samples = frame.to_ndarray().ravel()
             scale = 32768 if np.issubdtype(samples.dtype, np.integer) else 1
-            pieces.append(samples.astype(np.float32) / scale)
-    return np.concatenate(pieces)
+            packets_decoded.append(samples.astype(np.float32) / scale)
+    return np.concatenate(packets_decoded)

@@ -1,7 +1,7 @@
-"""Checkpoint folders from trained weights: what `SpeechTokenizer` and `QwenTTS` open.
+"""Export of trained weights as checkpoint folders for `SpeechTokenizer` and `QwenTTS`.
 
-They have the released layout, so `python -m convert` makes torch folders of them, which the
-official package runs.
+They have the released layout, so `python -m convert --to-torch` exports them for the official
+package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qtts_jax.layers.rvq import divide
 def save_tokenizer(
     directory: Path, config: Tokenizer12HzConfig, params: Params, dtype: Any = jnp.bfloat16
 ) -> Path:
-    """Write a tokenizer checkpoint, whole or not at all; an earlier one is replaced.
+    """Write a tokenizer checkpoint atomically; an earlier one is replaced.
 
     Args:
         params: of `TokenizerTask.tokenizer_params`.
@@ -50,10 +50,10 @@ def save_talker(
     generation: dict[str, Any],
     dtype: Any = jnp.bfloat16,
 ) -> Path:
-    """Write the files of a talker that are not text or speech tokenizer, into a folder in making.
+    """Write configuration and weights of a talker; the text and speech tokenizers are the caller's.
 
     Args:
-        directory: exists (a `new_directory`, say).
+        directory: an existing folder, such as that of `new_directory`.
         params: of `TalkerTask.model_params`.
         generation: content of `generation_config.json`.
 
@@ -97,9 +97,9 @@ def export_checkpoint(
 
 
 def divided_books(params: Params) -> Params:
-    """The tree with every codebook as its entries and counts of 1.
+    """The tree with every codebook stored as its entries, with counts of 1.
 
-    Entries are the quotients of two averages, each of which a short type would round.
+    Entries are quotients of two averages, both of which a 16-bit dtype would round.
     """
     flat = dict(traverse_util.flatten_dict(params))
     for path in [p for p in flat if p[-1] == "embed_sum"]:
@@ -110,7 +110,7 @@ def divided_books(params: Params) -> Params:
 
 
 def preprocessor(sample_rate: int) -> dict[str, Any]:
-    """`preprocessor_config.json`, which the official package wants beside a tokenizer."""
+    """`preprocessor_config.json`, which the official package reads beside a tokenizer."""
     return {
         "chunk_length_s": None,
         "feature_extractor_type": "EncodecFeatureExtractor",

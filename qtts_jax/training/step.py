@@ -78,7 +78,7 @@ def _accumulated(
         return task.gradients(params, extras, batch, key)
 
     def split(x: jax.Array) -> jax.Array:
-        # Every device cuts its own rows, so nothing moves between devices.
+        # Every device splits its own rows, so nothing moves between devices.
         return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
 
     def one(carry, item):

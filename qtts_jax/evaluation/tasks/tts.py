@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import RequestError
 from qtts_jax.evaluation.panel import Panel
-from qtts_jax.evaluation.rows import Row, add_rise, judge_row
+from qtts_jax.evaluation.rows import Row, add_rise, score_row
 from qtts_jax.evaluation.sample import Sample
 from qtts_jax.evaluation.tasks.speaking import (
     Speaking,
@@ -42,7 +42,7 @@ def tts_rows(
         RequestError: the checkpoint cannot speak so.
     """
     request = _requests(tts, clips, speaking, speakers, instruct, voices)
-    # All of them first: what cannot be asked for is known before anything is judged.
+    # All requests first, so that an invalid one fails before anything is scored.
     requests = [request(i) for i in range(len(clips))]
 
     def samples() -> Iterator[Sample]:
@@ -51,8 +51,8 @@ def tts_rows(
             yield spoken_sample(tts, clip, speech)
 
     n = len(clips)
-    recordings = judge_row("recordings", recorded_samples(clips), panel, n)
-    row = judge_row("speech", samples(), panel, n)
+    recordings = score_row("recordings", recorded_samples(clips), panel, n)
+    row = score_row("speech", samples(), panel, n)
     add_rise(row, recordings)
     return [recordings, row]
 

@@ -31,7 +31,7 @@ from qtts_jax.training.talker.teacher_forcing import (
     noisy_frames,
     predictor_logits,
 )
-from qtts_jax.training.task import Extras, Groups, Metrics
+from qtts_jax.training.task import Extras, Groups, Metrics, Task
 
 PARTS = ("talker", "code_predictor", "speaker_encoder")
 
@@ -92,7 +92,7 @@ class TalkerTaskConfig:
             raise ConfigError(f"alignment_weight must be 0 or more, not {self.alignment_weight}.")
 
 
-class TalkerTask:
+class TalkerTask(Task):
     """A `Task` over batches of `talker_examples.collate`.
 
     The groups are the trained parts by name, and `lora`; frozen parts are extras.
@@ -115,7 +115,7 @@ class TalkerTask:
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
         """Float32 parameters of the trained parts, and the frozen ones as extras.
 
-        `start` as in `StartedTask`.
+        `start` as in `Task.init`.
         """
         model, lora = self.config.model, self.config.lora
         params = cast((self.start if start is None else start) or {}, jnp.float32)
