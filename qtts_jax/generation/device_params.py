@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from qtts_jax.functional import Params
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.host_table import HostTable
 from qtts_jax.models.code_predictor import with_projected_rows
 
 
 def load_shapes(shapes: Params) -> Params:
     """Parameter shapes of a `TTSModel`, with a sharding where one shall not reach the device."""
-    if not dispatch.tables_on_host():
+    if not storage_policy.tables_on_host():
         return shapes
     try:
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -27,12 +27,12 @@ def load_shapes(shapes: Params) -> Params:
 
 def inference_params(params: Params) -> Params:
     """Parameters of a `TTSModel` as generation wants them on this device; shapes for shapes."""
-    if dispatch.projected_rows():
+    if storage_policy.preproject_tables():
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
             params = jax.eval_shape(with_projected_rows, params)
         else:
             params = with_projected_rows(params)
-    if dispatch.tables_on_host():
+    if storage_policy.tables_on_host():
         table = params["talker"]["text_embedding"]["table"]
         params = _with_table(params, HostTable(jax.device_get(table)))
     return params

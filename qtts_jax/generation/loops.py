@@ -81,6 +81,10 @@ def run_frames(
     return jnp.swapaxes(codes, 0, 1), state
 
 
+# Number of frames so far, codes, state.
+Carry = tuple[jax.Array, jax.Array, GenerationState]
+
+
 def run_until_done(
     model: TTSModel, methods: SamplingPlan, conditions: DecodeInputs, state: GenerationState
 ) -> tuple[jax.Array, GenerationState]:
@@ -88,11 +92,11 @@ def run_until_done(
     rows, books = state.done.shape[0], model.config.talker.codebooks
     codes = jnp.full((rows, FRAMES_PER_CALL, books), -1, jnp.int32)
 
-    def unfinished(carry):
+    def unfinished(carry: Carry) -> jax.Array:
         i, _, state = carry
         return (i < FRAMES_PER_CALL) & ~jnp.all(state.done)
 
-    def body(carry):
+    def body(carry: Carry) -> Carry:
         i, codes, state = carry
         frame, state = frame_step(model, methods, conditions, state)
         return i + 1, jax.lax.dynamic_update_slice(codes, frame[:, None], (0, i, 0)), state
@@ -328,6 +332,7 @@ class Session:
     def advance(self) -> jax.Array:
         """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
         self.grow_cache(FRAMES_PER_CALL)
+        codes: jax.Array
         codes, self.state = self._programs.run(
             self._params, self.conditions, self.state, methods=self.methods
         )

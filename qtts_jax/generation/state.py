@@ -10,7 +10,7 @@ import numpy as np
 
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.sampling import SamplerParams
-from qtts_jax.models.talker import TransformerState
+from qtts_jax.modules.transformer import TransformerState
 
 
 class PromptBatch(NamedTuple):

@@ -47,7 +47,8 @@ def kaiser_sinc(taps: int, cutoff: float, half_width: float) -> np.ndarray:
         beta = 0.0
     time = np.arange(-(taps // 2), taps // 2) + 0.5
     response = 2 * cutoff * np.kaiser(taps, beta) * np.sinc(2 * cutoff * time)
-    return (response / response.sum()).astype(np.float32)
+    unit: np.ndarray = response / response.sum()
+    return unit.astype(np.float32)
 
 
 FILTER = kaiser_sinc(TAPS, 0.5 / FACTOR, 0.6 / FACTOR)

@@ -45,7 +45,8 @@ class HostTable:
                 return jax.ShapeDtypeStruct((len(ids), *x.shape[1:]), x.dtype)
             return x[np.maximum(ids, 0)]
 
-        return jax.tree.map(some, self.table)
+        chosen: Weight = jax.tree.map(some, self.table)
+        return chosen
 
     def __getitem__(self, at: Any) -> Weight:
         raise TypeError("this table is in the host's memory; put the rows that are needed here.")

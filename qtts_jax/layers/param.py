@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def param(
     init: Initializer,
     *,
     columns: int | None = None,
-) -> nnx.Param:
+) -> nnx.Param[Any]:
     """A float32 parameter whose dimensions carry logical names.
 
     Args:

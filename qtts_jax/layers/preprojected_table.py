@@ -43,8 +43,8 @@ Table = Weight | Projected
 @jax.jit
 def project(table: Weight, kernel: Weight, bias: jax.Array) -> Projected:
     """The table [L, V, D] with its rows after the map of `kernel` [N, D] and `bias` [N]."""
-    # One book at a time: a quantised table is never whole in the type it stands for.
-    rows = jax.lax.map(lambda book: product(dense(book), kernel) + bias, table)
+    # One table at a time, so that a quantised one is never dequantised as a whole.
+    rows = jax.lax.map(lambda one: product(dense(one), kernel) + bias, table)  # [L, V, N]
     return Projected(table, rows)
 
 

@@ -19,7 +19,7 @@ from flax import nnx
 
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params, shapes_of
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import dispatch, storage_policy
 
 Weights = Literal["int8", "fp8"]
 STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
@@ -135,7 +135,7 @@ def storage(
     """
     if weights is not None:
         return quantizer(module, config, weights)
-    if jnp.dtype(dtype) == jnp.float32 and dispatch.exact_half_weights():
+    if jnp.dtype(dtype) == jnp.float32 and storage_policy.exact_half_weights():
         return halver(module, config)
     return None
 
@@ -154,11 +154,12 @@ def quantize_params(
 ) -> Params:
     """A tree of parameters of `module(config, rngs=...)`, quantised."""
     store = quantizer(module, config, kind)
-    return jax.tree_util.tree_map_with_path(
+    quantised: Params = jax.tree_util.tree_map_with_path(
         lambda path, x: store(tuple(str(key.key) for key in path), dense(x)),
         params,
         is_leaf=lambda x: isinstance(x, Quantized),
     )
+    return quantised
 
 
 def matrix(w: Weight, columns: int) -> Weight:

@@ -32,7 +32,7 @@ def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
     return inverse
 
 
-def rotation(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
+def rope_angles(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
     """Angles position * `inverse_frequencies`.
 
     The official talker configures three interleaved position rows (multimodal RoPE), but they are
@@ -45,7 +45,7 @@ def rotation(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
     return RopeAngles(jnp.cos(angles), jnp.sin(angles))
 
 
-def rotate(x: jax.Array, r: RopeAngles) -> jax.Array:
+def apply_rope(x: jax.Array, r: RopeAngles) -> jax.Array:
     """Rotate the last axis of x [B, T, ..., h] by its position; computed in float32."""
     extra = x.ndim - r.cos.ndim
     cos, sin = (t.reshape(t.shape[:2] + (1,) * extra + t.shape[2:]) for t in r)

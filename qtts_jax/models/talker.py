@@ -70,5 +70,5 @@ class Talker(nnx.Module):
         width = hidden.shape[-1]
         flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]
         backend = dispatch.matvec_backend(flat.shape[0])
-        y = norm_matvec(flat, None, kernel, 0.0, backend=backend)
+        y: jax.Array = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)

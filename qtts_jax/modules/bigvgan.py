@@ -115,7 +115,7 @@ class AMPStage(nnx.Module):
             in_channels, out_channels, upsample_kernel, stride=rate, rngs=rngs
         )
 
-        def convs(dilation: tuple[int, ...]) -> nnx.List:
+        def convs(dilation: tuple[int, ...]) -> nnx.List[Conv]:
             return nnx.List(
                 Conv(out_channels, out_channels, kernel, dilation=d, rngs=rngs)
                 for kernel, d in zip(kernels, dilation, strict=True)
@@ -179,7 +179,7 @@ class AMPStage(nnx.Module):
             return y, at.delayed(AHEAD)
 
         def convolve(
-            group: nnx.List, y: jax.Array, at: Span, *, centred: bool
+            group: nnx.List[Conv], y: jax.Array, at: Span, *, centred: bool
         ) -> tuple[jax.Array, Span]:
             inputs = list(jnp.unstack(at.masked(y, axis=2), axis=1))
             if centred:

@@ -21,7 +21,7 @@ from flax import nnx
 from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.attention import KeyValues
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.rope import RopeAngles, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
 from qtts_jax.layers.stream_position import Span, delay
 
 # Fixed in the upstream classes `DiTTimestepEmbedding` and `AdaLayerNormZero`.
@@ -143,7 +143,7 @@ class DiTLayer(nnx.Module):
         self,
         x: jax.Array,
         modulation: jax.Array,
-        turns: RopeAngles,
+        rope: RopeAngles,
         real: jax.Array,
         state: LayerState,
         advance: int,
@@ -153,7 +153,7 @@ class DiTLayer(nnx.Module):
         Args:
             x: [B, N * block, D].
             modulation: [6, D] or [B, 6, D].
-            turns: rotation of the N blocks.
+            rope: angles of the N blocks.
             real: [B, (w + N) * block] bool, which of the w remembered and N new blocks exist.
             advance: blocks to remember; the rest of the N come again in the next step.
 
@@ -166,7 +166,7 @@ class DiTLayer(nnx.Module):
         with jax.named_scope("attention"):
             qkv = self.qkv(modulate(x, shift1, scale1))
             qkv = qkv.reshape(*qkv.shape[:3], *self.heads)
-            q, k = rotate(qkv[:, :, 0], turns), rotate(qkv[:, :, 1], turns)
+            q, k = apply_rope(qkv[:, :, 0], rope), apply_rope(qkv[:, :, 1], rope)
             line = KeyValues(k, qkv[:, :, 2])
             if state.seen:
                 line = jax.tree.map(_append, KeyValues(*state.seen), line)
@@ -270,17 +270,17 @@ class DiT(nnx.Module):
         """
         block = self.config.block
         advance = x.shape[1] // block if advance is None else advance
-        turns: dict[int, RopeAngles] = {}
+        rope: dict[int, RopeAngles] = {}
         late = 0
         after = []
         for i, (layer, old) in enumerate(zip(self.layers, state, strict=True)):
-            if late not in turns:
+            if late not in rope:
                 index = span.delayed(late).indices(x.shape[1])
-                turns[late] = rotation(index, self.config.head_dim, self.config.rope_theta)
+                rope[late] = rope_angles(index, self.config.head_dim, self.config.rope_theta)
             kept = old.seen[0].shape[1] if old.seen else 0
             real = span.delayed(late + kept).inside(kept + x.shape[1])
             with jax.named_scope(f"layer_{i}"):
-                x, new = layer.step(x, modulation.layers[i], turns[late], real, old, advance)
+                x, new = layer.step(x, modulation.layers[i], rope[late], real, old, advance)
             if old.waiting:
                 late += layer.ahead * block
             after.append(new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,7 +274,7 @@ class Stream25Hz(Stream):
 
 
 @functools.lru_cache(maxsize=16)
-def chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig):
+def chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig) -> Callable[..., Any]:
     """Frames and their audio in one device program: one dispatch for a chunk."""
     talker, _ = abstract(TTSModel, config)
     decoder = tokenizer_programs(speech, Quirks12Hz()).decoder
@@ -300,7 +300,7 @@ def chunk_program(config: TTSConfig, speech: Tokenizer12HzConfig):
 
 
 @functools.lru_cache(maxsize=16)
-def _frames_program(config: TTSConfig):
+def _frames_program(config: TTSConfig) -> Callable[..., Any]:
     """Frames alone; see `run_frames`."""
     talker, _ = abstract(TTSModel, config)
 

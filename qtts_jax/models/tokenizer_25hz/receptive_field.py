@@ -83,4 +83,5 @@ def latency(config: Tokenizer25HzConfig, steps: int, look_ahead: int | None = No
 @functools.lru_cache(maxsize=8)
 def _vocoder_delay(config: BigVGANConfig) -> int:
     """`Vocoder.delay`, from the structure without its parameters."""
-    return shapes_of(Vocoder, config).delay
+    vocoder: Vocoder = shapes_of(Vocoder, config)
+    return vocoder.delay

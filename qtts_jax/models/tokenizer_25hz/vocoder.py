@@ -12,7 +12,7 @@ from flax import nnx
 from qtts_jax.configs.tokenizer_25hz_decoder import BigVGANConfig
 from qtts_jax.layers.alias_free_snake import AHEAD, AliasFreeSnake
 from qtts_jax.layers.conv import Conv, ConvState
-from qtts_jax.layers.stream_position import Span, whole
+from qtts_jax.layers.stream_position import Span, full_span
 from qtts_jax.modules.bigvgan import AMPStage, AMPState
 
 # Fixed in the upstream class `Qwen3TTSTokenizerV1DecoderBigVGANModel`, absent from its config.
@@ -123,5 +123,5 @@ class Vocoder(nnx.Module):
         batch, frames, _ = mel.shape
         padded = jnp.pad(mel, ((0, 0), (0, self.flush_frames), (0, 0)))
         state = self.init_state(batch, self.input_conv.kernel[...].dtype)
-        samples, _ = self.step(padded, state, whole(batch, frames, lengths))
+        samples, _ = self.step(padded, state, full_span(batch, frames, lengths))
         return samples[:, self.delay : self.delay + frames * self.config.samples_per_frame]
