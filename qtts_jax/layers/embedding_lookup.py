@@ -1,8 +1,8 @@
-"""Rows of small embedding tables, whose gradient is a matrix product.
+"""Lookup in small embedding tables with a matrix product as its gradient.
 
-The gradient of an indexed table is a scatter: every position adds its row to one of a few hundred,
-in the type of the table, and where that is bfloat16 a long sum of small numbers stops growing. As
-a product with one-hot vectors it is a sum in float32, on the matrix units.
+The gradient of an indexed table is a scatter-add in the type of the table, and in bfloat16 a long
+sum of small numbers stops growing. As a product with one-hot vectors it is a sum in float32, on the
+matrix units.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
-# Tables of more rows keep the scatter: few positions meet in one of their rows.
+# Larger tables keep the scatter: few positions share a row.
 MOST_ROWS = 4096
 
 
 def lookup(table: Any, ids: jax.Array) -> Any:
-    """table [V, D] at ids [...] int in 0..V-1 -> [..., D]; a stand-in of a table is indexed."""
+    """table [V, D] at ids [...] int in 0..V-1 -> [..., D]; other kinds of table are indexed."""
     if not isinstance(table, jax.Array) or table.shape[0] > MOST_ROWS:
         return table[ids]
     return _rows(table.shape[0], table[None], ids[..., None])[..., 0, :]
@@ -52,9 +53,9 @@ def _backward(size: int, codes: jax.Array, grad: jax.Array) -> tuple[jax.Array, 
             preferred_element_type=jnp.float32,
         )
 
-    codebooks, width = grad.shape[-2:]
-    by_table = codes.reshape(-1, codebooks).T, grad.reshape(-1, codebooks, width).swapaxes(0, 1)
-    # One table at a time, for the one-hot vectors of all would be larger than the activations.
+    # Leading axes become one: [L, N] and [L, N, D].
+    by_table = rearrange(codes, "... l -> l (...)"), rearrange(grad, "... l d -> l (...) d")
+    # One table at a time: the one-hot vectors of all would be larger than the activations.
     return jax.lax.map(gradient_of_table, by_table).astype(grad.dtype), None
 
 

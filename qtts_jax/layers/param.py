@@ -39,7 +39,8 @@ def param(
     """A float32 parameter whose dimensions carry logical names.
 
     Args:
-        rngs: source of the initialization key; one that gives None asks for the shape alone.
+        rngs: source of the initialization key; without a key (None) only the shape is
+            made (`functional.shapes_of`).
         shape: dimensions.
         axes: a logical name (or None) for each dimension; `qtts_jax.sharding` maps the names to
             mesh axes, so a module never mentions a mesh.

@@ -4,7 +4,7 @@
     step(x, state) -> (y, state)          x [B, T, C] for any T that the layer's rate allows
     layer(x)                              is a step over the whole input from a fresh state
 
-There is one code path, so streaming equals offline by construction; only rounding may differ.
+There is one code path, so streaming equals offline by construction, up to rounding.
 Batch-first leaves make reset, hold and insertion of one row a `tree.map` over `where`.
 """
 

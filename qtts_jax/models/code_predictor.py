@@ -29,7 +29,7 @@ class CodePredictor(nnx.Module):
 
     Its sequence is [talker hidden, code 0, code 1, ...]; the output at code i - 1 gives codebook i
     through head i (upstream `Qwen3TTSTalkerCodePredictorModelForConditionalGeneration`).
-    The Q-1 embedding tables and heads are stacked, so that codebooks are an axis, not a list.
+    The Q-1 embedding tables and heads are stacked along a codebook axis.
 
     Args:
         c: sizes.
@@ -61,7 +61,7 @@ class CodePredictor(nnx.Module):
         Returns:
             [..., D talker].
         """
-        rows = raw(lookup_codebooks(self.embeddings[...], jnp.maximum(codes, 0)))
+        rows = raw(lookup_codebooks(self.embeddings[...], jnp.maximum(codes, 0)))  # [..., Q-1, D]
         return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
 
     def generate(
@@ -87,19 +87,19 @@ class CodePredictor(nnx.Module):
         def predict(
             x: jax.Array, state: TransformerState, codebook: jax.Array | int
         ) -> tuple[jax.Array, Table, TransformerState]:
-            y, state = self.transformer.step_blocks(x, state)
+            y, state = self.transformer.step_blocks(x, state)  # [B, T, D]
             code = choose(self._logits(y[:, -1], codebook), codebook + 1).astype(jnp.int32)
             return code, embeddings[codebook, code], state
 
-        x = self._project(jnp.stack([hidden, first], axis=1))
+        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
         if dispatch.matvec_backend(hidden.shape[0]) != "plain":
-            # The kernels take one position at a time; the first has no code to predict.
+            # The kernels take one position at a time; the output of the first is not needed.
             _, state = self.transformer.step_blocks(x[:, :1], state)
             x = x[:, 1:]
         code, row, state = predict(x, state, 0)
 
         if dispatch.decode_backend(hidden.shape[0], 1) != "plain":
-            # Unrolled, positions and codebooks are constants, and nothing but the kernels is left.
+            # Unrolled, positions and codebooks are constants, so only the kernels remain.
             total, codes = raw(row), [code]
             for codebook in range(1, codebooks):
                 code, row, state = predict(self._enter(row), state, codebook)
@@ -120,14 +120,14 @@ class CodePredictor(nnx.Module):
 
         Args:
             hidden, first: [B, D talker] as in `generate`.
-            codes: [B, Q-1] int, the true codebooks 1..Q-1 (the last one is not read).
+            codes: [B, Q-1] int, the true codes of codebooks 1..Q-1 (the last is not read).
 
         Returns:
             [B, Q-1, V] float32.
         """
         rows = raw(lookup_codebooks(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
-        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
-        y = self.transformer(self._project(x))[:, 1:]
+        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)  # [B, Q, D talker]
+        y = self.transformer(self._project(x))[:, 1:]  # [B, Q-1, D]
         return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)
 
     def _logits(self, x: jax.Array, codebook: jax.Array | int) -> jax.Array:
@@ -150,10 +150,10 @@ class CodePredictor(nnx.Module):
 
 
 def with_projected_rows(params: Params) -> Params:
-    """Parameters of a `TTSModel` whose predictor finds its embeddings projected beforehand.
+    """Parameters of a `TTSModel` whose predictor reads preprojected embeddings.
 
-    Within a frame they then cost one row instead of the input projection. Other models, whose
-    predictor is as wide as their talker, are given back as they are.
+    A code then costs one table row instead of the input projection. Models whose predictor is as
+    wide as their talker have no such projection and are returned unchanged.
     """
     predictor = params.get("code_predictor") or {}
     if "input_projection" not in predictor or isinstance(predictor["embeddings"], Projected):

@@ -128,11 +128,11 @@ class Transformer(nnx.Module):
     def init_state(
         self, batch: int, dtype: jnp.dtype, capacity: int | None = None
     ) -> TransformerState:
-        """An empty memory.
+        """The state before the first position.
 
         Args:
-            capacity: positions kept. With a window it defaults to window - 1, all that matters;
-                without, it must be given and bounds the length of the sequence.
+            capacity: positions kept. With a window it defaults to window - 1, all that is attended
+                to; without, it must be given and bounds the length of the sequence.
         """
         if capacity is None:
             if self.config.window is None:
@@ -148,8 +148,8 @@ class Transformer(nnx.Module):
 
         Args:
             x: [B, T, D].
-            lengths: [B], how many of the T positions are real in each row (right padding); the
-                rest give undefined outputs and leave no trace in a cache without a window. None
+            lengths: [B], number of real positions in each row (right padding); the
+                rest give undefined outputs and do not enter a cache without a window. None
                 for all.
 
         Returns:
@@ -192,7 +192,7 @@ class Transformer(nnx.Module):
         return y[:, None], TransformerState(tuple(layers), state.position + 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, D] from a fresh state."""
-        # Nothing precedes the input, so a windowed stack needs no room for earlier keys.
+        """A full sequence [B, T, D] from a fresh state."""
+        # Nothing precedes the input, so a windowed stack needs no slots for earlier keys.
         capacity = x.shape[1] if self.config.window is None else 0
         return self.step(x, self.init_state(x.shape[0], x.dtype, capacity))[0]

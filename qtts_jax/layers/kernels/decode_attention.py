@@ -1,4 +1,4 @@
-"""Attention of one new position a row over a cache: norms, rotation, cache write, mix."""
+"""Attention of one new position per row over a cache, with QK norm, RoPE and the cache write."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def attention(
     *,
     backend: Backend,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """From merged projections of one new position a row to mixed heads, cache written.
+    """Attention of one new position per row, from merged projections, which also writes the cache.
 
     The new key and value are used from registers, so that no program reads what another writes.
     Only slots below a row's position are read. A long cache of few rows is split over programs,
@@ -126,7 +126,7 @@ def attention(
 
 
 class _New(NamedTuple):
-    """What a program makes of the new position of its row and head, in registers.
+    """Queries, key and value of the new position of a program's row and head, in registers.
 
     Heads are two halves throughout, because rotation pairs element i with i + h/2.
 

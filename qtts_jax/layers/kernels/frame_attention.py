@@ -1,9 +1,9 @@
 """Attention over many short sequences at once: the codebooks of every frame, with gradients.
 
-The code predictor sees a frame as a sequence of its own, 16 positions long. XLA makes norms,
-rotation, scores, softmax, mix and their gradients of some thirty kernels, which move about five
-times the bytes of inputs and outputs; that traffic, not the products, is most of the time of this
-layer. Here each direction is one kernel that reads and writes only those. `plain_attention`
+For the code predictor every frame is a sequence of 16 positions. XLA compiles norms, RoPE, scores,
+softmax, weighted sum and their gradients to some thirty kernels, which move about five times the
+bytes of inputs and outputs; that traffic, not the products, takes most of the time of this layer.
+Here each direction is one kernel that reads and writes inputs and outputs only. `plain_attention`
 defines the values.
 """
 

@@ -1,4 +1,4 @@
-"""Products of weights with the vector of one row, with what stands before or after them.
+"""Matrix-vector products, fused with the norm before them or the residual sum after them.
 
 Every function takes rows [B, D]; the kernels exist for B = 1, where a product is a stream of
 weights through all processors, and the plain definitions for any B.
@@ -25,7 +25,7 @@ from qtts_jax.layers.quantized_weights import Quantized, Weight, matrix, product
 MATVEC_ROWS, MATVEC_WARPS = 8, 4
 ADD_ROWS, ADD_WARPS = 4, 4
 GATE_UP_ROWS, GATE_UP_WARPS = 4, 4
-# Widest piece of a weight row held as one tile; wider rows are several tiles, loaded together.
+# Widest part of a weight row held as one tile; wider rows are several tiles, loaded together.
 COLUMNS = 1024
 
 
