@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ def _windows(
 
 
 @functools.lru_cache(maxsize=4)
-def _program(config: WhisperConfig, pool: int):
+def _program(config: WhisperConfig, pool: int) -> Callable[..., jax.Array]:
     graphdef = abstract(WhisperEncoder, config)[0]
 
     @jax.jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def round_trip(wave: np.ndarray, sample_rate: int, bits: int) -> tuple[np.ndarra
     return back, 8 * sum(map(len, packets)) / (len(wave) / sample_rate)
 
 
-def _encode(av, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
+def _encode(av: Any, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
     """Packets of a wave at 48 kHz, and the header with the decoder's delay."""
     encoder = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = SAMPLE_RATE, "mono", "flt"
@@ -66,7 +67,7 @@ def _encode(av, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
     return packets, bytes(encoder.extradata)
 
 
-def _decode(av, packets: list[bytes], header: bytes) -> np.ndarray:
+def _decode(av: Any, packets: list[bytes], header: bytes) -> np.ndarray:
     decoder = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout, decoder.extradata = SAMPLE_RATE, "mono", header
     decoder.open()

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from qtts_jax.functional import Params
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.host_table import HostTable
 from qtts_jax.models.code_predictor import with_projected_rows
 
 
 def load_shapes(shapes: Params) -> Params:
     """Parameter shapes of a `TTSModel` for loading; the text table gets a sharding on the host."""
-    if not dispatch.tables_on_host():
+    if not storage_policy.tables_on_host():
         return shapes
     try:
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -33,12 +33,12 @@ def inference_params(params: Params) -> Params:
 
     Given shapes (`jax.ShapeDtypeStruct`), it returns shapes.
     """
-    if dispatch.projected_rows():
+    if storage_policy.preproject_tables():
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
             params = jax.eval_shape(with_projected_rows, params)
         else:
             params = with_projected_rows(params)
-    if dispatch.tables_on_host():
+    if storage_policy.tables_on_host():
         table = params["talker"]["text_embedding"]["table"]
         params = _with_table(params, HostTable(jax.device_get(table)))
     return params

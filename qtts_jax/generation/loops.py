@@ -57,6 +57,10 @@ def run_frames(
     return jnp.swapaxes(codes, 0, 1), state
 
 
+# Number of frames so far, codes, state.
+Carry = tuple[jax.Array, jax.Array, GenerationState]
+
+
 def run_until_done(
     model: TTSModel,
     methods: SamplingPlan,
@@ -70,8 +74,6 @@ def run_until_done(
     """
     batch, codebooks = state.done.shape[0], model.config.talker.codebooks
     codes = jnp.full((batch, frames, codebooks), -1, jnp.int32)
-
-    Carry = tuple[jax.Array, jax.Array, GenerationState]
 
     def unfinished(carry: Carry) -> jax.Array:
         i, _, state = carry

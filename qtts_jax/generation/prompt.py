@@ -172,7 +172,8 @@ def prompt_positions(
     tags = np.where(language_tag, 4, 3) + np.asarray(speaker, int)
     spoken = text + np.where(np.asarray(reference_frames) > 0, reference_text, 0) + 1  # tts_eos
     # One row for tts_bos after the tags, and one for the codec bos before the reference frames.
-    return instruct + role + tags + 1 + np.where(stream_text, 0, spoken) + 1 + reference_frames
+    before = instruct + role + tags + 1 + np.where(stream_text, 0, spoken)
+    return np.asarray(before + 1 + reference_frames)
 
 
 def tags_language(c: TalkerConfig, language: str, speaker: str | None = None) -> bool:

@@ -161,7 +161,8 @@ def sample(
     backend = dispatch.decode_backend(logits.shape[0], 1)
     if method.partial and backend != "plain":
         settings = (sampler.temperature, sampler.top_k, sampler.do_sample)
-        return select(logits, noise, *settings, interpret=backend == "interpret")
+        codes: jax.Array = select(logits, noise, *settings, interpret=backend == "interpret")
+        return codes
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     drawn = jnp.argmax(filter_logits(logits, sampler, method) + noise, axis=-1).astype(jnp.int32)
     return jnp.where(sampler.do_sample, drawn, best)

@@ -124,6 +124,7 @@ class Session:
     def advance(self) -> jax.Array:
         """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
         self.grow_cache(FRAMES_PER_CALL)
+        codes: jax.Array
         codes, self.state = self._programs.run(
             self.params,
             self.conditions,

@@ -81,7 +81,9 @@ def _accumulated(
         # Every device splits its own rows, so nothing moves between devices.
         return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
 
-    def one(carry, item):
+    def one(
+        carry: tuple[Groups, Extras], item: tuple[dict[str, jax.Array], jax.Array]
+    ) -> tuple[tuple[Groups, Extras], Metrics]:
         total, extras = carry
         microbatch, i = item
         grads, extras, metrics = task.gradients(

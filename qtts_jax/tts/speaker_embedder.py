@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def mel_config(config: SpeakerEncoderConfig) -> MelConfig:
 
 
 @functools.lru_cache(maxsize=16)
-def _program(config: SpeakerEncoderConfig):
+def _program(config: SpeakerEncoderConfig) -> Callable[..., jax.Array]:
     graphdef, _ = abstract(SpeakerEncoder, config)
 
     def embed(params: Params, wave: jax.Array, lengths: jax.Array) -> jax.Array:

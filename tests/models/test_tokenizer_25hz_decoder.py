@@ -10,13 +10,14 @@ import pytest
 from qtts_jax.configs.presets import tokenizer_25hz, tokenizer_25hz_class_defaults
 from qtts_jax.errors import ConfigError, RequestError
 from qtts_jax.functional import bind
-from qtts_jax.layers.stream_position import whole
+from qtts_jax.layers.stream_position import full_span
 from qtts_jax.models.tokenizer_25hz.receptive_field import latency, receptive_field
 from qtts_jax.models.tokenizer_25hz.schedule import frame_noise, schedule
 from qtts_jax.speech_tokenizer import whole_decode_25hz
 from qtts_jax.speech_tokenizer.host_stream_25hz import open_host_stream, step_host_stream
 from qtts_jax.speech_tokenizer.programs_25hz_decode import DecodePrograms, decode_programs
 from qtts_jax.speech_tokenizer.whole_decode_25hz import decode_whole
+from tests.support.contract import reach
 from tests.support.decoders_25hz import (
     CASES,
     CASES_BY_NAME,
@@ -66,7 +67,7 @@ def test_golden_network_and_vocoder(golden, detweights):
         x = jnp.pad(inputs.reshape(4, frames, width), ((0, 0), (0, padded - frames), (0, 0)))
         first = jax.tree.map(lambda t: t[0], dit.modulations(schedule(10).features))
         state = dit.init_state(4, jnp.float32, delayed=False)
-        slope, _ = dit.step(x, first, state, whole(4, padded, jnp.full((4,), frames)))
+        slope, _ = dit.step(x, first, state, full_span(4, padded, jnp.full((4,), frames)))
         mel = flow(codes, file["noise"], voice, schedule(2), 0.5)
         wave = decoder.vocoder(jnp.concatenate([mel, third]), jnp.array([frames, frames, 17]))
         return inputs, slope[:, :frames].reshape(2, 2, frames, -1), mel, wave
@@ -348,12 +349,6 @@ def test_sizes_of_the_solution_add_up():
 # --- receptive field -----------------------------------------------------------------------------
 
 
-def reach(gradient):
-    """First and last index of axis 0 with a gradient."""
-    found = np.flatnonzero(np.abs(np.asarray(gradient)).reshape(len(gradient), -1).max(axis=1))
-    return found[0], found[-1]
-
-
 def test_blocks_depend_on_exactly_their_receptive_field(programs, params):
     """By gradient of one block's mel with respect to the noise of all."""
     dit, blocks, middle = programs.config.dit, 11, 5
@@ -384,7 +379,7 @@ def test_blocks_depend_on_exactly_their_receptive_field(programs, params):
             compiler_options=UNOPTIMIZED,
         )(noise, params)
         by_block = gradient[0].reshape(blocks, -1)
-        first, last = reach(by_block)
+        first, last = reach(by_block, axis=0)
         assert last == middle + ahead
         if look_ahead is None:
             assert (field.back_blocks, field.ahead_blocks) == (4, 2)
@@ -407,7 +402,7 @@ def test_samples_do_not_depend_on_later_mel(programs, params):
     # Far taps of fourteen filters in a row multiply to less than float32 holds, so the outermost
     # frames show in the layers' own tests only.
     for sample in range(120, 120 + per_frame):
-        first, last = reach(gradient(params, sample))
+        first, last = reach(gradient(params, sample), axis=0)
         assert first < 120 // per_frame < last <= (sample + right) // per_frame
 
 

@@ -120,7 +120,9 @@ def _lstm(params: dict[str, jax.Array], layer: int, x: jax.Array) -> jax.Array:
     driven = x @ w_in.T + b_in + b_state
     zeros = jnp.zeros((x.shape[1], w_state.shape[1]), x.dtype)
 
-    def step(carry: tuple[jax.Array, jax.Array], drive: jax.Array):
+    def step(
+        carry: tuple[jax.Array, jax.Array], drive: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         hidden, cell = carry
         i, f, g, o = jnp.split(drive + hidden @ w_state.T, 4, axis=-1)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import RequestError
@@ -64,7 +64,7 @@ def _requests(
     speakers: Sequence[str],
     instruct: str | None,
     voices: Sequence[str],
-):
+) -> Callable[[int], Request]:
     """The request of clip i, for the kind of the checkpoint."""
 
     def language(i: int) -> str | None:

@@ -9,7 +9,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.generation.frame_step import embed_prompt
 from qtts_jax.generation.state import PromptBatch
-from qtts_jax.layers.embedding_lookup import lookup_books
+from qtts_jax.layers.embedding_lookup import lookup_codebooks
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat, run_stack
@@ -97,7 +97,7 @@ def predictor_logits(
     Returns:
         [B, Q-1, V] float32.
     """
-    rows = lookup_books(predictor.embeddings[...][: codes.shape[1] - 1], codes[:, :-1])
+    rows = lookup_codebooks(predictor.embeddings[...][: codes.shape[1] - 1], codes[:, :-1])
     x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
     if predictor.input_projection is not None:
         x = predictor.input_projection(x)
