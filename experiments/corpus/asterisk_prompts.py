@@ -15,7 +15,7 @@ from experiments.corpus.packages import ASTERISK_LICENCES
 from experiments.corpus.split import TRAIN, UNSEEN_LANGUAGES, split_of
 from experiments.corpus.synthesis.cpu_worker import RATE as OPUS_RATE
 from experiments.corpus.synthesis.cpu_worker import trim, write_audio
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 LANGUAGES = {"en": "english", "es": "spanish", "fr": "french", "it": "italian", "ru": "russian"}
 RATE = 16000

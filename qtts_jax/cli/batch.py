@@ -15,7 +15,7 @@ from tqdm import tqdm
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
-from qtts_jax.io.audio import save_audio
+from qtts_jax.io.audio_writer import save_audio
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.voice_files import read_array
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem

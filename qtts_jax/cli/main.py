@@ -387,7 +387,7 @@ def _speak(
         whole_text: whether the text comes before the first frame, if no option says so.
         voice: arguments of the verbs.
     """
-    from qtts_jax.io.audio import AudioWriter, save_audio
+    from qtts_jax.io.audio_writer import AudioWriter, save_audio
 
     if args.stream_text is not None:
         whole_text = not args.stream_text
@@ -485,7 +485,7 @@ def _encode_command(args: argparse.Namespace) -> int:
 
 
 def _decode_command(args: argparse.Namespace) -> int:
-    from qtts_jax.io.audio import save_audio
+    from qtts_jax.io.audio_writer import save_audio
     from qtts_jax.speech_tokenizer.voice_files import read_array
 
     codes = read_array(args.codes, "codes")

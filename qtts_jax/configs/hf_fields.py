@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.errors import ConfigError
 
 # Fields that `PretrainedConfig` (transformers 4.57) or the official classes dump into every
@@ -164,7 +165,7 @@ class Fields:
     ) -> tuple[int, ...]:
         """A list of whole numbers, as a tuple; each at least `minimum` (None: any)."""
         value = self._get(name, default, (list, tuple), "a list of whole numbers")
-        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        if not all(map(is_whole_number, value)):
             raise ConfigError(f"{self._where}.{name} must hold whole numbers, not {value!r}.")
         if minimum is not None and any(v < minimum for v in value):
             raise ConfigError(
@@ -176,9 +177,7 @@ class Fields:
         """A list of lists of whole numbers, as tuples."""
         value = self._get(name, default, (list, tuple), "a list of lists of whole numbers")
         for row in value:
-            whole = isinstance(row, list | tuple) and all(
-                isinstance(v, int) and not isinstance(v, bool) for v in row
-            )
+            whole = isinstance(row, list | tuple) and all(map(is_whole_number, row))
             if not whole:
                 raise ConfigError(
                     f"{self._where}.{name} must hold lists of whole numbers, not {value!r}."

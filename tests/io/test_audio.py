@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from qtts_jax.errors import AudioError, QTTSError
-from qtts_jax.io.audio import AudioWriter, load_audio, save_audio
+from qtts_jax.io.audio import load_audio
+from qtts_jax.io.audio_writer import AudioWriter, save_audio
 
 RATE = 24000
 
