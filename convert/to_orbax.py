@@ -8,7 +8,7 @@ import numpy as np
 
 from convert.computed import ROUNDED_TABLES, Computed
 from convert.faults import Faults
-from convert.folders import checkpoint_folders, copy_side_files, read_folders
+from convert.folders import OWN, checkpoint_folders, copy_side_files, read_folders
 from convert.models import read_model
 from convert.rules import Part, Shape, plan
 from convert.safetensors_stream import Tensor, find_shards, read_header
@@ -48,7 +48,7 @@ def to_orbax(
         CheckpointError: for every fault of `source` at once (see `read_mapping`), or of
             `destination` (see `new_directory`); nothing is left behind.
     """
-    with new_directory(destination, overwrite, read_folders(source)) as partial:
+    with new_directory(destination, overwrite, read_folders(source), OWN) as partial:
         for folder, parameters in read_mapping(source).items():
             copy_side_files(source / folder, partial / folder)
             rounded = rounded_tables(source / folder)

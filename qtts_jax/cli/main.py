@@ -474,8 +474,10 @@ def _pieces(stream: Any) -> Iterator[str]:
 
 
 def _encode_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
 
+    check_array_target(args.codes, args.audio)
     tokenizer = _load_tokenizer(args)
     codes = tokenizer.encode(args.audio)[0]
     write_whole(args.codes, npy_bytes(codes))
@@ -507,8 +509,10 @@ def _decode_command(args: argparse.Namespace) -> int:
 
 
 def _embed_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
 
+    check_array_target(args.vector, args.audio)
     vector = _load_tts(args).embed_speaker(args.audio)
     write_whole(args.vector, npy_bytes(vector))
     _say(f"wrote {args.vector}: {len(vector)} numbers")
@@ -516,8 +520,11 @@ def _embed_command(args: argparse.Namespace) -> int:
 
 
 def _voice_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
 
+    for target in (args.vector, args.mel):
+        check_array_target(target, args.audio)
     voice = _load_tokenizer(args).reference_voice(args.audio)
     write_whole(args.vector, npy_bytes(voice.xvector))
     write_whole(args.mel, npy_bytes(voice.ref_mel))

@@ -28,9 +28,9 @@ import tensorstore as ts
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.config_file import CONFIG, read_json
+from qtts_jax.io.config_file import MARKER as MARKER
 from qtts_jax.io.config_file import read_config as read_config
 
-MARKER = "qtts_jax.json"
 PARAMS = "params"
 SIZES = "sizes.json"
 FORMAT_VERSION = 1
@@ -164,7 +164,10 @@ def save_params(
     nested = _nest({name: _as_leaf(leaf) for name, leaf in flat.items()})
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
     root = Path(directory).absolute()
-    with new_directory(root / PARAMS, overwrite=True) as partial, _checkpointer() as checkpointer:
+    with (
+        new_directory(root / PARAMS, overwrite=True, markers=(SIZES,)) as partial,
+        _checkpointer() as checkpointer,
+    ):
         require_space(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(nested)))
         checkpointer.save(
             partial,

@@ -235,7 +235,7 @@ class Trainer:
         weights = state._replace(params=params, optimizer={}, average=None)
         run = {"step": int(state.step), "data": None, "watch": None}
         # Whole or not at all: weights of another run may be there, of any step.
-        with new_directory(directory, overwrite=True) as partial:
+        with new_directory(directory, overwrite=True, markers=("step_*",)) as partial:
             name = checkpoints.save(partial, weights, run, keep=1).name
         return directory / name
 

@@ -134,7 +134,11 @@ def test_existing_destination_is_refused_unless_told(source, exportable, tmp_pat
     (destination / "precious").touch()
     with pytest.raises(CheckpointError, match="already exists"):
         convert(origin, destination)
+    with pytest.raises(CheckpointError, match="was not made by this package"):
+        convert(origin, destination, overwrite=True)
     assert (destination / "precious").exists()
+    (destination / MARKER).touch()
+    convert(origin, destination, overwrite=True)
     convert(origin, destination, overwrite=True)
     assert not (destination / "precious").exists()
     assert (destination / "config.json").exists()
@@ -189,13 +193,13 @@ def test_failure_in_the_middle_leaves_nothing_new(
     work.mkdir()
     if overwrite:
         (work / "destination").mkdir()
-        (work / "destination" / "precious").touch()
+        (work / "destination" / MARKER).touch()
     full = isinstance(fault, OSError)
     with pytest.raises(CheckpointError if full else type(fault), match="is full" if full else None):
         convert(origin, work / "destination", overwrite=overwrite)
     assert [path.name for path in work.iterdir()] == (["destination"] if overwrite else [])
     if overwrite:
-        assert [path.name for path in (work / "destination").iterdir()] == ["precious"]
+        assert [path.name for path in (work / "destination").iterdir()] == [MARKER]
 
 
 def test_exporting_lists_all_faults_at_once(exportable, tmp_path):
