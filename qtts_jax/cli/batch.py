@@ -88,7 +88,7 @@ def run_batch(
         QTTSError: results cannot be written.
     """
     try:
-        text = requests.read_text(encoding="utf-8")
+        text = requests.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the requests of {requests}: {error}.") from error
     try:

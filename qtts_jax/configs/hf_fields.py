@@ -96,6 +96,10 @@ IGNORED_FIELDS = frozenset(
 )
 
 
+# What transformers 5 writes instead of `rope_theta` and `rope_scaling`.
+ROPE_PARAMETERS = "rope_parameters"
+
+
 class _Required:
     """Marks a field without a default."""
 
@@ -113,7 +117,7 @@ class Fields:
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} must be a JSON object, not {type(data).__name__}.")
-        self._data = data
+        self._data = _with_older_rope_names(data, where)
         self._where = where
         self._seen: set[str] = set()
 
@@ -217,6 +221,8 @@ class Fields:
             if not optional:
                 raise ConfigError(f"{self._where} lacks {name!r}; it must be {value!r}.")
             return value
+        if self._data[name] is None and optional:
+            return value
         if self._data[name] != value:
             raise ConfigError(
                 f"{self._where}.{name} is {self._data[name]!r}, but only {value!r} is supported."
@@ -228,14 +234,41 @@ class Fields:
         self._seen.update(names)
 
     def finish(self) -> None:
-        """Raise for the fields of the section that were neither read nor skipped."""
-        unknown = sorted(set(self._data) - self._seen - IGNORED_FIELDS)
+        """Raise for the fields of the section that were neither read nor skipped.
+
+        A field that is null is as good as absent.
+        """
+        given = {name for name, value in self._data.items() if value is not None}
+        unknown = sorted(given - self._seen - IGNORED_FIELDS)
         if unknown:
             raise ConfigError(
                 f"{self._where} has unknown field{'s' * (len(unknown) > 1)} "
                 f"{', '.join(map(repr, unknown))}; remove them or check that this is a "
                 "Qwen3-TTS checkpoint."
             )
+
+
+def _with_older_rope_names(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A section in the form of transformers 4, with `rope_theta` and `rope_scaling`."""
+    rope = data.get(ROPE_PARAMETERS)
+    if rope is None:
+        return data
+    if not isinstance(rope, Mapping):
+        raise ConfigError(f"{where}.{ROPE_PARAMETERS} must be a JSON object, not {rope!r}.")
+    older = {name: value for name, value in data.items() if name != ROPE_PARAMETERS}
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    if scaling.keys() <= {"rope_type", "type"} and set(scaling.values()) <= {"default"}:
+        scaling = {}
+    for name, value in (("rope_theta", rope.get("rope_theta")), ("rope_scaling", scaling or None)):
+        if value is None:
+            continue
+        if older.get(name) not in (None, value):
+            raise ConfigError(
+                f"{where}.{name} is {older[name]!r}, but {ROPE_PARAMETERS} says {value!r}; remove "
+                "one of them."
+            )
+        older[name] = value
+    return older
 
 
 # Reads the value of a field: (fields, name, default) -> value.

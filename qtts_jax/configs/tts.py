@@ -101,6 +101,26 @@ class TalkerConfig:
     positions_per_second: int = 13
     mrope_section: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        # JAX would take the nearest row of the embedding for an id outside.
+        ids = {
+            "codec_pad_id": self.pad_id,
+            "codec_bos_id": self.bos_id,
+            "codec_eos_token_id": self.eos_id,
+            "codec_think_id": self.think_id,
+            "codec_nothink_id": self.nothink_id,
+            "codec_think_bos_id": self.think_bos_id,
+            "codec_think_eos_id": self.think_eos_id,
+            **{f"codec_language_id[{name!r}]": id_ for name, id_ in self.languages},
+            **{f"spk_id[{name!r}]": id_ for name, id_ in self.speakers},
+        }
+        for name, id_ in ids.items():
+            if not 0 <= id_ < self.vocab_size:
+                raise ConfigError(
+                    f"talker_config.{name} is {id_}, but the codec embedding has rows 0 to "
+                    f"{self.vocab_size - 1} (vocab_size); correct the id."
+                )
+
     @property
     def codebook_size(self) -> int:
         """Entries of codebook 0: the vocabulary without its reserved tail."""

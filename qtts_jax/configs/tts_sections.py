@@ -83,7 +83,8 @@ def _qwen3(head_dim: int | None = None) -> tuple[Row, ...]:
         hf("max_position_embeddings", "transformer.max_positions", integer(1)),
         hf("initializer_range", "transformer.init_std", number, 0.02),
         only("use_sliding_window", False),
-        only("sliding_window", None),
+        # Without effect, whatever it is, where `use_sliding_window` is false.
+        unread("sliding_window", None),
         unread("use_cache", True),
         # Weight tying would change the parameter tree; no released model uses it.
         only("tie_word_embeddings", False, written=False),

@@ -355,7 +355,7 @@ def _joined_surrogates(text: str, open_ended: bool = False) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     except ValueError as error:
@@ -370,7 +370,7 @@ def _read_vocab_and_merges(
         raise TextError(f"{directory / 'vocab.json'} is not a table of tokens: copy it again.")
     path = directory / "merges.txt"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     if lines[0].startswith("#version:"):

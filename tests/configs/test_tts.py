@@ -215,6 +215,38 @@ def test_an_absent_head_width_is_128_in_the_predictor_and_a_quotient_in_the_talk
     assert talker.code_predictor.transformer.head_dim == 128
 
 
+def test_the_form_of_transformers_5_is_read():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    want = TTSConfig.from_hf(data)
+    talker = data["talker_config"]
+    predictor = talker["code_predictor_config"]
+    scaling = talker.pop("rope_scaling")
+    talker["rope_parameters"] = scaling | {"rope_theta": talker.pop("rope_theta")}
+    predictor.pop("rope_scaling", None)
+    theta = predictor.pop("rope_theta")
+    predictor["rope_parameters"] = {"rope_theta": theta, "rope_type": "default"}
+    assert TTSConfig.from_hf(data) == want
+    predictor["rope_parameters"]["rope_type"] = "yarn"
+    with pytest.raises(ConfigError, match="rope_scaling is"):
+        TTSConfig.from_hf(data)
+    predictor["rope_parameters"]["rope_type"] = "default"
+    talker["rope_theta"] = 5.0
+    with pytest.raises(ConfigError, match="remove one of them"):
+        TTSConfig.from_hf(data)
+
+
+def test_null_and_inactive_fields_pass():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    want = TTSConfig.from_hf(data)
+    for section in (data["talker_config"], data["talker_config"]["code_predictor_config"]):
+        section |= {"use_sliding_window": False, "sliding_window": 4096, "attention_bias": None}
+        section |= {"layer_types": None, "quantization_config": None}
+    assert TTSConfig.from_hf(data) == want
+    data["talker_config"]["use_sliding_window"] = True
+    with pytest.raises(ConfigError, match="use_sliding_window is True"):
+        TTSConfig.from_hf(data)
+
+
 def test_base_without_speaker_encoder_is_refused():
     data = released_config("Qwen3-TTS-12Hz-0.6B-Base")
     del data["speaker_encoder_config"]
