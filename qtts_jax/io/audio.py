@@ -1,9 +1,9 @@
 """Audio in (path, URL, bytes, base64, array) as mono float32 at a wanted rate.
 
 Upstream: `Qwen3TTSModel._load_audio_to_np` and `Qwen3TTSTokenizer.load_audio`, which decode alike:
-a path by `librosa.load` (channels averaged), everything encoded by `soundfile` and a mean over
-channels, then `librosa.resample` (soxr, high quality) when the rates differ. Both are followed to
-the bit. What differs on purpose:
+a path by `librosa.load` (libsndfile, channels averaged), everything encoded by `soundfile` and a
+mean over channels, then `librosa.resample` (soxr, high quality) when the rates differ. Both are
+followed to the bit. What differs on purpose:
 
 - A string is base64 if no file has its name and its letters are those of base64. Upstream takes
   any string with a slash for a path, which most long base64 strings have.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from qtts_jax.errors import AudioError
-from qtts_jax.io.audio_checks import check_rate, is_float
+from qtts_jax.io.audio_checks import check_audible, check_rate, check_samples, is_float, mix
 from qtts_jax.io.audio_decode import decode_base64, decode_bytes, decode_file
 from qtts_jax.io.download import download
 from qtts_jax.io.resample import resample
@@ -38,7 +38,8 @@ def load_audio(
     *,
     min_samples: int = 1,
     name: str = "audio",
-    allow_url: bool = True,
+    allow_url: bool = False,
+    audible: bool = False,
 ) -> np.ndarray:
     """Read audio from anywhere as one mono waveform.
 
@@ -49,15 +50,20 @@ def load_audio(
         sample_rate: rate wanted, Hz.
         min_samples: least samples wanted at that rate.
         name: what to call this audio in an error.
-        allow_url: False refuses URLs, for a server that must not fetch what a client names.
+        allow_url: fetch the audio of a URL. Off by default: who names a URL makes this machine
+            connect to it.
+        audible: refuse silence, from which no voice can be taken.
 
     Returns:
         float32 [T] at `sample_rate`; not clipped and not normalised.
 
     Raises:
-        AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate.
+        AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate, of an
+            absurd level, channels that cancel each other, a URL without `allow_url`.
     """
     wave, rate = read_audio(source, name=name, allow_url=allow_url)
+    if audible:
+        check_audible(wave, name)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
     if wave.size < min_samples:
@@ -70,15 +76,12 @@ def load_audio(
 
 
 def read_audio(
-    source: AudioSource, *, name: str = "audio", allow_url: bool = True
+    source: AudioSource, *, name: str = "audio", allow_url: bool = False
 ) -> tuple[np.ndarray, int]:
     """As `load_audio`, at the rate that the source has: (float32 [T], rate in Hz)."""
     wave, rate = _read(source, name, allow_url)
     rate = check_rate(rate, name)
-    if wave.size == 0:
-        raise AudioError(f"{name} is empty: give audio of at least one frame (0.08 s).")
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{name} holds NaN or infinite samples: repair the recording first.")
+    check_samples(wave, name)
     return np.ascontiguousarray(wave, dtype=np.float32), rate
 
 
@@ -92,16 +95,41 @@ def _read(source: Any, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
         return _read_string(source, name, allow_url)
     if isinstance(source, tuple) and len(source) == 2:
         return _mono(source[0], name), source[1]
+    kind = type(source).__name__
+    if callable(getattr(source, "read", None)):
+        raise AudioError(f"{name} is a file object ({kind}): give the bytes that it holds.")
+    missing = "is missing: it " if source is None else ""
     raise AudioError(
-        f"{name} must be a path, bytes, a base64 string or an (array, rate) pair, got "
-        f"{type(source).__name__}."
+        f"{name} {missing}must be a path, bytes, a base64 string or an (array, rate) pair, got "
+        f"{kind}."
     )
 
 
+def is_array(source: Any) -> bool:
+    """Whether this holds samples without a rate: an array of any library, or a list."""
+    return isinstance(source, list) or hasattr(source, "__array__")
+
+
+def fetch_url(source: Any, allow_url: bool, name: str = "audio") -> Any:
+    """A source with the bytes of its URL in place of the URL, if URLs are allowed.
+
+    Raises:
+        AudioError: see `download`.
+    """
+    return download(source, name) if allow_url and _is_url(source) else source
+
+
+def _is_url(source: Any) -> bool:
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
 def _read_string(source: str, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
-    if source.lower().startswith(("http://", "https://")):
+    if _is_url(source):
         if not allow_url:
-            raise AudioError(f"{name} is a URL, which is not accepted here: send the audio itself.")
+            raise AudioError(
+                f"{name} is a URL, which is not accepted here: give the audio itself, or allow "
+                "URLs (`allow_url=True`, `--allow-url`)."
+            )
         return decode_bytes(download(source, name), name, "the answer of its URL")
     if source.startswith("data:"):
         return decode_base64(source.partition(",")[2], name)
@@ -136,5 +164,5 @@ def _mono(samples: Any, name: str) -> np.ndarray:
             f"{name} must be floats or integer PCM (uint8, int16, int32), got {array.dtype}."
         )
     if array.ndim == 2:
-        array = np.mean(array, axis=-1)
+        array = mix(array, name)
     return array.astype(np.float32)

@@ -20,7 +20,7 @@ from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Quirks25Hz, Tokenize
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TalkerConfig
 from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
-from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.io.audio import AudioSource, is_array, load_audio
 from qtts_jax.io.config_file import read_config
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 
@@ -238,7 +238,7 @@ class SpeechTokenizer:
         waves = []
         for index, item in enumerate(items):
             name = "audio" if len(items) == 1 else f"audio {index}"
-            if not isinstance(item, str | Path | bytes | tuple):
+            if is_array(item):
                 if sample_rate is None:
                     raise AudioError(
                         f"{name} is a bare array: give its sample_rate, or pass (array, rate)."

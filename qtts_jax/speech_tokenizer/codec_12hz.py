@@ -48,8 +48,8 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
     @property
     def min_samples(self) -> int:
-        """One frame."""
-        return self.config.encoder.samples_per_frame
+        """One: less than a frame gives one code, as from the official encoder."""
+        return 1
 
     def reference_samples(self, reference: int, total: int, samples: int) -> int:
         """See the base class."""

@@ -62,7 +62,8 @@ class SpeakerEmbedder:
         Raises:
             AudioError: the recording cannot be used or is too short.
         """
-        wave = load_audio(audio, self.config.sample_rate, min_samples=self.min_samples, name=name)
+        rate = self.config.sample_rate
+        wave = load_audio(audio, rate, min_samples=self.min_samples, name=name, audible=True)
         padded = MIN_SAMPLES
         while padded < len(wave):
             padded *= 2
