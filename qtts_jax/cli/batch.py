@@ -66,7 +66,12 @@ class Line:
 
 
 def run_batch(
-    tts: QwenTTS, requests: Path, out: Path, batch_size: int, report: Callable[[str], None]
+    tts: QwenTTS,
+    requests: Path,
+    out: Path,
+    batch_size: int,
+    report: Callable[[str], None],
+    allow_url: bool = False,
 ) -> int:
     """Speak every request of a JSONL file.
 
@@ -79,6 +84,7 @@ def run_batch(
         out: created if needed.
         batch_size: requests generated together.
         report: called with one sentence for every line that failed.
+        allow_url: fetch a `ref_audio` that is a URL.
 
     Returns:
         How many lines failed.
@@ -109,7 +115,7 @@ def run_batch(
 
     lines = list(_parse(text, tts.modes, fail))
     todo = [line for line in lines if line.id not in done]
-    voices = Voices(tts, requests.parent)
+    voices = Voices(tts, requests.parent, allow_url)
     with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
         for start in range(0, len(todo), batch_size):
             group = todo[start : start + batch_size]
@@ -239,8 +245,8 @@ class Voices:
 
     SIZE = 64
 
-    def __init__(self, tts: QwenTTS, folder: Path) -> None:
-        self._tts, self._folder = tts, folder
+    def __init__(self, tts: QwenTTS, folder: Path, allow_url: bool = False) -> None:
+        self._tts, self._folder, self._allow_url = tts, folder, allow_url
         self._known: dict[tuple[Any, ...], VoiceClonePromptItem] = {}
 
     def __call__(self, data: dict[str, Any]) -> VoiceClonePromptItem:
@@ -256,7 +262,11 @@ class Voices:
         if key not in self._known:
             audio, words, x_vector_only = key[:3]
             item = self._tts.create_voice_clone_prompt(
-                self._path(audio), words, x_vector_only, self.decoder(data)
+                self._path(audio),
+                words,
+                x_vector_only,
+                self.decoder(data),
+                allow_url=self._allow_url,
             )[0]
             if len(self._known) == self.SIZE:
                 self._known.pop(next(iter(self._known)))

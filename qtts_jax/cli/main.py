@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_text(clone)
     clone.add_argument("--ref-audio", required=True, help="the recording")
     clone.add_argument("--ref-text", help="what is said in it")
+    _add_allow_url(clone)
     clone.add_argument("--x-vector-only", action="store_true", help="copy only the timbre")
     _add_model(clone)
     _add_voice(clone, ref_audio=False)
@@ -99,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     encode = commands.add_parser("encode", help="audio to codes [T, Q], at 25 Hz [T]")
     encode.add_argument("audio")
+    _add_allow_url(encode)
     encode.add_argument("codes", type=Path, help=".npy to write")
     _add_model(encode, tts=False)
     encode.set_defaults(run=_encode_command)
@@ -114,12 +116,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     embed = commands.add_parser("embed", help="audio to the x-vector of its speaker")
     embed.add_argument("audio")
+    _add_allow_url(embed)
     embed.add_argument("vector", type=Path, help=".npy to write")
     _add_model(embed)
     embed.set_defaults(run=_embed_command)
 
     voice = commands.add_parser("voice", help="audio to the voice of a 25 Hz decoder")
     voice.add_argument("audio")
+    _add_allow_url(voice)
     voice.add_argument("vector", type=Path, help=".npy to write: x-vector [X]")
     voice.add_argument("mel", type=Path, help=".npy to write: reference mel [T, M]")
     _add_model(voice, tts=False)
@@ -142,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument("requests", type=Path)
     batch.add_argument("--out", type=Path, required=True, help="directory for the results")
     batch.add_argument("--batch-size", type=positive, default=8)
+    _add_allow_url(batch)
     _add_model(batch)
     _add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch_command)
@@ -255,6 +260,12 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
 
 
+def _add_allow_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-url", action="store_true", help="fetch a recording that is named by a URL"
+    )
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, as the type of an argument."""
     value = int(text)
@@ -357,9 +368,11 @@ def _design_command(args: argparse.Namespace) -> int:
 
 
 def _clone_command(args: argparse.Namespace) -> int:
+    from qtts_jax.io.audio import fetch_url
+
     tts = _load_tts(args)
     voice = {
-        "ref_audio": args.ref_audio,
+        "ref_audio": fetch_url(args.ref_audio, args.allow_url, "ref_audio"),
         "ref_text": args.ref_text,
         "x_vector_only_mode": args.x_vector_only,
     }
@@ -476,10 +489,11 @@ def _pieces(stream: Any) -> Iterator[str]:
 def _encode_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
     check_array_target(args.codes, args.audio)
     tokenizer = _load_tokenizer(args)
-    codes = tokenizer.encode(args.audio)[0]
+    codes = tokenizer.encode(fetch_url(args.audio, args.allow_url))[0]
     write_whole(args.codes, npy_bytes(codes))
     books = tokenizer.codebooks
     _say(f"wrote {args.codes}: {len(codes)} frames of {books} code{'s' * (books > 1)}")
@@ -511,9 +525,10 @@ def _decode_command(args: argparse.Namespace) -> int:
 def _embed_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
     check_array_target(args.vector, args.audio)
-    vector = _load_tts(args).embed_speaker(args.audio)
+    vector = _load_tts(args).embed_speaker(fetch_url(args.audio, args.allow_url))
     write_whole(args.vector, npy_bytes(vector))
     _say(f"wrote {args.vector}: {len(vector)} numbers")
     return 0
@@ -522,10 +537,11 @@ def _embed_command(args: argparse.Namespace) -> int:
 def _voice_command(args: argparse.Namespace) -> int:
     from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
     for target in (args.vector, args.mel):
         check_array_target(target, args.audio)
-    voice = _load_tokenizer(args).reference_voice(args.audio)
+    voice = _load_tokenizer(args).reference_voice(fetch_url(args.audio, args.allow_url))
     write_whole(args.vector, npy_bytes(voice.xvector))
     write_whole(args.mel, npy_bytes(voice.ref_mel))
     _say(
@@ -558,7 +574,7 @@ def _batch_command(args: argparse.Namespace) -> int:
 
     tts = _load_tts(args)
     _set_flow(args, tts.speech_tokenizer, {})
-    failed = run_batch(tts, args.requests, args.out, args.batch_size, _say)
+    failed = run_batch(tts, args.requests, args.out, args.batch_size, _say, args.allow_url)
     if failed:
         _say(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
     return 1 if failed else 0

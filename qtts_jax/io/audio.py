@@ -62,8 +62,6 @@ def load_audio(
             absurd level, channels that cancel each other, a URL without `allow_url`.
     """
     wave, rate = read_audio(source, name=name, allow_url=allow_url)
-    if audible:
-        check_audible(wave, name)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
     if wave.size < min_samples:
@@ -72,6 +70,8 @@ def load_audio(
             f"{sample_rate} Hz, at least {min_samples} ({min_samples / sample_rate:.3f} s) are "
             "needed."
         )
+    if audible:
+        check_audible(wave, name)
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 

@@ -227,6 +227,11 @@ class SpeechTokenizer:
         """
         return reference * self.samples_per_frame
 
+    @property
+    def min_recording(self) -> int:
+        """The least samples of a whole recording at `input_sample_rate`."""
+        return self.min_samples
+
     def load(self, items: Sequence[Any], sample_rate: int | None) -> list[np.ndarray]:
         """Recordings as float32 [n] at `input_sample_rate`.
 
@@ -245,7 +250,7 @@ class SpeechTokenizer:
                     )
                 item = (item, sample_rate)
             waves.append(
-                load_audio(item, self.input_sample_rate, min_samples=self.min_samples, name=name)
+                load_audio(item, self.input_sample_rate, min_samples=self.min_recording, name=name)
             )
         return waves
 

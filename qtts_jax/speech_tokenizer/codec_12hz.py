@@ -48,7 +48,12 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
     @property
     def min_samples(self) -> int:
-        """One: less than a frame gives one code, as from the official encoder."""
+        """One frame."""
+        return self.config.encoder.samples_per_frame
+
+    @property
+    def min_recording(self) -> int:
+        """One sample: less than a frame gives one code, as from the official encoder."""
         return 1
 
     def reference_samples(self, reference: int, total: int, samples: int) -> int:

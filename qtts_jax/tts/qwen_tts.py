@@ -18,7 +18,7 @@ from qtts_jax.functional import Params, abstract, computation_dtype, logical_axe
 from qtts_jax.generation.device_params import inference_params, load_shapes
 from qtts_jax.generation.loops import FRAMES_PER_CALL
 from qtts_jax.generation.prompt import SpeakerCondition, supported_languages
-from qtts_jax.io.audio import AudioSource
+from qtts_jax.io.audio import AudioSource, fetch_url
 from qtts_jax.io.config_file import read_config
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tts_model import TTSModel
@@ -293,6 +293,8 @@ class QwenTTS:
         ref_text: str | list[str | None] | None = None,
         x_vector_only_mode: bool | list[bool] = False,
         decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
+        *,
+        allow_url: bool = False,
     ) -> list[VoiceClonePromptItem]:
         """Encode reference recordings for `generate_voice_clone`.
 
@@ -302,6 +304,7 @@ class QwenTTS:
             x_vector_only_mode: copy only the timbre (x-vector), not the recording itself.
             decoder_voice: what a 25 Hz decoder is to know of the voice; by default it is computed
                 from the recording.
+            allow_url: fetch recordings that are named by a URL.
 
         Raises:
             RequestError: wrong checkpoint type, missing `ref_text`, unequal lengths.
@@ -310,7 +313,8 @@ class QwenTTS:
         """
         self._require("voice_clone")
         assert self._embedder is not None
-        audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        given = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        audios = [fetch_url(a, allow_url, f"ref_audio {i}") for i, a in enumerate(given)]
         return clone_voices(
             self.speech_tokenizer,
             self._embedder,
