@@ -118,7 +118,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             tensors[name] = Tensor(shape, dtype, path, start + begin)
             end += stop - begin
         if start + end != size:
-            raise ValueError(f"it has {size} bytes where its header asks for {start + end}")
+            raise ValueError(f"it has {size} bytes where its header needs {start + end}")
         if any(tensor.offset + tensor.nbytes > size for tensor in tensors.values()):
             raise ValueError("its tensors overlap")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

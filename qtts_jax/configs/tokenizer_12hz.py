@@ -31,7 +31,7 @@ DOWNSAMPLE = 2
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Split residual vector quantizer: `semantic` books first, the rest acoustic.
+    """Split residual vector quantizer: `semantic` codebooks first, the rest acoustic.
 
     Attributes:
         books: codebooks stored (Q of the checkpoint, may exceed the number in use).
@@ -118,7 +118,7 @@ class Decoder12HzConfig:
 class Tokenizer12HzConfig:
     """Both halves of the 12 Hz tokenizer.
 
-    `codebooks` is how many of the encoder's books are returned (16 of 32 stored).
+    `codebooks` is how many of the encoder's codebooks are returned (16 of 32 stored).
     """
 
     encoder: Encoder12HzConfig

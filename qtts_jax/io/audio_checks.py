@@ -7,7 +7,7 @@ import numpy as np
 from qtts_jax.errors import AudioError
 
 _RATES = (1_000, 768_000)
-# Floats of 16-bit PCM that nobody scaled are beyond it.
+# Unscaled 16-bit PCM in floats is beyond it.
 _MAX_PEAK = 1_000.0
 # Under the last bit but one of 16-bit PCM.
 _SILENT_PEAK = 5e-5

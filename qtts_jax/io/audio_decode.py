@@ -1,6 +1,6 @@
 """Encoded audio (files, bytes, base64) as samples at the rate of the recording.
 
-libsndfile decodes what it knows, PyAV (optional) the rest.
+libsndfile decodes the formats that it supports, PyAV (optional) all others.
 """
 
 import base64
