@@ -25,6 +25,10 @@ class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
 
 
+class GenerationError(QTTSError, ArithmeticError):
+    """The model's logits are NaN or infinite, so there is nothing to sample from."""
+
+
 class TrainingError(QTTSError, RuntimeError):
     """Training cannot go on (values that are not finite, divergence, data that does not fit)."""
 
