@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import embedded
 from qtts_jax.errors import RequestError
 
 # Modules that import JAX are imported by the functions that need them, so that `qtts --help` and
@@ -76,13 +77,15 @@ def add_flow(group: Any) -> None:
     group.add_argument("--guidance", type=float, help="of the flow (default: 0.5)")
 
 
-def _model_directory(args: argparse.Namespace) -> Path:
-    if args.model is not None:
-        return args.model
-    from qtts_jax import embedded
+def model_directory(args: argparse.Namespace) -> Path:
+    """The folder of the checkpoint that the options choose."""
+    return embedded.DIRECTORY if args.model is None else args.model
 
-    note(f"note: no --model given; using {embedded.describe()}")
-    return embedded.DIRECTORY
+
+def _noted_directory(args: argparse.Namespace) -> Path:
+    if args.model is None:
+        note(f"note: no --model given; using {embedded.describe()}")
+    return model_directory(args)
 
 
 def load_tts(args: argparse.Namespace) -> Any:
@@ -90,7 +93,7 @@ def load_tts(args: argparse.Namespace) -> Any:
     from qtts_jax.tts.qwen_tts import QwenTTS
 
     return QwenTTS.from_pretrained(
-        _model_directory(args),
+        _noted_directory(args),
         dtype=args.dtype,
         exact_reference=args.exact_reference,
         weights=args.weights,
@@ -102,7 +105,7 @@ def load_tokenizer(args: argparse.Namespace) -> Any:
     from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 
     return SpeechTokenizer.from_pretrained(
-        _model_directory(args),
+        _noted_directory(args),
         dtype=args.dtype or "float32",
         exact_reference=args.exact_reference,
     )

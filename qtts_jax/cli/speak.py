@@ -21,7 +21,10 @@ def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     say = commands.add_parser("say", help="speak a text with a preset speaker")
     _add_text(say)
-    say.add_argument("--speaker", help="a preset speaker (default: the checkpoint's first)")
+    say.add_argument(
+        "--speaker",
+        help="a preset speaker (default: the checkpoint's first; '' leaves the voice to the model)",
+    )
     say.add_argument("--instruct", help="how to speak, in words")
     add_model(say)
     add_decoder_voice(say)
@@ -76,9 +79,14 @@ def _say(args: argparse.Namespace) -> int:
 
     tts = load_tts(args)
     speaker = args.speaker
-    if speaker is None and tts.supported_speakers:
-        speaker = tts.config.talker.speakers[0][0]
+    if speaker is None and tts.default_speaker is not None:
+        speaker = tts.default_speaker
         note(f"note: speaking as {speaker}; --speaker chooses among {tts.supported_speakers}")
+    elif speaker == "" and tts.default_speaker is not None:
+        note(
+            "note: --speaker is empty, so the model picks a voice, another with every seed; "
+            "leave it out for the first preset speaker"
+        )
     voice = decoder_voice(args, tts.speech_tokenizer, args.ref_audio)
     make = partial(CustomVoice, speaker=speaker, instruct=args.instruct, decoder_voice=voice)
     return _speak(args, tts, make, stream_text=False)

@@ -159,6 +159,12 @@ class QwenTTS(OfficialVerbs):
         return sorted(name for name, _ in self.config.talker.speakers)
 
     @property
+    def default_speaker(self) -> str | None:
+        """The checkpoint's first preset speaker, which the command line uses; None without any."""
+        speakers = self.config.talker.speakers
+        return speakers[0][0] if speakers else None
+
+    @property
     def supported_languages(self) -> list[str]:
         """Names of the languages, sorted, "auto" among them; dialects follow from the speaker."""
         return sorted(supported_languages(self.config.talker))

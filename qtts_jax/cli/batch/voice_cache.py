@@ -41,7 +41,7 @@ class VoiceCache:
         if key not in self._known:
             audio, words, x_vector_only = key[:3]
             item = self._tts.create_voice_clone_prompt(
-                self._path(audio), words, x_vector_only, self.decoder_voice(data)
+                self.path(audio), words, x_vector_only, self.decoder_voice(data)
             )[0]
             if len(self._known) == self.SIZE:
                 self._known.pop(next(iter(self._known)))
@@ -60,11 +60,12 @@ class VoiceCache:
         if vector is None or mel is None:
             return None
         return ReferenceVoice(
-            read_array(Path(self._path(vector)), "the x-vector"),
-            read_array(Path(self._path(mel)), "the reference mel"),
+            read_array(Path(self.path(vector)), "the x-vector"),
+            read_array(Path(self.path(mel)), "the reference mel"),
         )
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """The path of a reference file; a name that is none (a URL, base64) stays as it is."""
         beside = self._folder / name
         try:
             return str(beside) if beside.exists() else name
