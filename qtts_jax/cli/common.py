@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qtts_jax import embedded
+from qtts_jax import compilation_cache, embedded
 from qtts_jax.errors import RequestError
 
 # Modules that import JAX are imported by the functions that need them, so that `qtts --help` and
@@ -31,12 +31,10 @@ def positive(text: str) -> int:
     return value
 
 
-def use_compile_cache(directory: Path) -> None:
-    """Keep compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another."""
-    # Read by JAX when it is imported, which only the commands themselves do.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
-    # Small programs too: a process that finds all of them compiles nothing.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def use_compile_cache(directory: str | None) -> None:
+    """Keep compiled programs in `directory` ("off" for nowhere), None for the usual one."""
+    if directory is not None:
+        os.environ[compilation_cache.SWITCH] = directory
 
 
 def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
@@ -49,9 +47,9 @@ def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
         )
     parser.add_argument(
         "--compile-cache",
-        type=Path,
-        default=Path.home() / ".cache" / "qtts_jax" / "xla",
-        help="directory that keeps compiled programs for later runs (default: %(default)s)",
+        metavar="DIR",
+        help="directory that keeps compiled programs for later runs, or off (default: that of "
+        f"${compilation_cache.SWITCH}, else {compilation_cache.DEFAULT})",
     )
     parser.add_argument(
         "--exact-reference",

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax import compilation_cache
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TalkerConfig
@@ -105,6 +106,8 @@ class SpeechTokenizer(ABC):
     ) -> SpeechTokenizer:
         """Load a converted checkpoint of any family.
 
+        This process then keeps its compiled programs for later ones (`compilation_cache.py`).
+
         Args:
             directory: folder of a tokenizer, or of a whole checkpoint with `speech_tokenizer/`.
             dtype: of parameters and computation.
@@ -122,6 +125,7 @@ class SpeechTokenizer(ABC):
         # Orbax is slow to import, so it is imported only when weights are read.
         from qtts_jax.io.checkpoint import load_params
 
+        compilation_cache.enable()
         root = Path(directory)
         if (root / FOLDER).is_dir():
             root = root / FOLDER

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qtts_jax import embedded
+from qtts_jax import compilation_cache, embedded
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError
@@ -98,6 +98,8 @@ class QwenTTS(OfficialVerbs):
     ) -> QwenTTS:
         """Load a converted checkpoint (`python -m convert SRC DST` makes one).
 
+        This process then keeps its compiled programs for later ones (`compilation_cache.py`).
+
         Args:
             directory: its folder; None for the small checkpoint inside the package (nano).
             dtype: of parameters and activations; by default bfloat16, the type of the released
@@ -116,6 +118,7 @@ class QwenTTS(OfficialVerbs):
             ConfigError: `config.json` has missing, unknown or impossible fields.
             RequestError: no such kind of weights, or one together with a mesh.
         """
+        compilation_cache.enable()
         directory = _local_folder(directory)
         if weights is not None and mesh is not None:
             raise RequestError("weights of one byte are for one device: leave out weights or mesh.")
