@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from qtts_jax.cli import codec, evaluate, info, speak
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
+from qtts_jax.cli.compile_note import compile_note
 from qtts_jax.errors import QTTSError
 
 
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: note(f"note: {message}")
     try:
-        return args.run(args)
+        with compile_note():
+            return args.run(args)
     except QTTSError as error:
         note(f"qtts: {error}")
         return 1
