@@ -343,12 +343,12 @@ def test_another_checkpoint_or_option_is_no_match(run, model, tmp_path, strict):
     before = (run.out / "a.wav").stat().st_mtime_ns
     other, reports = {"checkpoint": "golden", "dtype": "bfloat16"}, []
     path = tmp_path / "requests.jsonl"
-    assert run_batch(model, path, run.out, 4, reports.append, other, strict) == strict
+    assert run_batch(model, path, run.out, 4, reports.append, other, strict=strict) == strict
     assert ((run.out / "a.wav").stat().st_mtime_ns == before) == strict
     if strict:
         assert "line 1 (a)" in reports[0] and "leave out --strict" in reports[0]
         # The result is still that of the first settings.
-        assert run_batch(model, path, run.out, 4, reports.append, SETTINGS, strict) == 0
+        assert run_batch(model, path, run.out, 4, reports.append, SETTINGS, strict=strict) == 0
 
 
 def test_results_of_versions_without_fingerprints_are_spoken_anew(run):

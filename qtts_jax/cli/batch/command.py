@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qtts_jax.cli.common import (
+    add_allow_url,
     add_flow,
     add_model,
     load_tts,
@@ -34,6 +35,7 @@ def add_command(commands: Any) -> None:
         help="refuse lines whose result in the directory was made from another line, checkpoint, "
         "dtype or option (default: speak them anew)",
     )
+    add_allow_url(batch)
     add_model(batch)
     add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch)
@@ -54,7 +56,16 @@ def _batch(args: argparse.Namespace) -> int:
         "guidance": args.guidance,
     }
     set_flow(args, tts.speech_tokenizer, {})
-    failed = run_batch(tts, args.requests, args.out, args.batch_size, note, settings, args.strict)
+    failed = run_batch(
+        tts,
+        args.requests,
+        args.out,
+        args.batch_size,
+        note,
+        settings,
+        strict=args.strict,
+        allow_url=args.allow_url,
+    )
     if failed:
         note(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
     return 1 if failed else 0

@@ -11,7 +11,7 @@ from qtts_jax.cli.batch.lines import RESULTS, Line
 from qtts_jax.errors import QTTSError
 from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
-from qtts_jax.io.audio import save_audio
+from qtts_jax.io.audio_writer import save_audio
 from qtts_jax.tts.synthesis import Speech
 
 

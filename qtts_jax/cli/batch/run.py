@@ -25,7 +25,9 @@ def run_batch(
     batch_size: int,
     report: Callable[[str], None],
     settings: Mapping[str, Any],
+    *,
     strict: bool = False,
+    allow_url: bool = False,
 ) -> int:
     """Speak every request of a JSONL file.
 
@@ -44,6 +46,7 @@ def run_batch(
         settings: what determines the audio beside the lines (checkpoint, dtype, options), as JSON
             values.
         strict: results that do not belong to their line are kept, and the lines fail.
+        allow_url: fetch a `ref_audio` that is a URL.
 
     Returns:
         How many lines failed.
@@ -53,7 +56,7 @@ def run_batch(
         QTTSError: results cannot be written.
     """
     try:
-        text = requests.read_text(encoding="utf-8")
+        text = requests.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the requests of {requests}: {error}.") from error
     try:
@@ -63,7 +66,7 @@ def run_batch(
     faults: list[tuple[int, str | None, Exception]] = []
     lines = list(parse_lines(text, tts.modes, lambda *fault: faults.append(fault)))
     _name_speakers(tts, lines, report)
-    voices = VoiceCache(tts, requests.parent)
+    voices = VoiceCache(tts, requests.parent, allow_url)
     fingerprint = Fingerprints(voices, settings)
     prints = {line.id: fingerprint(line) for line in lines}
     done = finished(out)
