@@ -11,10 +11,12 @@ from qtts_jax.errors import MissingExtraError
 from qtts_jax.extras import import_extra
 from qtts_jax.training.log import RunLog
 
-OPTIONAL = (
-    "av ctranslate2 faster_whisper grain huggingface_hub matplotlib onnxruntime pesq pystoi "
-    "speechmos tensorboardX _webrtcvad"
-).split()
+# fmt: off
+OPTIONAL = [
+    "av", "ctranslate2", "faster_whisper", "grain", "huggingface_hub", "matplotlib", "onnxruntime",
+    "pesq", "pystoi", "speechmos", "tensorboardX", "_webrtcvad",
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(

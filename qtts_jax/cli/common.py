@@ -39,11 +39,21 @@ def use_compile_cache(directory: str | None) -> None:
 
 def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
     """Options that choose and load a checkpoint; without `tts` only its speech tokenizer."""
-    parser.add_argument("--model", type=Path, help="a converted checkpoint (default: embedded)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="a converted checkpoint (default: nano, which is inside the package)",
+    )
+    default = "bfloat16, on a CPU float32" if tts else "float32"
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help=f"of weights and activations (default: {default})"
+    )
     if tts:
         parser.add_argument(
-            "--weights", choices=WEIGHTS, help="store the language models in one byte a value"
+            "--weights",
+            choices=WEIGHTS,
+            help="store the language models in one byte a value (default: in --dtype)",
         )
     parser.add_argument(
         "--compile-cache",
@@ -62,7 +72,11 @@ def add_decoder_voice(parser: argparse.ArgumentParser, ref_audio: bool = True) -
     """Options for the speaker features and the flow of a 25 Hz decoder, in a group."""
     group = parser.add_argument_group("decoder of a 25 Hz tokenizer")
     if ref_audio:
-        group.add_argument("--ref-audio", help="a recording of the voice to decode with")
+        group.add_argument(
+            "--ref-audio",
+            help="a recording of the voice to decode with, at 25 Hz only; "
+            "`qtts clone` speaks in the voice of a recording",
+        )
     group.add_argument("--xvector", type=Path, help=".npy [X], the voice without a recording")
     group.add_argument("--ref-mel", type=Path, help=".npy [T, M], belongs to --xvector")
     add_flow(group)

@@ -15,7 +15,12 @@ def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     warmup = commands.add_parser("warmup", help="fill the compilation cache for quick starts")
     warmup.add_argument("checkpoint", type=Path, nargs="?", help="the same as --model")
-    warmup.add_argument("--batch-size", type=positive, default=8, help="of later `qtts batch`")
+    warmup.add_argument(
+        "--batch-size",
+        type=positive,
+        default=8,
+        help="of later `qtts batch` (default: %(default)s)",
+    )
     warmup.add_argument(
         "--seconds", type=positive, default=80, help="longest utterance (default: %(default)s)"
     )

@@ -25,7 +25,7 @@ from qtts_jax.functional import Params, abstract
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource, is_array, load_audio
-from qtts_jax.io.config_file import read_config
+from qtts_jax.io.config_file import check_converted, read_config
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
 
@@ -127,6 +127,7 @@ class SpeechTokenizer(ABC):
 
         compilation_cache.enable()
         root = Path(directory)
+        check_converted(root)
         if (root / FOLDER).is_dir():
             root = root / FOLDER
         data = read_config(root)

@@ -22,7 +22,7 @@ from qtts_jax.generation.prompt import supported_languages
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import FRAMES_PER_CALL
 from qtts_jax.io.audio import AudioSource
-from qtts_jax.io.config_file import read_config
+from qtts_jax.io.config_file import check_converted, read_config
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.sharding import shardings
@@ -287,14 +287,7 @@ def _local_folder(directory: str | Path | None) -> Path:
             f"there is no folder {directory}; if this is a hub id, convert it first with `python "
             f"-m convert {directory} DESTINATION` and use DESTINATION."
         )
-    if any(folder.glob("*.safetensors*")):
-        from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
-
-        if not (folder / PARAMS).exists():
-            raise CheckpointError(
-                f"{folder} is a torch checkpoint; convert it first with `python -m convert "
-                f"{folder} DESTINATION` and use DESTINATION."
-            )
+    check_converted(folder)
     return folder
 
 

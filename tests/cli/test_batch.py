@@ -128,6 +128,7 @@ def line(id_, **extra):
         (line("b", mode="voice_design"), "does not fit this checkpoint"),
         (line("b", ref_text="words"), "does not use ref_text"),
         (line("b", temperature=-1), "temperature must be above 0"),
+        (line("b", temperature=0), 'for greedy decoding use "greedy": true'),
         (line("b", text="word " * 40000), "model's context"),
         (line("a"), "used twice"),
         ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),

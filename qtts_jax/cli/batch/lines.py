@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from qtts_jax.cli.batch.voice_cache import VoiceCache
+from qtts_jax.cli.sampling_options import check_temperatures
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest
@@ -146,6 +147,7 @@ def make_request(line: Line, voices: VoiceCache) -> VoiceRequest:
     sampling = {name: d[name] for name in _SAMPLING if name in d}
     if d.get("greedy"):
         sampling |= {"do_sample": False, "subtalker_dosample": False}
+    check_temperatures(sampling, voices.tts.defaults, "{field}", '"greedy": true')
     options: dict[str, Any] = {
         "language": d.get("language"),
         "seed": d.get("seed"),

@@ -26,7 +26,7 @@ class VoiceCache:
     SIZE = 64
 
     def __init__(self, tts: QwenTTS, folder: Path, allow_url: bool = False) -> None:
-        self._tts, self._folder, self._allow_url = tts, folder, allow_url
+        self.tts, self._folder, self._allow_url = tts, folder, allow_url
         self._known: dict[tuple[Any, ...], VoiceClonePromptItem] = {}
 
     def __call__(self, data: dict[str, Any]) -> VoiceClonePromptItem:
@@ -41,7 +41,7 @@ class VoiceCache:
         key = (data["ref_audio"], data.get("ref_text"), data.get("x_vector_only", False), *files)
         if key not in self._known:
             audio, words, x_vector_only = key[:3]
-            item = self._tts.create_voice_clone_prompt(
+            item = self.tts.create_voice_clone_prompt(
                 self.path(audio),
                 words,
                 x_vector_only,
