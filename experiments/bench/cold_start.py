@@ -70,12 +70,11 @@ def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
         marks[name] = now - last
         last = now
 
-    from qtts_jax.cli.common import use_compile_cache
-
-    use_compile_cache(cache)
     import jax
 
-    from qtts_jax import QwenTTS
+    from qtts_jax import QwenTTS, compilation_cache
+
+    os.environ[compilation_cache.SWITCH] = str(cache)
 
     assert QwenTTS.from_pretrained
     mark("import")
