@@ -33,5 +33,9 @@ class DataError(QTTSError, ValueError):
     """A manifest or a dataset cannot be used (faulty line, missing recording, other format)."""
 
 
+class MissingExtraError(QTTSError, ImportError):
+    """An optional dependency is not installed; the message has the pip command."""
+
+
 class EvaluationError(QTTSError, RuntimeError):
     """A judge is not installed, or there is nothing that it could judge."""
