@@ -99,8 +99,7 @@ def mean_params(params: Params, earlier: Params, share: float) -> Params:
     """Weighted mean `(1 - share) * params + share * earlier`, computed in float32.
 
     Dtypes are those of `params`. Averaging fine-tuned weights with those before keeps quality on
-    voices unlike those of the last run (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-    models").
+    voices unlike those of the last run (Wortsman et al. 2022, arXiv:2109.01903).
 
     Raises:
         ConfigError: a share that is not between 0 and 1.
