@@ -44,7 +44,7 @@ def exit_status(file: str, main: Callable[[], None]) -> int:
 
 def library_exit_status(file: str, *users: str) -> int:
     """Print which commands use a module that is no command itself; status 2."""
-    commands = " and ".join(f"`python -m {user}`" for user in users)
+    commands = " or ".join(f"`python -m {user}`" for user in users)
     print(f"{module_name(file)} is a library, not a command; run {commands}.", file=sys.stderr)
     return 2
 
