@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,13 @@ TURNS = dict.fromkeys(TRAINED_VOICES, 4) | OFTEN | dict.fromkeys(DRAWN_VOICES, 1
 # Rounds in which every English voice has one turn; with more hours come the other voices
 # and the drawn ones.
 EVEN_ROUNDS = 250
+# Turns for everyday sentences: presets read most of them, half of the drawn voices the rest.
+EVERYDAY_TURNS = (
+    dict.fromkeys((v for v in VOICES if v not in UNSEEN_VOICES), 20)
+    | dict.fromkeys(ACCENTED_VOICES, 4)
+    | OFTEN
+    | dict.fromkeys(DRAWN_VOICES[::2], 1)
+)
 PIPER_VOICE = "joe"
 # Other voices of the same man, by the semitones that his is moved, formants and all: two of five
 # clips, so that there are many kinds of voices to tell apart.
@@ -86,7 +93,7 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
     rest = (s for s in sentences)
     test = (s for s in sentences if split_of(s.text) == TEST)
     unseen = dict.fromkeys(UNSEEN_VOICES, UNSEEN_CLIPS)
-    for voice in chain(VOICES * EVEN_ROUNDS, cycle(later_round())):
+    for voice in chain(VOICES * EVEN_ROUNDS, cycle(voice_round(TURNS))):
         if voice in unseen:
             if not unseen[voice]:
                 continue
@@ -97,13 +104,21 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
         yield job("kokoro", voice, sentence, "kokoro-js")
 
 
-def later_round() -> list[str]:
-    """The voices that train and those drawn from them, each spread evenly among the others."""
-    turns = []
-    for k, (voice, count) in enumerate(TURNS.items()):
+def everyday_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
+    """Everyday sentences in the voices that train; none for tests."""
+    voices = cycle(voice_round(EVERYDAY_TURNS))
+    for sentence in sentences:
+        if split_of(sentence.text) != TEST:
+            yield job("kokoro", next(voices), sentence, "kokoro-js")
+
+
+def voice_round(turns: Mapping[str, int]) -> list[str]:
+    """Each voice so many times, spread evenly among the others."""
+    places = []
+    for k, (voice, count) in enumerate(turns.items()):
         # Those with one turn each lie side by side along the round, as voices of many turns do.
-        turns += [((i + (k + 0.5) / len(TURNS)) / count, voice) for i in range(count)]
-    return [voice for _, voice in sorted(turns)]
+        places += [((i + (k + 0.5) / len(turns)) / count, voice) for i in range(count)]
+    return [voice for _, voice in sorted(places)]
 
 
 def piper_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:

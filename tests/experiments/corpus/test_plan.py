@@ -16,7 +16,7 @@ from experiments.corpus.plan import (
     for_hours,
     job,
     kokoro_jobs,
-    later_round,
+    voice_round,
     piper_jobs,
     read_jobs,
     speed_of,
@@ -38,7 +38,7 @@ def test_voices_take_turns_and_unseen_ones_read_test_sentences():
 def test_with_more_hours_some_voices_speak_often_and_those_of_other_languages_too(monkeypatch):
     monkeypatch.setattr("experiments.corpus.plan.EVEN_ROUNDS", 2)
     voices = [each["voice"] for each in kokoro_jobs(sentences(1000))]
-    later, turns = voices[len(VOICES) * 2 :], later_round()
+    later, turns = voices[len(VOICES) * 2 :], voice_round()
     assert len(later) > 500 and later == turns[: len(later)]
     counts = Counter(turns)
     assert set(counts) == {*VOICES, *ACCENTED_VOICES, *DRAWN_VOICES} - UNSEEN_VOICES
