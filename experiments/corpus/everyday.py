@@ -451,10 +451,12 @@ class Slots:
         return self.fill(self._pick(KINDS[kind]))
 
     def paragraph(self, longest: int) -> str:
-        """Sentences of mixed kinds, two to six of them, up to about `longest` characters."""
+        """Sentences of mixed kinds, up to about `longest` characters of them."""
         sentences: list[str] = []
         goal = self._number(150, longest)
-        while sum(map(len, sentences)) < goal and len(sentences) < 7:
+        for _ in range(12):
+            if sum(map(len, sentences)) >= goal:
+                break
             mixed = self._pick(("plain", "plain", "names", "numbers", "dates", "times", "money",
                                 "units", "talk", "talk", "letters"))  # fmt: skip
             text = self.fill("{plain}") if mixed == "plain" else self.sentence(mixed)
