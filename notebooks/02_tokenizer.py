@@ -59,7 +59,6 @@ plt.show()
 # %%
 import librosa
 
-from qtts_jax import SpeechTokenizer
 
 Q = codes.shape[1]
 

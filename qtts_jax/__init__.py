@@ -1,9 +1,12 @@
 """Qwen3-TTS in JAX/Flax: exact, fast and small enough to read in an afternoon.
 
-    from qtts_jax import QwenTTS, SpeechTokenizer
+    from qtts_jax import CustomVoice, QwenTTS, SpeechTokenizer
 
-Everything below these two objects (configurations, layers, models, prompts, frame steps) is public
-too and documented where it stands.
+    tts = QwenTTS.from_pretrained()  # a small checkpoint inside the package
+    (speech,) = tts.generate([CustomVoice("Hello there.", tts.supported_speakers[0])])
+
+Everything below these objects (configurations, layers, models, prompts, frame steps) is public too
+and documented in its own module.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,19 +17,32 @@ if TYPE_CHECKING:
     from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
     from qtts_jax.tts.qwen_tts import QwenTTS
     from qtts_jax.tts.synthesis import Speech
+    from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign
 
 _HOMES = {
+    "CustomVoice": "qtts_jax.tts.voices",
     "QwenTTS": "qtts_jax.tts.qwen_tts",
     "ReferenceVoice": "qtts_jax.speech_tokenizer.reference_voice",
     "Speech": "qtts_jax.tts.synthesis",
-    "VoiceClonePromptItem": "qtts_jax.tts.clone_prompt",
     "SpeechTokenizer": "qtts_jax.speech_tokenizer.base",
+    "VoiceClone": "qtts_jax.tts.voices",
+    "VoiceClonePromptItem": "qtts_jax.tts.clone_prompt",
+    "VoiceDesign": "qtts_jax.tts.voices",
 }
-__all__ = ["QwenTTS", "ReferenceVoice", "Speech", "SpeechTokenizer", "VoiceClonePromptItem"]
+__all__ = [
+    "CustomVoice",
+    "QwenTTS",
+    "ReferenceVoice",
+    "Speech",
+    "SpeechTokenizer",
+    "VoiceClone",
+    "VoiceClonePromptItem",
+    "VoiceDesign",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that lower rooms can be imported without loading every model.
+    # Imported on demand, so that lower rooms can be imported without loading every model.
     if name in _HOMES:
         import importlib
 

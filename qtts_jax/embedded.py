@@ -8,5 +8,5 @@ DIRECTORY = Path(__file__).parent / "embedded_checkpoint"
 
 
 def describe() -> str:
-    """One line that says what the embedded checkpoint is and how good it can be."""
+    """One line about the embedded checkpoint and its quality."""
     return (DIRECTORY / "description.txt").read_text().strip()

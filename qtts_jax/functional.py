@@ -19,10 +19,10 @@ Params = dict[str, Any]
 
 
 class _NoKey:
-    """Stands for `nnx.Rngs` where only shapes are asked for (`layers.param`)."""
+    """Replaces `nnx.Rngs` where only shapes are needed (`layers/param.py`)."""
 
     def params(self) -> None:
-        """No key, so no value: tracing initializers that nobody runs takes a second a model."""
+        """No key, so no value: tracing unused initializers would take a second per model."""
 
 
 def shapes_of(build: Callable[..., nnx.Module], *args: Any) -> Any:
@@ -65,9 +65,9 @@ def bind(graphdef: nnx.GraphDef, params: Params) -> Any:
 
 
 def computation_dtype(params: Params) -> Any:
-    """The type that a model with these parameters computes in: that of the first.
+    """Type in which a model with these parameters computes: that of the first parameter.
 
-    A parameter stored in another type (`layers.quantized`) has the type that it stands for.
+    A parameter stored in another type (`layers/quantized_weights.py`) counts as its original type.
     """
     return jax.tree.leaves(params, is_leaf=lambda x: hasattr(x, "dtype"))[0].dtype
 
@@ -75,7 +75,7 @@ def computation_dtype(params: Params) -> Any:
 def matmul_precision(params: Params) -> Any:
     """A context in which products of float32 parameters are full float32 on every device.
 
-    GPUs and TPUs otherwise round float32 operands to 10 or 8 bits; float32 is asked for where
+    GPUs and TPUs otherwise round float32 operands to 10 or 8 bits; full float32 is needed where
     codes must agree with the official package. Other types keep the device's default.
     """
     if computation_dtype(params) == jnp.float32:

@@ -1,4 +1,4 @@
-"""One table from logical axes to mesh axes; models never mention a mesh."""
+"""Mesh and shardings from one table of logical axes; models never mention a mesh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params
 
 # Logical axis of a parameter -> mesh axis. Heads, feed-forward width and vocabulary are split
-# over `model`; everything else is whole on every device. Batches are split over `data`.
+# over `model`; everything else is replicated. Batches are split over `data`.
 RULES: dict[str, str | None] = {
     "heads": "model",
     "ffn": "model",
@@ -39,7 +39,7 @@ def shardings(mesh: Mesh, axes: Params, shapes: Params) -> Params:
     """A `NamedSharding` for every parameter.
 
     A dimension that its mesh axis does not divide (the 2 key/value heads of a small model on 8
-    devices) stays whole.
+    devices) is replicated.
 
     Args:
         axes: logical axis names of every parameter (`functional.logical_axes`).

@@ -74,9 +74,9 @@ class Codec:
         config = getattr(presets, family.preset)()
         if size == "tiny":
             config = getattr(presets, family.tiny)(config)
-        model = SpeechTokenizer(config, {}).model
+        model = SpeechTokenizer.from_params(config, {}).model
         params = random_params(model, config, jnp.dtype(dtype), part=part)
-        self.tokenizer: Any = SpeechTokenizer(config, params)
+        self.tokenizer: Any = SpeechTokenizer.from_params(config, params)
         self.rate = self.tokenizer.sample_rate
         self.samples_per_code: int = self.tokenizer.samples_per_frame
         self.chunks = family.chunks or (self.tokenizer.first_chunks[-1],)

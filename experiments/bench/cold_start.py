@@ -29,13 +29,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 TEXT = "The first words of a second process."
 SIZES = {"0.6B": "0b6", "1.7B": "1b7", "tiny": "0b6"}
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
 def make(folder: Path, size: str) -> None:
     """Write a checkpoint of random weights that holds all that `from_pretrained` reads."""
-    import shutil
-
     import jax.numpy as jnp
 
     from experiments.bench.random_models import random_params
@@ -44,14 +41,14 @@ def make(folder: Path, size: str) -> None:
     from qtts_jax.io.checkpoint import save_params
     from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
     from qtts_jax.models.tts_model import TTSModel
+    from qtts_jax.text.bpe import copy_text_files
 
     config, speech = tts_12hz(SIZES[size], "custom_voice"), tokenizer_12hz()
     if size == "tiny":
         config, speech = tiny(config), tiny_tokenizer(speech)
     tokenizer = folder / "speech_tokenizer"
     tokenizer.mkdir(parents=True)
-    for name in TEXT_FILES:
-        shutil.copyfile(embedded.DIRECTORY / name, folder / name)
+    copy_text_files(embedded.DIRECTORY, folder)
     (folder / "generation_config.json").write_text(json.dumps({"max_new_tokens": 8192}))
     # The types that the released checkpoints have.
     for place, module, model, dtype in (
@@ -73,7 +70,7 @@ def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
         marks[name] = now - last
         last = now
 
-    from qtts_jax.cli.main import use_compile_cache
+    from qtts_jax.cli.common import use_compile_cache
 
     use_compile_cache(cache)
     import jax

@@ -62,7 +62,7 @@ def ours(size: str, frames: int) -> tuple[dict[str, Any], dict[str, Callable[[],
 
     from experiments.bench.decode import request
     from experiments.bench.random_models import build
-    from qtts_jax.generation.loops import Session, generate_codes
+    from qtts_jax.generation.session import Session, generate_codes
 
     tts = build("tiny" if size == "tiny" else "0.6B", jnp.float32, released=True)
     codes, samples = codec_inputs()

@@ -45,13 +45,14 @@ from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind
 from qtts_jax.generation.frame_step import SamplingPlan
-from qtts_jax.generation.loops import FRAMES_PER_CALL, Session
-from qtts_jax.generation.sampling import choose, gumbel_noise
+from qtts_jax.generation.sampling import gumbel_noise, sample
+from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.preprojected_table import Projected
 from qtts_jax.layers.quantized_weights import STORED
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.tts.synthesis import Stream, chunk_program
+from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
+from qtts_jax.speech_tokenizer.stream import SpeechStream
 
 MEMORY = ("build_peak_gb", "weights_gb", "peak_gb_b1", "temporaries_gb_b1")
 PROMPT = 51
@@ -82,12 +83,13 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def start(tts: QwenTTS, seeds: range, frames: int) -> Stream:
+def start(tts: QwenTTS, seeds: range, frames: int) -> SpeechStream:
     requests = [request(tts, i, frames) for i in seeds]
-    return Stream(tts.config, tts.params, tts.speech_tokenizer, requests)
+    session = Session(tts.config, tts.params, requests)
+    return tts.speech_tokenizer.open_stream(session, requests)
 
 
-def run_stream(stream: Stream, chunks: int, frames: int) -> list[np.ndarray]:
+def run_stream(stream: SpeechStream, chunks: int, frames: int) -> list[np.ndarray]:
     """Generate chunks and bring their audio to the host, one chunk in flight: their codes."""
     waiting, codes = None, []
     for _ in range(chunks):
@@ -201,7 +203,7 @@ def sample_books(
     """The draws of one frame, each depending on the one before."""
     for book in range(tts.config.talker.codebooks):
         noise = gumbel_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, book), logits.shape[1])
-        drawn = choose(logits, noise, sampler, methods.predictor)
+        drawn = sample(logits, noise, sampler, methods.predictor)
         logits = logits + drawn[:, None] * 1e-6
     return logits
 
@@ -273,7 +275,7 @@ def temporaries_gb(tts: QwenTTS) -> float:
     """What the program of a chunk takes beside its arguments and results, at batch 1."""
     codec, session = tts.speech_tokenizer, start(tts, range(1), 64).session
     decoder = codec.part("decoder")
-    chunk = chunk_program(tts.config, codec.config).lower(
+    chunk = frames_and_audio_program(tts.config, codec.config).lower(
         tts.params,
         decoder,
         session.conditions,

@@ -12,7 +12,7 @@ from qtts_jax.configs.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_1
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.functional import abstract
 from qtts_jax.generation.device_params import inference_params
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
@@ -62,7 +62,7 @@ def random_params(
         path = tuple(str(key.key) for key in keys)
         ready = path[-1] in ones
         # What a loader leaves in the host's memory must not be the peak of the device's.
-        host = dispatch.tables_on_host() and path[-2:] == ("text_embedding", "table")
+        host = storage_policy.tables_on_host() and path[-2:] == ("text_embedding", "table")
         with jax.default_device(jax.local_devices(backend="cpu")[0] if host else None):
             leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
             # One at a time, so that memory never holds a matrix twice.
@@ -86,7 +86,7 @@ def build(
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
     params = inference_params(params)
-    tokenizer = SpeechTokenizer(speech, random_params(Tokenizer12Hz, speech, dtype))
+    tokenizer = SpeechTokenizer.from_params(speech, random_params(Tokenizer12Hz, speech, dtype))
     tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(
         config,

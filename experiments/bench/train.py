@@ -46,7 +46,7 @@ from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
-from qtts_jax.training.mesh import MeshConfig, Placement
+from qtts_jax.training.mesh import MeshConfig, TrainingMesh
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import first_state, state_shardings
 from qtts_jax.training.step import make_step
@@ -94,23 +94,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     rules = {name: OptimizerConfig(1e-4) for name in ("talker", "code_predictor")}
     updates = {name: optimizer(rule) for name, rule in rules.items()}
-    placement = Placement(MeshConfig(data=args.data, fsdp=args.fsdp))
+    mesh = TrainingMesh(MeshConfig(data=args.data, fsdp=args.fsdp))
 
     def begin() -> Any:
         params, extras = task.init(jax.random.key(0))
         return first_state(params, extras, updates, jax.random.key(1), False)
 
     shapes = jax.eval_shape(begin)
-    shardings = state_shardings(placement, task, updates, shapes)
+    shardings = state_shardings(mesh, task, updates, shapes)
     state = jax.jit(begin, out_shardings=shardings)()
     rows = args.rows * args.accumulate * args.data
     host = make_batch(config, rows, args.positions)
     frames = int(host["frames"][0])
-    batch = jax.tree.map(lambda x: x[0], placement.put([host], args.accumulate))
+    batch = jax.tree.map(lambda x: x[0], mesh.put([host], args.accumulate))
     step = jax.jit(
         make_step(task, rules, updates, args.accumulate, None),
         donate_argnums=0,
-        out_shardings=(shardings, placement.whole),
+        out_shardings=(shardings, mesh.replicated),
     )
     started = time.perf_counter()
     compiled = step.lower(state, batch).compile()

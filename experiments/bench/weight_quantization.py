@@ -28,8 +28,8 @@ from experiments.bench.decode import request
 from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind, cast
+from qtts_jax.generation.batch import stack_prompts
 from qtts_jax.generation.frame_step import embed_prompt
-from qtts_jax.generation.state import stack_prompts
 from qtts_jax.layers.quantized_weights import quantize_params
 from qtts_jax.models.tts_model import TTSModel
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from experiments.corpus.packages import ASTERISK_LICENCES
-from experiments.corpus.split import TRAIN, UNSEEN_LANGUAGES, split_of
+from experiments.corpus.split import UNSEEN_LANGUAGES, corpus_split
 from experiments.corpus.synthesis.cpu_worker import RATE as OPUS_RATE
 from experiments.corpus.synthesis.cpu_worker import trim, write_audio
-from qtts_jax.io.audio import resample
+from qtts_jax.data.splits import TRAIN
+from qtts_jax.io.resample import resample
 
 LANGUAGES = {"en": "english", "es": "spanish", "fr": "french", "it": "italian", "ru": "russian"}
 RATE = 16000
@@ -57,7 +58,7 @@ def plan(folder: Path) -> Iterator[tuple[Path, Clip]]:
             seconds = path.stat().st_size / BYTES_A_SECOND
             if name not in words or not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
                 continue
-            split = split_of(words[name], language=language)
+            split = corpus_split(words[name], language=language)
             suffix = "ogg" if split == TRAIN else "flac"
             clip_id = f"asterisk-{code}-{name.replace('/', '-')}"
             yield (

@@ -49,8 +49,8 @@ from tqdm import tqdm
 
 from experiments.corpus import asterisk_prompts
 from experiments.corpus.asr_filter import hear_corpus
-from experiments.corpus.manifest import MAX_WER, source_rows, summary, write_manifest
 from experiments.corpus.everyday import spoken_sentences
+from experiments.corpus.manifest import MAX_WER, source_rows, summary, write_manifest
 from experiments.corpus.packages import PACKAGES, fetch, unpack
 from experiments.corpus.passages import make_passages
 from experiments.corpus.pitch_shift import vary_clips
@@ -67,11 +67,12 @@ from experiments.corpus.plan import (
 )
 from experiments.corpus.proper_names import read_names
 from experiments.corpus.sentences import Sentence, reading_list
-from experiments.corpus.split import SPLITS, digest, split_of
+from experiments.corpus.split import corpus_split, digest
 from experiments.corpus.synthesis import cpu_worker, gpu_worker
 from experiments.corpus.synthesis.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.corpus.synthesis.voice_models import assemble, export_kokoro
-from qtts_jax.cli.main import positive
+from qtts_jax.cli.common import positive
+from qtts_jax.data.splits import SPLITS
 from qtts_jax.errors import DataError, QTTSError
 from qtts_jax.text.spoken import normalize
 
@@ -169,7 +170,7 @@ def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
     jobs = [
         each
         for each in read_jobs(corpus / f"jobs/{engine}.jsonl")
-        if split_of(each["text"], each["voice"]) in options.splits
+        if corpus_split(each["text"], each["voice"]) in options.splits
     ]
     out = corpus / "audio" / engine
     start, audio = time.monotonic(), 0.0

@@ -11,9 +11,10 @@ from experiments.corpus.asterisk_prompts import plan as asterisk_plan
 from experiments.corpus.passages import FOLDER, passage_row, planned_passages
 from experiments.corpus.pitch_shift import varied_rows
 from experiments.corpus.plan import PIPER_VOICE, read_jobs
-from experiments.corpus.split import SPLITS, TEST, UNSEEN_VOICES, same_text, split_of
+from experiments.corpus.split import UNSEEN_VOICES, corpus_split
 from experiments.corpus.synthesis.cpu_worker import DRAWN
 from experiments.corpus.synthesis.gpu_worker import ALIGNMENTS
+from qtts_jax.data.splits import SPLITS, TEST, same_text
 from qtts_jax.errors import DataError
 from qtts_jax.io.atomic_files import write_whole
 
@@ -39,7 +40,7 @@ def synthetic_row(job: Row) -> Row:
         "text_source": job["text_source"],
         "text_licence": job["text_licence"],
         "synthetic": True,
-        "split": split_of(job["text"], job["voice"]),
+        "split": corpus_split(job["text"], job["voice"]),
         "speed": job["speed"],
         "unseen_speaker": job["voice"] in UNSEEN_VOICES,
         # No person has this voice, so none should be named after it.

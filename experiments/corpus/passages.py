@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.corpus.plan import SECONDS_PER_CHARACTER, Job, read_jobs
-from experiments.corpus.split import TRAIN, digest, split_of
+from experiments.corpus.split import corpus_split, digest
 from experiments.corpus.synthesis.cpu_worker import RATE, write_audio
+from qtts_jax.data.splits import TRAIN
 
 FOLDER = "audio/passages"
 ALIGNMENTS = "alignments.jsonl"
@@ -58,7 +59,7 @@ def planned_passages(corpus: Path, hours: float = math.inf) -> Iterator[Passage]
     by_voice: dict[str, list[Job]] = defaultdict(list)
     jobs = (each for path in sorted((corpus / "jobs").glob("*.jsonl")) for each in read_jobs(path))
     for each in jobs:
-        if each["speed"] == 1.0 and split_of(each["text"], each["voice"]) == TRAIN:
+        if each["speed"] == 1.0 and corpus_split(each["text"], each["voice"]) == TRAIN:
             by_voice[each["voice"]].append(each)
     queues = {voice: _groups(voice, parts) for voice, parts in by_voice.items()}
     seconds = 0.0

@@ -10,9 +10,10 @@ from typing import Any
 
 from experiments.corpus.packages import PACKAGES
 from experiments.corpus.sentences import Sentence
-from experiments.corpus.split import TEST, UNSEEN_VOICES, digest, split_of
+from experiments.corpus.split import UNSEEN_VOICES, corpus_split, digest
 from experiments.corpus.synthesis.cpu_worker import DRAWN
 from experiments.corpus.synthesis.phonemes import LONGEST
+from qtts_jax.data.splits import TEST
 from qtts_jax.io.atomic_files import write_whole
 
 Job = dict[str, Any]
@@ -91,7 +92,7 @@ def job(engine: str, voice: str, sentence: Sentence, package: str) -> Job:
 def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
     """Voices in turn, each sentence once; unseen voices read test sentences only."""
     rest = (s for s in sentences)
-    test = (s for s in sentences if split_of(s.text) == TEST)
+    test = (s for s in sentences if corpus_split(s.text) == TEST)
     unseen = dict.fromkeys(UNSEEN_VOICES, UNSEEN_CLIPS)
     for voice in chain(VOICES * EVEN_ROUNDS, cycle(voice_round(TURNS))):
         if voice in unseen:
@@ -108,7 +109,7 @@ def everyday_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
     """Everyday sentences in the voices that train; none for tests."""
     voices = cycle(voice_round(EVERYDAY_TURNS))
     for sentence in sentences:
-        if split_of(sentence.text) != TEST:
+        if corpus_split(sentence.text) != TEST:
             yield job("kokoro", next(voices), sentence, "kokoro-js")
 
 

@@ -1,4 +1,4 @@
-"""Held-out data by sentence: the same words are in the same split, whoever speaks them."""
+"""Splits of this corpus: by sentence, with voices and languages that are for testing alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import re
 
 from experiments.corpus.synthesis.cpu_worker import UNSEEN_VOICES
+from qtts_jax.data.splits import TEST, TRAIN, VALIDATION
 
-SPLITS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # Hundredths of all sentences.
 VALIDATION_SHARE, TEST_SHARE = 2, 6
 UNSEEN_LANGUAGES = frozenset({"italian"})
@@ -19,13 +19,8 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big")
 
 
-def same_text(text: str) -> str:
-    """What makes two texts the same for the reader of manifests: their letters and digits."""
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
-
-
-def split_of(text: str, voice: str = "", language: str = "english") -> str:
-    """`train`, `validation` or `test`; all of an unseen voice or language is `test`."""
+def corpus_split(text: str, voice: str = "", language: str = "english") -> str:
+    """The split of a clip of this corpus; all of an unseen voice or language is "test"."""
     if voice in UNSEEN_VOICES or language in UNSEEN_LANGUAGES:
         return TEST
     place = digest(text) % 100

@@ -24,7 +24,7 @@ import numpy as np
 from experiments.nano.report_command import finish
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
-from qtts_jax.evaluation.rows import judge_row
+from qtts_jax.evaluation.rows import score_row
 from qtts_jax.evaluation.run import MEMO
 from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample
 from qtts_jax.evaluation.tasks.clips import choose
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> Report:
             assert sample.aligned is not None
             yield replace(sample, wave=mend(sample.aligned, sample.wave))
 
-    rows = [judge_row("tokenizer", plain, panel, len(plain))]
-    rows += [judge_row(name, mended(mend), panel, len(plain)) for name, mend in mends.items()]
+    rows = [score_row("tokenizer", plain, panel, len(plain))]
+    rows += [score_row(name, mended(mend), panel, len(plain)) for name, mend in mends.items()]
     about = {"model": args.model.name, "clips": len(plain), "judges": panel.versions}
     return Report("bands", rows, about)
 

@@ -27,25 +27,24 @@ import numpy as np
 from experiments.nano.report_command import finish
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.manifest import Clip
-from qtts_jax.data.talker_examples import Bucket, LayoutMix, Utterance, collate, draw_layout
+from qtts_jax.data.talker_examples import Bucket, Utterance, collate, layout_utterance
+from qtts_jax.data.talker_layout import LayoutChoice
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.panel import Panel
 from qtts_jax.evaluation.report import Report
-from qtts_jax.evaluation.rows import judge_row
+from qtts_jax.evaluation.rows import score_row
 from qtts_jax.evaluation.run import MEMO
-from qtts_jax.evaluation.sample import Sample, hear
+from qtts_jax.evaluation.sample import Sample, load_mono_16k
 from qtts_jax.evaluation.tasks.clips import by_turns, choose, name_of
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import TextTokenizer
-from qtts_jax.training.talker.task import forced_frames, forced_hidden, predictor_logits
+from qtts_jax.training.talker.teacher_forcing import forced_frames, forced_hidden, predictor_logits
 
-# Text before the speech, by name, with the language said: how a preset is mostly used.
-_LAYOUT = LayoutMix(
-    stream_text=0.0, tag_language=1.0, preset=1.0, voiceless=0.0, in_context=0.0, instruct=0.0
-)
+# Text before the speech, a preset speaker and a language tag: how a preset is mostly used.
+_LAYOUT = LayoutChoice(preset=True, language_tag=True)
 
 
 class Forced(NamedTuple):
@@ -71,8 +70,7 @@ def force(
         params: float32, of the whole model.
         role: the ids that open the assistant turn.
     """
-    rng = np.random.default_rng(0)
-    examples = [draw_layout(config, role, u, _LAYOUT, rng) for u in utterances]
+    examples = [layout_utterance(config, role, u, _LAYOUT) for u in utterances]
     longest = (max(len(e.rows) for e in examples), max(len(e.codes) for e in examples))
     batch = collate(config, examples, Bucket(*longest))
 
@@ -168,11 +166,11 @@ def run(args: argparse.Namespace) -> Report:
         cut = [row[: len(u.codes)] for row, u in zip(codes, utterances, strict=True)]
         waves, rate = speech.decode(cut)
         for clip, wave in zip(clips, waves, strict=True):
-            yield Sample(name_of(clip), hear((wave, rate)), clip.text, clip.language)
+            yield Sample(name_of(clip), load_mono_16k((wave, rate)), clip.text, clip.language)
 
-    recordings = (Sample(name_of(c), hear(c.audio), c.text, c.language) for c in clips)
-    rows = [judge_row("recordings", recordings, panel, len(clips))]
-    rows += [judge_row(name, decoded(c), panel, len(clips)) for name, c in variants.items()]
+    recordings = (Sample(name_of(c), load_mono_16k(c.audio), c.text, c.language) for c in clips)
+    rows = [score_row("recordings", recordings, panel, len(clips))]
+    rows += [score_row(name, decoded(c), panel, len(clips)) for name, c in variants.items()]
     about = {"model": args.model.name, "clips": len(clips), "judges": panel.versions}
     return Report("books", rows, about)
 

@@ -37,10 +37,10 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
+from qtts_jax.text.bpe import copy_text_files
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.log import read_metrics
 
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 GENERATION = "generation_config.json"
 CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
 READING = ("tts", "wer")
@@ -81,9 +81,7 @@ def export(args: argparse.Namespace) -> None:
     with new_directory(args.out, overwrite=True, sources=sources) as out:
         generation = read_json(args.model / GENERATION)
         save_talker(out, config, params, generation)
-        for name in TEXT_FILES:
-            if (args.model / name).is_file():
-                shutil.copy(args.model / name, out)
+        copy_text_files(args.model, out)
         shutil.copytree(tokenizer, out / FOLDER)
         (out / DESCRIPTION).write_text(description(results) + "\n", encoding="utf-8")
         (out / CARD).write_text(card(args, config, results), encoding="utf-8")

@@ -13,7 +13,7 @@ from qtts_jax.configs.tts import (
     TransformerConfig,
     TTSConfig,
 )
-from qtts_jax.data.talker_examples import LayoutMix
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.trainer import TrainerConfig
 
@@ -125,7 +125,7 @@ NANO_PREDICTOR_WEIGHT = 10.0
 NANO_RARE_TIMES = 4
 # In-context cloning doubles the length of a row, and the voices are mostly clones or presets.
 NANO_MIX = LayoutMix(
-    stream_text=0.5, tag_language=0.5, preset=0.5, voiceless=0.15, in_context=0.15, instruct=0.5
+    stream_text=0.5, language_tag=0.5, preset=0.5, no_speaker=0.15, in_context=0.15, instruct=0.5
 )
 
 # A bound only, as for the tokenizer.

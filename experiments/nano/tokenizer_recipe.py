@@ -15,8 +15,8 @@ from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer.config import (
     CodebookTraining,
     DiscriminatorConfig,
-    EnvelopeConfig,
     LossWeights,
+    SpectrumConfig,
     Stage,
     TokenizerTraining,
 )
@@ -116,15 +116,15 @@ NANO_TOKENIZER_ROWS: dict[Stage, int] = {"codes": 48, "decoder": 32, "joint": 16
 NANO_TOKENIZER_FRAMES = 24
 
 # White noise at -66 dB of full scale: what a pause of a good recording has.
-_QUIET = 5e-4
+_NOISE_FLOOR = 5e-4
 # Short windows of the whole band, and of its low end windows that tell harmonics apart: with the
 # first alone the pitch came out further off (`experiments/results/nano_bands.md`).
 # Both are logarithms, to which the noise of a recording is worth as much as its speech; the third
 # has what is loud. Its spectra vary nine times as much as theirs, and count twice after that.
-_ENVELOPES = (
-    EnvelopeConfig(),
-    EnvelopeConfig(window=1920, mels=64, top=2000.0),
-    EnvelopeConfig(window=768, mels=49, top=8000.0, loudness=True, weight=0.2),
+_SPECTRA = (
+    SpectrumConfig(),
+    SpectrumConfig(window=1920, mels=64, top=2000.0),
+    SpectrumConfig(window=768, mels=49, top=8000.0, loudness=True, weight=0.2),
 )
 # Of all stages; each has the losses of what it trains.
 _WEIGHTS = LossWeights(
@@ -150,9 +150,9 @@ _DISCRIMINATOR = DiscriminatorConfig(
 _CODES_TRAINING = TokenizerTraining(
     stage="codes",
     weights=_WEIGHTS,
-    envelopes=_ENVELOPES,
-    equalize=6.0,
-    quiet=_QUIET,
+    spectra=_SPECTRA,
+    random_eq=6.0,
+    noise_floor=_NOISE_FLOOR,
     # The talker always gives all books.
     codebook=CodebookTraining(dropout=0.0),
     discriminator=None,
@@ -161,8 +161,8 @@ _CODES_TRAINING = TokenizerTraining(
 _DECODER_TRAINING = TokenizerTraining(
     stage="decoder",
     weights=_WEIGHTS,
-    quiet=_QUIET,
-    equalize=3.0,
+    noise_floor=_NOISE_FLOOR,
+    random_eq=3.0,
     decoded_frames=8,
     # The last two beside DAC's: what PESQ misses first lies below 1 kHz (the same table).
     mel_scales=(*TokenizerTraining().mel_scales, (1024, 40, 2000), (2048, 80, 2000)),
@@ -182,7 +182,7 @@ NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
     "joint": replace(
         _DECODER_TRAINING,
         stage="joint",
-        envelopes=_ENVELOPES,
+        spectra=_SPECTRA,
         teacher_width=TEACHER_WIDTH,
     ),
 }

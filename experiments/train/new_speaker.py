@@ -8,8 +8,8 @@
 
 The mean x-vector of the speaker's clips becomes the embedding of a new codec id, so the speaker
 begins as a clone; training goes on from there, with the labels of generation. `--lora 16` trains
-adapters of that rank instead of all weights, in a fraction of the memory. Run it again for the next
-piece. RUN/model is a checkpoint like the one that it came from, of type custom_voice; `python -m
+adapters of that rank instead of all weights, in a fraction of the memory. Run it again to
+continue. RUN/model is a checkpoint like the one that it came from, of type custom_voice; `python -m
 convert --to-torch` makes it one for the official package. `--model` needs a Base checkpoint of
 12 Hz, for the others have no speaker encoder.
 """
@@ -22,27 +22,28 @@ from pathlib import Path
 import numpy as np
 
 from experiments.exit_status import exit_status
-from experiments.train.run import Clock, add_arguments, talker_batch_options, train
+from experiments.train.run import Stopwatch, add_arguments, talker_batch_config, train
 from qtts_jax import QwenTTS, data
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
-from qtts_jax.data.talker_examples import LayoutMix
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import ConfigError, DataError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
 from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.training.export import export_checkpoint
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.lora import LoraConfig
-from qtts_jax.training.talker.new_speaker import add_speaker, export_checkpoint
+from qtts_jax.training.talker.new_speaker import add_speaker
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook, TrainerConfig
 
 # The new voice alone, in every way that it can be asked to read a text.
 MIX = LayoutMix(
-    stream_text=0.5, tag_language=0.5, preset=1.0, voiceless=0.0, in_context=0.0, instruct=0.0
+    stream_text=0.5, language_tag=0.5, preset=1.0, no_speaker=0.0, in_context=0.0, instruct=0.0
 )
 _WHOLE = OptimizerConfig(1e-5, warmup_steps=50, b2=0.98, weight_decay=0.01)
 TRAINER = TrainerConfig(
@@ -77,7 +78,7 @@ def x_vectors(model: Path, dataset: data.Dataset, clips: list[int]) -> np.ndarra
 
 
 def main() -> int:
-    """Train one piece and write the checkpoint."""
+    """Train for one session and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--model", type=Path, required=True, help="converted Base checkpoint")
@@ -94,14 +95,14 @@ def main() -> int:
 
 
 def finetune(args: argparse.Namespace) -> None:
-    """One piece of training.
+    """One training session.
 
     Raises:
         DataError: the speaker has no clips to train with.
         RequestError: the checkpoint has no speaker encoder.
         ConfigError: it is of 25 Hz, or the name of the speaker is taken.
     """
-    clock = Clock()
+    stopwatch = Stopwatch()
     dataset = data.Dataset(args.data)
     chosen = {split: clips_of(dataset, args.speaker, split) for split in ("train", "validation")}
     if not chosen["train"]:
@@ -116,7 +117,7 @@ def finetune(args: argparse.Namespace) -> None:
     params = load_params(args.model, abstract(TTSModel, config)[1])
     config, params = add_speaker(config, params, args.speaker, vectors)
     codes = data.encode_dataset(dataset, args.model / FOLDER)
-    clock.say(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
+    stopwatch.log(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
     task = TalkerTask(
         TalkerTaskConfig(
             config,
@@ -135,11 +136,10 @@ def finetune(args: argparse.Namespace) -> None:
             dataset,
             codes,
             text,
+            talker_batch_config(args, args.model / FOLDER, split, MIX),
             indices=chosen[split],
-            mix=MIX,
             threads=threads,
             stop=stop,
-            **talker_batch_options(args, args.model / FOLDER, split),
         )
 
     def write(state: TrainState) -> None:
@@ -154,7 +154,7 @@ def finetune(args: argparse.Namespace) -> None:
         hooks.append(Hook(args.held_out_every, held_out_loss(task.loss, held)))
     training = batches("train", None, args.threads)
     try:
-        train(args, TRAINER, task, training, hooks, clock, write)
+        train(args, TRAINER, task, training, hooks, stopwatch, write)
     finally:
         training.close()
 

@@ -1,7 +1,8 @@
-"""What the training commands share: the options of a piece, running it, and what it leaves.
+"""Shared parts of the training commands: their options, the training itself, and its outputs.
 
-A piece ends by the clock. Its newest weights are written, packed, to RUN/weights, from which
-`--start` begins another run; RUN/checkpoints has all that the next piece of the same run needs.
+A session trains until `--steps`, until its `--minutes` are over, or until SIGTERM or Ctrl-C. The
+same command again resumes from RUN/checkpoints. The newest weights are packed in RUN/weights, from
+which `--start` begins another run (`experiments.transfer`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any
 
 import jax
 
+from experiments import transfer
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
-from qtts_jax.data import Dataset
+from qtts_jax.data import Dataset, TalkerBatchConfig
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.training import checkpoints
@@ -25,7 +29,7 @@ from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
 
 
-class Clock:
+class Stopwatch:
     """Seconds since the command began."""
 
     def __init__(self) -> None:
@@ -35,27 +39,38 @@ class Clock:
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def say(self, what: str) -> None:
-        """Print what is done, and when."""
-        print(f"{what} at {self.seconds:.1f} s", flush=True)
+    def log(self, event: str) -> None:
+        """Print an event with its time."""
+        print(f"{event} at {self.seconds:.1f} s", flush=True)
+
+
+def default_dtype() -> str:
+    """bfloat16 on an accelerator, float32 on a CPU, where bfloat16 is slow."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     """The options that `trainer_settings` and `train` read."""
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--start", type=Path, help="packed weights of another run")
-    parser.add_argument("--minutes", type=float, help="length of this piece, loading included")
-    parser.add_argument("--decay-minutes", type=float, help="bring the rates to 0 at its end")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="that make batches ahead")
     parser.add_argument(
-        "--steps-per-call", type=int, default=base.steps_per_call, help="in one go on the device"
+        "--minutes", type=float, help="time limit; loading counts, compiling does not"
     )
     parser.add_argument(
-        "--divergence-margin", type=float, help="rise of the loss that stops it; inf for none"
+        "--decay-minutes", type=float, help="last minutes, in which the rates fall to 0"
+    )
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
+    parser.add_argument(
+        "--dtype", default=default_dtype(), help="of the computation (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="threads that prepare batches")
+    parser.add_argument(
+        "--steps-per-call", type=int, default=base.steps_per_call, help="steps per device call"
+    )
+    parser.add_argument(
+        "--divergence-margin", type=float, help="rise of the loss that stops the run; inf for none"
     )
     parser.add_argument("--save-every", type=int, default=base.save_every)
     parser.add_argument("--log-every", type=int, default=base.log_every)
@@ -63,14 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
 
 
 def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:
-    """`base` with what the command line changes, and rules for the groups that the task has."""
+    """`base` with the options of the command line, and optimizers for the groups of the task."""
     rules = {
         name: dataclasses.replace(
             base.optimizers[name], learning_rate=args.rate * base.optimizers[name].learning_rate
         )
         for name in jax.eval_shape(task.init, jax.random.key(0))[0]
     }
-    # Not a default of the option: the stages of a command have their own.
+    # Not a default of the option, since the stages of a command differ in theirs.
     margin = args.divergence_margin
     margin = base.divergence_margin if margin is None else margin
     return dataclasses.replace(
@@ -88,23 +103,35 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
 
 
 def has_held_out(dataset: Dataset, splits: Sequence[str], what: str) -> bool:
-    """Whether a dataset has clips of these splits; if not, says that there will be no `what`."""
+    """Whether a dataset has clips of these splits; prints that there is no `what` otherwise."""
     found = any(record.split in splits for record in dataset.records)
     if not found:
         print(f"no {what}: {dataset.directory} has no clips of the split {' or '.join(splits)}")
     return found
 
 
-def talker_batch_options(args: argparse.Namespace, tokenizer: Path, split: str) -> dict[str, Any]:
-    """What `TalkerBatches` is told by the options of a talker's command and its tokenizer."""
+def talker_batch_config(
+    args: argparse.Namespace,
+    tokenizer: Path,
+    split: str,
+    mix: LayoutMix,
+    rare_speaker_repeats: int = 1,
+) -> TalkerBatchConfig:
+    """How the batches of a split are made, from the options of a command and its tokenizer.
+
+    Held-out batches have every clip once, in any order of lengths.
+    """
     speech = Tokenizer12HzConfig.from_hf(read_config(tokenizer)).encoder
-    return {
-        "positions": args.positions,
-        "batch_positions": args.batch_positions,
-        "frame_rate": speech.sample_rate / speech.samples_per_frame,
-        "together": args.steps_per_call if split == "train" else 1,
-        "seed": args.seed,
-    }
+    training = split == "train"
+    return TalkerBatchConfig(
+        mix=mix,
+        rare_speaker_repeats=rare_speaker_repeats if training else 1,
+        positions=args.positions,
+        batch_positions=args.batch_positions,
+        frame_rate=speech.sample_rate / speech.samples_per_frame,
+        batches_per_bucket_run=args.steps_per_call if training else 1,
+        seed=args.seed,
+    )
 
 
 def train(
@@ -113,33 +140,38 @@ def train(
     task: Task,
     batches: Batches,
     hooks: Sequence[Hook],
-    clock: Clock,
+    stopwatch: Stopwatch,
     write: Callable[[Any], None],
 ) -> None:
-    """Train until the piece ends and write what it gave.
+    """Train until the session ends, then write the model and the packed weights.
 
     Args:
-        write: saves the model of a state; it is called also when training fails, with the last
-            good checkpoint.
+        write: saves the model of a state; called also when training fails, with the last good
+            checkpoint.
 
     Raises:
-        TrainingError: training cannot go on; what there was is written before.
+        TrainingError: training cannot go on (the model of the last good checkpoint is written
+            before), or no step was made.
+        SystemExit: a signal stopped training; status 128 plus its number. Only the checkpoint is
+            written then, since the sender of the signal may not wait longer.
     """
     start = None
     if args.start is not None:
         shutil.rmtree(args.out / "start", ignore_errors=True)
-        start = checkpoints.unpack(args.start, args.out / "start")
+        start = transfer.unpack(args.start, args.out / "start")
     trainer = Trainer(
         task, batches, trainer_settings(args, base, task), args.out, list(hooks), start
     )
-    clock.say("training begins")
+    stopwatch.log("training begins")
     stopped = None
     try:
         outcome = trainer.run(
-            None if args.minutes is None else 60 * args.minutes - clock.seconds,
+            None if args.minutes is None else 60 * args.minutes - stopwatch.seconds,
             None if args.decay_minutes is None else 60 * args.decay_minutes,
         )
-        clock.say(str(outcome))
+        stopwatch.log(str(outcome))
+        if outcome.signal is not None:
+            raise SystemExit(128 + signal.Signals[outcome.signal].value)
     except TrainingError as error:
         if not checkpoints.checkpoints(trainer.checkpoints):
             raise
@@ -147,7 +179,7 @@ def train(
     write(trainer.newest())
     weights = trainer.save_weights(args.out / "newest")
     shutil.rmtree(args.out / "weights", ignore_errors=True)
-    checkpoints.pack(weights, args.out / "weights")
-    clock.say("written")
+    transfer.pack(weights, args.out / "weights")
+    stopwatch.log("written")
     if stopped is not None:
         raise stopped

@@ -1,12 +1,12 @@
-"""Train a talker from a prepared dataset and a tokenizer, in pieces that go on where one ended.
+"""Train a talker from a prepared dataset and a tokenizer, in sessions that resume the run.
 
     python -m experiments.train.talker --data DATASET --tokenizer runs/tokenizer/model \
         --out runs/talker --minutes 6 --decay-minutes 1
 
-Run it again for the next piece. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
-text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this piece with
-the lowest loss on held-out clips, RUN/weights what `--start` of another run begins with, in files
-of at most 16 MiB, metrics.jsonl the curves.
+Run it again to continue. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
+text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this session with
+the lowest loss on held-out clips, RUN/weights what `--start` of another run begins with
+(`experiments.transfer`), metrics.jsonl the curves.
 
 The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
 dataset, but for `derived` ones, are its preset speakers, and other clips of a speaker the voices
@@ -42,7 +42,13 @@ from experiments.nano.talker_recipe import (
 )
 from experiments.nano.text_vocabulary import Merge, learn_merges, save_text, text_ids
 from experiments.nano.tokenizer_recipe import SAMPLE_RATE
-from experiments.train.run import Clock, add_arguments, has_held_out, talker_batch_options, train
+from experiments.train.run import (
+    Stopwatch,
+    add_arguments,
+    has_held_out,
+    talker_batch_config,
+    train,
+)
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
@@ -52,14 +58,13 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.base import FOLDER
-from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.text.bpe import TextTokenizer, copy_text_files
 from qtts_jax.training.export import save_talker
 from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
 # Colder than the released models, whose codes are more certain; a penalty would forbid codes that
 # so small a codebook needs again.
 GENERATION = {
@@ -75,7 +80,7 @@ MODEL, BEST = "model", "best"
 def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     """The configuration of the run: its own, the given one, or nano for the data at hand.
 
-    It and the text files are kept in the directory of the run, for its later pieces.
+    It and the text files are kept in the directory of the run, for its later sessions.
     """
     kept = args.out / "text"
     if (kept / "config.json").is_file():
@@ -93,14 +98,12 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         languages = sorted({r.language for r in train})
         merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
         config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
-    with new_directory(kept, overwrite=True) as out:
+    with new_directory(kept, overwrite=True, markers=("config.json",)) as out:
         (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
         if files is None:
             save_text(out, merges)
         else:
-            for name in TEXT_FILES:
-                if (files / name).is_file():
-                    shutil.copy(files / name, out)
+            copy_text_files(files, out)
     return config
 
 
@@ -143,7 +146,7 @@ def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
 
 
 def main() -> int:
-    """Train one piece and write what it gave."""
+    """Train for one session and write the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
@@ -168,24 +171,24 @@ def main() -> int:
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
-    return exit_status("train_talker", lambda: piece(args))
+    return exit_status("train_talker", lambda: session(args))
 
 
-def piece(args: argparse.Namespace) -> None:
-    """One piece of training.
+def session(args: argparse.Namespace) -> None:
+    """One training session.
 
     Raises:
         QTTSError: the dataset, the tokenizer or the model cannot be used, or training cannot go on.
     """
-    clock = Clock()
+    stopwatch = Stopwatch()
     dataset = data.Dataset(args.data)
     config = model_config(args, dataset)
     text = TextTokenizer.from_dir(args.out / "text")
     codes = data.encode_dataset(dataset, args.tokenizer)
-    clock.say(f"{len(dataset)} clips encoded")
+    stopwatch.log(f"{len(dataset)} clips encoded")
     waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
     voices = data.describe_voices(dataset, waves)
-    clock.say(f"{waves.seconds / 3600:.2f} h, voices described")
+    stopwatch.log(f"{waves.seconds / 3600:.2f} h, voices described")
     task = TalkerTask(
         TalkerTaskConfig(
             config,
@@ -205,22 +208,18 @@ def piece(args: argparse.Namespace) -> None:
             dataset,
             codes,
             text,
+            talker_batch_config(args, args.tokenizer, split, NANO_MIX, args.rare_speaker_repeats),
             split=split,
             waves=waves,
             voices=voices,
-            mix=NANO_MIX,
-            rare_speaker_repeats=args.rare_speaker_repeats if split == "train" else 1,
             threads=threads,
             stop=stop,
-            **talker_batch_options(args, args.tokenizer, split),
         )
 
     def write(state: TrainState, name: str = MODEL) -> None:
         with new_directory(args.out / name, overwrite=True) as out:
             save_talker(out, config, task.model_params(averaged(state), state.extras), GENERATION)
-            for file in TEXT_FILES:
-                if (args.out / "text" / file).is_file():
-                    shutil.copy(args.out / "text" / file, out)
+            copy_text_files(args.out / "text", out)
             shutil.copytree(args.tokenizer, out / FOLDER)
 
     hooks = []
@@ -234,7 +233,7 @@ def piece(args: argparse.Namespace) -> None:
     print(f"batches {training.shapes}")
 
     try:
-        train(args, NANO_TALKER_TRAINER, task, training, hooks, clock, write)
+        train(args, NANO_TALKER_TRAINER, task, training, hooks, stopwatch, write)
     finally:
         training.close()
 

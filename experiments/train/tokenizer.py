@@ -1,4 +1,4 @@
-"""Train a 12 Hz tokenizer from recordings, in two stages and in pieces of minutes.
+"""Train a 12 Hz tokenizer from recordings, in two stages.
 
     python -m experiments.train.tokenizer --data DATASET --teacher WHISPER --out runs/codes \
         --stage codes --minutes 5 --decay-minutes 1
@@ -7,10 +7,10 @@
 
 First encoder and books learn, by a head that reads spectra from the codes and by a semantic
 teacher; then the decoder learns from these codes against discriminators. `--stage joint` trains all
-at once. The same command again is the next piece: it goes on where the last one ended. RUN/model is
+at once. The same command again goes on where the last one ended. RUN/model is
 the tokenizer so far (averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and what
-`--model` of the next stage begins with; RUN/weights, in files of at most 16 MiB, has discriminators
-and heads too, for `--start` of another run of the same stage. metrics.jsonl has the curves, whole
+`--model` of the next stage begins with; RUN/weights (`experiments.transfer`) has discriminators and
+heads too, for `--start` of another run of the same stage. metrics.jsonl has the curves, whole
 checkpoints stay in RUN/checkpoints.
 
 DATASET is made by `qtts_jax.data.prepare`, WHISPER by `convert_whisper`. Without `--model`
@@ -33,7 +33,7 @@ from experiments.nano.tokenizer_recipe import (
     NANO_TOKENIZER_TRAINING,
     nano_tokenizer,
 )
-from experiments.train.run import Clock, add_arguments, has_held_out, train
+from experiments.train.run import Stopwatch, add_arguments, has_held_out, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import ConfigError
@@ -42,9 +42,10 @@ from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.io.config_file import read_json
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training.export import save_tokenizer
-from qtts_jax.training.hooks import averaged, reconstruction_samples
+from qtts_jax.training.hooks import averaged
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.tokenizer.config import LossWeights, TokenizerTraining
+from qtts_jax.training.tokenizer.samples import reconstruction_samples
 from qtts_jax.training.tokenizer.task import TokenizerTask
 from qtts_jax.training.trainer import Hook
 
@@ -113,7 +114,7 @@ def sample_audio(dataset: data.Dataset, count: int, samples: int) -> np.ndarray:
 
 
 def main() -> int:
-    """Train one piece and write what it gave."""
+    """Train for one session and write the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
@@ -136,16 +137,16 @@ def main() -> int:
     args = parser.parse_args()
     if args.decoder is not None and args.model is None:
         parser.error("--decoder goes with --model, whose codes are decoded")
-    return exit_status("train_tokenizer", lambda: piece(args))
+    return exit_status("train_tokenizer", lambda: session(args))
 
 
-def piece(args: argparse.Namespace) -> None:
-    """One piece of training.
+def session(args: argparse.Namespace) -> None:
+    """One training session.
 
     Raises:
         QTTSError: the dataset, the teacher or a tokenizer cannot be used, or training cannot go on.
     """
-    clock = Clock()
+    stopwatch = Stopwatch()
     config, start = nano_tokenizer(), None
     if args.model is not None:
         config, start = read_tokenizer(args.model)
@@ -156,11 +157,11 @@ def piece(args: argparse.Namespace) -> None:
     task = TokenizerTask(config, training_settings(args), dtype=args.dtype, start=start)
     dataset = data.Dataset(args.data)
     waves = data.load_waves(dataset, dataset.select("train"))
-    clock.say(f"{len(waves)} clips, {waves.seconds / 3600:.2f} h, loaded")
+    stopwatch.log(f"{len(waves)} clips, {waves.seconds / 3600:.2f} h, loaded")
     features = None
     if task.training.learns_codes and args.teacher is not None:
         features = data.teacher_features(waves, args.teacher)
-        clock.say("teacher done")
+        stopwatch.log("teacher done")
     batches = data.TokenizerBatches(
         waves,
         rows=args.rows or NANO_TOKENIZER_ROWS[args.stage],
@@ -181,7 +182,7 @@ def piece(args: argparse.Namespace) -> None:
         save_tokenizer(args.out / "model", config, params)
 
     try:
-        train(args, NANO_TOKENIZER_TRAINER[args.stage], task, batches, hooks, clock, write)
+        train(args, NANO_TOKENIZER_TRAINER[args.stage], task, batches, hooks, stopwatch, write)
     finally:
         batches.close()
 

@@ -1,10 +1,11 @@
-"""Data of a training run: manifest, prepared dataset, features, codes, batches."""
+"""Training data: manifest, prepared dataset, teacher features, codes, batches."""
 
 from qtts_jax.data.codes import Codes, encode_dataset
 from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves
-from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest, same_text, split_of
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
 from qtts_jax.data.prepare import prepare
-from qtts_jax.data.talker_batches import TalkerBatches
+from qtts_jax.data.splits import same_text, split_of
+from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
 from qtts_jax.data.teacher import Features, teacher_features
 from qtts_jax.data.tokenizer_batches import TokenizerBatches
 from qtts_jax.data.voice_descriptions import VoiceDescriptions, describe_voices
@@ -17,6 +18,7 @@ __all__ = [
     "Dataset",
     "Features",
     "Record",
+    "TalkerBatchConfig",
     "TalkerBatches",
     "TokenizerBatches",
     "VoiceDescriptions",

@@ -1,4 +1,4 @@
-"""Which token of a text is spoken in each frame, where a manifest knows when its words are."""
+"""The text token spoken in each frame, from the alignment of a manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def token_ends(tokenizer: TextTokenizer, text: str, text_ids: Sequence[int]) -> 
     sizes = [tokenizer.token_size(i) for i in text_ids]
     if tokenizer.normalize(text) == text:
         bounds = np.cumsum([0, *(len(c.encode()) for c in text)])
-    else:  # bytes after composition; a mark may take some back, but the reader does not turn round
+    else:  # bytes after composition; a combining mark may take some back, but bounds never decrease
         prefixes = [tokenizer.normalize(text[:i]) for i in range(len(text) + 1)]
         bounds = np.maximum.accumulate([len(prefix.encode()) for prefix in prefixes])
     # Counted from the end: line breaks that open a text may be in the last token before it.
@@ -35,12 +35,12 @@ def tokens_of_frames(
     frames: int,
     frame_rate: float,
 ) -> np.ndarray:
-    """The token of a text that the reader is at in the middle of each frame: [F] int32.
+    """The token of a text that is spoken in the middle of each frame: [F] int32.
 
     Args:
         ends: [N] where each token ends, in characters (`token_ends`).
-        alignment: [characters, seconds] pairs, as in a manifest; the reader goes evenly from one
-            to the next, and stands still before the first and after the last.
+        alignment: [characters, seconds] pairs, as in a manifest; linear between two pairs, constant
+            before the first and after the last.
         frame_rate: frames a second.
     """
     characters, seconds = np.asarray(alignment, np.float64).T

@@ -1,4 +1,4 @@
-"""Codes of a whole dataset, computed once and kept beside it, packed to the bits they need."""
+"""Codes of all clips of a dataset, computed once, kept beside it, packed to the bits they need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Codes(Mapping[int, np.ndarray]):
     """
 
     def __init__(self, codes: dict[int, np.ndarray], tokenizer: str) -> None:
-        # Kept at 16 bits: 50 h of 12.5 Hz x 16 books are 72 MB.
+        # Kept at 16 bits: 50 h of 12.5 Hz x 16 codebooks are 72 MB.
         self._codes, self.tokenizer = codes, tokenizer
 
     def __getitem__(self, index: int) -> np.ndarray:

@@ -65,6 +65,7 @@ class Dataset:
         directory: where it lies.
         sample_rate: of all recordings, Hz.
         records: all clips, in the order of the manifest.
+        left_out: clips of the manifest that are not in it, by their split.
         digest: hash of everything in it.
     """
 
@@ -85,6 +86,7 @@ class Dataset:
                     f"format {FORMAT}; prepare it again."
                 )
             self.sample_rate: int = about["sample_rate"]
+            self.left_out: dict[str, int] = dict(about.get("left_out", {}))
             self._shards = [self._check(shard) for shard in about["shards"]]
             self.records = tuple(self._read_records())
         except (ValueError, KeyError, TypeError) as error:
@@ -196,7 +198,7 @@ class Waves:
 
     @property
     def seconds(self) -> float:
-        """Of all clips."""
+        """Seconds of all clips together."""
         return len(self.samples) / self.sample_rate
 
     @functools.cached_property

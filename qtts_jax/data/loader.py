@@ -1,4 +1,4 @@
-"""Batches as a function of their number, made ahead of the training (grain)."""
+"""A batch iterator over a pure function of the batch number, with prefetching threads (grain)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from qtts_jax.errors import DataError
 
-# Batches that wait for the device.
+# Batches made ahead of the training step.
 _AHEAD = 8
 
 
 class Loader:
     """`training.task.Batches` over a pure function of the batch's number.
 
-    A position is therefore one number, and what follows it is the same on every machine, with any
-    number of threads. What the data is goes with it: a run goes on with the clips that it began
-    with, and another one that begins with its weights may have more of them.
+    A position is therefore one number, and the batches after it are the same on every machine, with
+    any number of threads. The digest of the clips is part of it: a training run resumes with the
+    clips that it began with; a new run that starts from its weights may use others.
 
     Args:
         make: the batch of a number from 0 up; called by several threads at once.
         clips: number of clips that the batches are made of.
         digest: of the clips, by `digest_of`.
         seed: part of the position, so that a run cannot go on with another order.
-        threads: 0 to make each batch when it is asked for. Batches from memory are made under
-            Python's lock, where several threads only wait for each other and for the training.
+        threads: 0 to make each batch when it is needed. Batches from memory are made under Python's
+            lock, where several threads only wait for each other and for the training.
         stop: batches in all; None without end.
     """
 
@@ -81,7 +81,7 @@ class Loader:
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
-    """A short hash of what distinguishes one choice of clips from another."""
+    """A short hash of the clips that a loader reads."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -1,18 +1,7 @@
-"""The manifest of a corpus: one clip a line, checked before any work is done.
-
-A line is a JSON object with `audio`, `text`, `speaker` and `language`, and as the corpus knows it
-`instruction` (a description of the voice or manner) and `split`. All other fields (source, licence,
-synthetic, word error rate, ...) are carried along as they are.
-
-One of them is read in training: `alignment`, for a corpus that knows when its words are spoken. It
-is a list of at least two pairs [characters, seconds], neither ever decreasing: at that time of the
-recording the reader has come so many characters into `text`. Between two pairs the reader goes
-evenly, before the first one and after the last one stands still.
-"""
+"""The manifest of a corpus: one clip a line, checked before any work is done."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -22,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from qtts_jax.data.splits import SPLITS, same_text
 from qtts_jax.errors import DataError
 from qtts_jax.text.bpe import TextTokenizer
 
@@ -30,11 +20,23 @@ LANGUAGES = (
     "chinese", "english", "french", "german", "italian", "japanese", "korean", "portuguese",
     "russian", "spanish",
 )  # fmt: skip
-TRAIN, TEST = "train", "test"
-SPLITS = (TRAIN, "validation", TEST)
 MIN_SECONDS, MAX_SECONDS = 0.1, 60.0
-# Share of the texts that a manifest puts into no split; they are the test split.
-HELD_OUT = 0.02
+# What the room's README and the help of `prepare` say of the format.
+FORMAT_HELP = f"""\
+A manifest is a JSONL file in UTF-8, one recording a line, each a JSON object. Needed in each:
+  audio        path of the recording, relative to the manifest; {MIN_SECONDS:g} to {MAX_SECONDS:g} s
+  text         what is said, with at least one letter or digit
+  speaker      any name, the same in all clips of a voice
+  language     {", ".join(LANGUAGES[:5])},
+               {", ".join(LANGUAGES[5:])}
+Optional:
+  split        {", ".join(SPLITS)}; the same text has the same split everywhere
+  instruction  a description of the voice or manner, in words
+  alignment    when the text is spoken: at least two pairs [characters, seconds], neither ever
+               decreasing; at that time so many characters of the text have been spoken. Between
+               two pairs the reader goes evenly, before the first and after the last stands still
+All other fields (source, licence, synthetic, ...) are kept in the dataset as they are. Example:
+  {{"audio": "a.wav", "text": "Good morning.", "speaker": "ada", "language": "english"}}"""
 _KNOWN = ("audio", "text", "speaker", "language", "instruction", "split")
 
 
@@ -48,7 +50,7 @@ class Clip:
         text: what is said.
         speaker: any name, the same in all clips of a voice.
         language: full lower-case name.
-        split: "train", "validation" or "test"; None leaves it to `split_of`.
+        split: "train", "validation" or "test"; None leaves it to `splits_of`.
         instruction: how it is said, in words.
         extra: the other fields.
     """
@@ -85,7 +87,7 @@ def read_manifest(
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the manifest {path} cannot be read: {error}.") from error
     checks = _Checks(path, text_tokenizer, languages)
@@ -93,26 +95,6 @@ def read_manifest(
     if not clips:
         raise DataError(f"the manifest {path} has no clips; add a line for each recording.")
     return clips
-
-
-def split_of(text: str, held_out: float) -> str:
-    """ "test" for a share `held_out` of all texts, else "train", by the hash of the text.
-
-    Texts that differ only in case, spaces or punctuation are the same text.
-    """
-    digest = hashlib.sha256(same_text(text).encode()).digest()
-    return TEST if int.from_bytes(digest[:8], "big") < held_out * 2**64 else TRAIN
-
-
-def splits_of(clips: Sequence[Clip], held_out: float = HELD_OUT) -> list[str]:
-    """The split of every clip: that of the manifest for its text, else by hash."""
-    given = {same_text(clip.text): clip.split for clip in clips if clip.split is not None}
-    return [given.get(same_text(clip.text)) or split_of(clip.text, held_out) for clip in clips]
-
-
-def same_text(text: str) -> str:
-    """The letters and digits of a text, lower case: what makes two texts the same."""
-    return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def unknown_symbols(tokenizer: TextTokenizer, symbols: Iterable[str]) -> list[str]:

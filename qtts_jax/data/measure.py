@@ -1,4 +1,4 @@
-"""Pitch and pace of a recording, measured from the audio alone."""
+"""Median fundamental frequency and speaking rate of a recording, without a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 # Analysis frames and the step between them, seconds.
 _FRAME, _HOP = 0.04, 0.02
 _LOWEST, _HIGHEST = 60.0, 400.0
-# A frame is voiced if the wave repeats itself this well (autocorrelation over energy).
+# Least normalised autocorrelation at the pitch period of a voiced frame.
 _VOICED = 0.5
-# Of several lags that fit nearly as well as the best, the shortest is the period.
+# The period is the shortest lag whose peak is at least this part of the highest (no octave errors).
 _NEARLY = 0.9
 # Frames quieter than the loudest by this many decibels are pauses.
 _PAUSE_DB = 40.0
@@ -43,7 +43,7 @@ def median_pitch(wave: np.ndarray, sample_rate: int) -> float | None:
 
 
 def speaking_rate(wave: np.ndarray, sample_rate: int, text: str) -> float:
-    """Letters and digits of the text for each second of speech; pauses do not count."""
+    """Letters and digits of the text per second of speech, pauses excluded."""
     spoken = _HOP * max(int(_loud(_frames(wave, sample_rate)).sum()), 1)
     return sum(c.isalnum() for c in text) / spoken
 
@@ -56,7 +56,7 @@ def _frames(wave: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _loud(frames: np.ndarray) -> np.ndarray:
-    """Which frames are no pauses."""
+    """Which frames [N] are loud enough to be speech: bool."""
     power = np.mean(np.square(frames), axis=1)
     return (power > power.max() * 10 ** (-_PAUSE_DB / 10)) & (power > 0)
 

@@ -1,9 +1,9 @@
-"""Log-mels of recordings for the speaker encoder, computed once at the start of a run."""
+"""Log-mels for the speaker encoder, computed once at the start of a training run."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def log_mels(
 
 
 @functools.lru_cache(maxsize=4)
-def _program(config: MelConfig):
+def _program(config: MelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
     @jax.jit
     def mel(waves: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         values, frames = log_mel(waves.astype(jnp.float32) / 32768, config, lengths)

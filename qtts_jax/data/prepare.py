@@ -1,4 +1,4 @@
-"""From a manifest to a dataset directory: decoded once to check it, resampled, in shards."""
+"""Prepares a manifest: every recording decoded once as a check, resampled, packed in shards."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.data.dataset import FORMAT, INDEX, Dataset, to_int16
-from qtts_jax.data.manifest import (
-    HELD_OUT,
-    LANGUAGES,
-    SPLITS,
-    Clip,
-    read_manifest,
-    splits_of,
-)
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
+from qtts_jax.data.splits import HELD_OUT, SPLITS, splits_of
 from qtts_jax.data.threads import in_order
-from qtts_jax.errors import AudioError, DataError
+from qtts_jax.errors import AudioError, CheckpointError, DataError
+from qtts_jax.io.atomic_directory import require_replaceable
 from qtts_jax.io.atomic_files import sweep, write_whole
 from qtts_jax.io.audio import load_audio
 from qtts_jax.text.bpe import TextTokenizer
@@ -72,7 +67,7 @@ def prepare(
         sample_rate: that of the tokenizer, Hz, at least 1.
         text_tokenizer, languages: what texts and languages are checked by.
         held_out: share, from 0 to 1, of the texts without a split in the manifest that become the
-            test split.
+            test split, and again the validation split (`splits_of`).
         keep: splits that go into the dataset; a machine that only trains needs no test clips.
         workers: threads; None for one a core.
         progress: show a bar.
@@ -90,14 +85,13 @@ def prepare(
     if not 0 <= held_out <= 1:
         raise DataError(f"held_out is a share from 0 to 1, and {held_out} is not; correct it.")
     manifest, destination = Path(manifest), Path(directory).absolute()
-    if destination.exists() and not overwrite:
-        raise DataError(f"{destination} already exists; choose another directory or overwrite it.")
+    if destination.is_symlink():
+        destination = destination.resolve()
+    _check_destination(destination, manifest, overwrite)
     clips = read_manifest(manifest, text_tokenizer=text_tokenizer, languages=languages)
-    kept = [
-        (clip, split)
-        for clip, split in zip(clips, splits_of(clips, held_out), strict=True)
-        if split in keep
-    ]
+    splits = splits_of([clip.text for clip in clips], [clip.split for clip in clips], held_out)
+    kept = [(clip, split) for clip, split in zip(clips, splits, strict=True) if split in keep]
+    left_out = dict(Counter(split for split in splits if split not in keep))
     if not kept:
         raise DataError(f"no clip of {manifest} is in the splits {list(keep)}; keep others.")
     partial = destination.with_name(f"{destination.name}.unfinished")
@@ -106,6 +100,7 @@ def prepare(
         "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         "sample_rate": sample_rate,
         "held_out": held_out,
+        "left_out": left_out,
         "keep": list(keep),
         "shard_bytes": shard_bytes,
     }
@@ -127,7 +122,8 @@ def prepare(
         shutil.rmtree(partial)
         raise
     about = {"format": FORMAT, "sample_rate": sample_rate, "clips": len(kept),
-             "splits": dict(Counter(split for _, split in kept)), "shards": shards}  # fmt: skip
+             "splits": dict(Counter(split for _, split in kept)), "left_out": left_out,
+             "shards": shards}  # fmt: skip
     write_whole(partial / INDEX, json.dumps(about, indent=1).encode())
     _put(partial, destination)
     # Only now: without its plan an unfinished directory could not go on.
@@ -135,16 +131,29 @@ def prepare(
     return Dataset(destination)
 
 
+def _check_destination(destination: Path, manifest: Path, overwrite: bool) -> None:
+    """Refuse to replace what is no dataset, and a folder that holds the manifest."""
+    try:
+        require_replaceable(destination, overwrite, (INDEX,))
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    if destination in manifest.resolve().parents:
+        raise DataError(f"{destination} holds {manifest}, which is read; choose another directory.")
+
+
 def _begin(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
     """A directory to work in, empty or with shards of the same plan."""
     try:
         if partial.exists() and overwrite and not _same_plan(partial, plan):
+            require_replaceable(partial, overwrite, (_PLAN,))
             shutil.rmtree(partial)
         if not partial.exists():
             partial.mkdir(parents=True)
             write_whole(partial / _PLAN, json.dumps(plan).encode())
     except OSError as error:
         raise DataError(f"{partial} cannot be written: {error}.") from error
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
     if not _same_plan(partial, plan):
         raise DataError(
             f"{partial} was begun with another manifest or other settings; remove it, or overwrite."
@@ -158,7 +167,7 @@ def _same_plan(partial: Path, plan: dict[str, Any]) -> bool:
 
 
 def _finished_shards(partial: Path) -> tuple[list[dict[str, Any]], int]:
-    """The shards that are whole, and their clips; the lines of a shard are written last."""
+    """The finished shards, and their clips; the lines of a shard are written last."""
     shards: list[dict[str, Any]] = []
     done = 0
     while (lines := partial / f"{_name(len(shards))}.jsonl").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,22 +14,16 @@ from qtts_jax.data.alignment import token_ends, tokens_of_frames
 from qtts_jax.data.codes import Codes
 from qtts_jax.data.dataset import Dataset, Waves
 from qtts_jax.data.loader import Loader, digest_of
-from qtts_jax.data.manifest import TRAIN
 from qtts_jax.data.mels import log_mels
-from qtts_jax.data.talker_examples import (
-    Bucket,
-    Example,
-    LayoutMix,
-    Utterance,
-    collate,
-    draw_layout,
-)
+from qtts_jax.data.splits import TRAIN
+from qtts_jax.data.talker_examples import Bucket, Example, Utterance, collate, layout_utterance
+from qtts_jax.data.talker_layout import LayoutChoice, LayoutChoices, LayoutMix
 from qtts_jax.data.talker_plan import (
-    Choices,
     ClipTable,
     PlannedBatch,
     draw_choices,
     example_positions,
+    longest_positions,
     plan_batches,
     references_of,
     repeated,
@@ -36,40 +31,19 @@ from qtts_jax.data.talker_plan import (
 )
 from qtts_jax.data.voice_descriptions import VoiceDescriptions
 from qtts_jax.errors import DataError
-from qtts_jax.generation.prompt import AUTO, supported_languages
+from qtts_jax.generation.prompt import AUTO, prompt_positions, supported_languages
 from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.speaker_embedder import mel_config
 
-# Positions of an example that are no frames, at the least: opening, tags, two beginnings.
-_LEAST_PROMPT = 8
 _ROW_MULTIPLE = 8
-_DEFAULT_MIX = LayoutMix()
 
 
-class _Epoch(NamedTuple):
-    first: int
-    choices: Choices
-    batches: list[PlannedBatch]
+@dataclass(frozen=True)
+class TalkerBatchConfig:
+    """How clips become batches.
 
-
-class TalkerBatches(Loader):
-    """Endless batches of `collate`; an epoch is every clip, in a layout drawn anew each time.
-
-    The voice of an example is another clip of its speaker: its log-mel for the speaker encoder in
-    training, and its codes and text for in-context cloning. A speaker that the model has as a
-    preset can be that instead. An instruction is that of the manifest, or one of the sentences
-    that `voices` makes. What is spoken in a frame is as the `alignment` of the manifest has it,
-    and at constant pace where there is none.
-
-    Args:
-        config: of the talker.
-        codes: of the dataset.
-        text: tokenizer of the talker.
-        split: of the clips; or `indices`, their numbers.
-        waves: clips in memory that are the voices of others of their speakers, for a speaker
-            encoder; None for no clones.
-        voices: descriptions; None for those of the manifest alone.
+    Attributes:
         mix: probabilities of the layouts.
         rare_speaker_repeats: how often the clips of rare speakers come in an epoch (`repeated`);
             others come once.
@@ -78,9 +52,59 @@ class TalkerBatches(Loader):
         mel_frames: longest mel of a voice; a longer clip is cut anew each time.
         reference_seconds: longest clip that is the voice of another.
         frame_rate: of the codes, frames a second; only alignments need it.
-        together: so many batches in a row have one length, for a trainer that takes as many in a
-            call (`TrainerConfig.steps_per_call`).
+        batches_per_bucket_run: so many batches in a row have one length, for a trainer that takes
+            as many in a call (`TrainerConfig.steps_per_call`).
         seed: of all choices.
+
+    Raises:
+        DataError: `rare_speaker_repeats` or `batches_per_bucket_run` is below 1.
+    """
+
+    mix: LayoutMix = field(default_factory=LayoutMix)
+    rare_speaker_repeats: int = 1
+    positions: Sequence[int] = (128, 192, 256, 384, 640)
+    batch_positions: int = 16384
+    mel_frames: int = 256
+    reference_seconds: float = 8.0
+    frame_rate: float = 12.5
+    batches_per_bucket_run: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rare_speaker_repeats < 1:
+            raise DataError(
+                f"clips of rare speakers cannot come {self.rare_speaker_repeats} times in an "
+                "epoch; use 1 or more."
+            )
+        if self.batches_per_bucket_run < 1:
+            raise DataError(
+                f"{self.batches_per_bucket_run} batches cannot follow one another; use 1 or more."
+            )
+
+
+class _Epoch(NamedTuple):
+    first: int
+    choices: LayoutChoices
+    batches: list[PlannedBatch]
+
+
+class TalkerBatches(Loader):
+    """Endless batches of `collate`; an epoch is every clip, in a layout drawn anew each time.
+
+    The voice of an example is another clip of its speaker: its log-mel for the speaker encoder in
+    training, and its codes and text for in-context cloning. A speaker that the model has as a
+    preset can be that instead. Instructions come from the manifest or from `voices`. The text token
+    of each frame comes from the manifest's `alignment`, else from a constant speaking rate.
+
+    Args:
+        model: configuration of the talker.
+        codes: of the dataset.
+        text: tokenizer of the talker.
+        config: lengths, layouts and seed of the batches.
+        split: of the clips; or `indices`, their numbers.
+        waves: clips in memory that are the voices of others of their speakers, for a speaker
+            encoder; None for no clones.
+        voices: descriptions; None for those of the manifest alone.
         threads, stop: see `Loader`.
 
     Attributes:
@@ -88,31 +112,22 @@ class TalkerBatches(Loader):
 
     Raises:
         DataError: there are no clips, a clip is longer than the last length, codes of a clip are
-            missing, one with an alignment has codes of another frame rate, or
-            `rare_speaker_repeats` or `together` is below 1.
+            missing, or one with an alignment has codes of another frame rate.
         TextError: a text is empty.
     """
 
     def __init__(
         self,
-        config: TTSConfig,
+        model: TTSConfig,
         dataset: Dataset,
         codes: Codes,
         text: TextTokenizer,
+        config: TalkerBatchConfig,
         *,
         split: str | None = TRAIN,
         indices: Sequence[int] | None = None,
         waves: Waves | None = None,
         voices: VoiceDescriptions | None = None,
-        mix: LayoutMix = _DEFAULT_MIX,
-        rare_speaker_repeats: int = 1,
-        positions: Sequence[int] = (128, 192, 256, 384, 640),
-        batch_positions: int = 16384,
-        mel_frames: int = 256,
-        reference_seconds: float = 8.0,
-        frame_rate: float = 12.5,
-        together: int = 1,
-        seed: int = 0,
         threads: int = 1,
         stop: int | None = None,
     ) -> None:
@@ -124,57 +139,40 @@ class TalkerBatches(Loader):
                 if missing
                 else "there are no clips to train with; choose another split."
             )
-        self._config, self._mix, self._plan_seed = config, mix, seed
-        self._mel_frames = mel_frames
+        self._model, self.config = model, config
         self._records = [dataset.records[i] for i in chosen]
         self._codes = [codes[i] for i in chosen]
-        self._languages = set(supported_languages(config.talker)) - {AUTO}
+        self._languages = set(supported_languages(model.talker)) - {AUTO}
         self._role: list[int] = []
         self._text, self._reference_text = [], []
         for record in self._records:
             self._role, ids = text.assistant_ids(record.text)
             self._text.append(tuple(ids))
             self._reference_text.append(tuple(text.reference_ids(record.text)))
-        self._spoken = self._all_spoken(text, dataset.sample_rate, frame_rate)
+        self._spoken = self._all_spoken(text, dataset.sample_rate, config.frame_rate)
         self._instructions = self._all_instructions(text, voices)
-        usable = self._usable(dataset.sample_rate, reference_seconds, waves)
+        usable = self._usable(dataset.sample_rate, config.reference_seconds, waves)
         self._mels: dict[int, np.ndarray] = {}
         if waves is not None:
             self._mels = self._make_mels(waves, usable)
         self._table = self._make_table(usable)
-        self._positions = list(positions)
-        size = [max(batch_positions // p // _ROW_MULTIPLE, 1) * _ROW_MULTIPLE for p in positions]
-        mels = mel_frames if waves is not None else 0
-        self.shapes = [
-            (rows, Bucket(p, p - _LEAST_PROMPT, mels))
-            for rows, p in zip(size, positions, strict=True)
-        ]
+        self.shapes = self._make_shapes(config.mel_frames if waves is not None else 0)
         self._check_lengths()
-        if rare_speaker_repeats < 1:
-            raise DataError(
-                f"clips of rare speakers cannot come {rare_speaker_repeats} times in an epoch; "
-                "use 1 or more."
-            )
-        if together < 1:
-            raise DataError(f"{together} batches cannot follow one another; use 1 or more.")
-        self._clips = repeated(self._records, rare_speaker_repeats)
-        self._together = together
+        self._clips = repeated(self._records, config.rare_speaker_repeats)
         self._lock = threading.Lock()
         self._epochs: list[_Epoch] = []
         self._ends: list[int] = []
-        # Layouts are decided by the plan, so that nothing is drawn when an example is made.
-        self._rng = np.random.default_rng(0)
         super().__init__(
             self._make,
             clips=len(chosen),
             digest=digest_of(self._contents()),
-            seed=seed,
+            seed=config.seed,
             threads=threads,
             stop=stop,
         )
 
     def _contents(self) -> Iterator[bytes]:
-        """What a run must find again to go on: codes, words and voices of its clips."""
+        """Codes, texts and voices of the clips, which a resumed run must find unchanged."""
         for r, codes in zip(self._records, self._codes, strict=True):
             about = (codes.shape, r.text, r.speaker, r.language, r.instruction)
             yield repr(about).encode()
@@ -182,35 +180,31 @@ class TalkerBatches(Loader):
 
     def _make(self, number: int) -> dict[str, Any]:
         epoch, batch = self._planned(number)
-        examples = [self._example(epoch.choices, int(i)) for i in batch.places]
-        return collate(self._config, examples, self.shapes[batch.bucket][1])
+        examples = [self._example(epoch.choices.row(int(i))) for i in batch.examples]
+        return collate(self._model, examples, self.shapes[batch.bucket][1])
 
-    def _example(self, c: Choices, i: int) -> Example:
-        """The clip at a place of the epoch, laid out as planned."""
-        clip, reference = int(c.clip[i]), int(c.reference[i])
-        record = self._records[clip]
-        cloned = reference >= 0 and not c.preset[i] and not c.voiceless[i]
-        in_context = bool(c.in_context[i])
-        instruct = self._instructions[clip][c.instruct[i]] if c.instruct[i] >= 0 else ()
+    def _example(self, choice: LayoutChoice) -> Example:
+        """The clip of a planned layout, laid out accordingly."""
+        clip, reference = choice.clip, choice.reference
+        record, has_reference = self._records[clip], choice.reference >= 0
         utterance = Utterance(
             text_ids=self._text[clip],
             codes=self._codes[clip],
-            language=record.language if c.tag[i] else AUTO,
-            speaker=record.speaker if c.preset[i] else None,
-            mel=self._mel(reference, float(c.place[i])) if cloned else None,
-            reference_codes=self._codes[reference] if in_context else None,
-            reference_ids=self._reference_text[reference] if in_context else (),
-            instruct_ids=instruct,
+            language=record.language,
+            speaker=record.speaker,
+            mel=self._mel(reference, choice.crop) if has_reference else None,
+            reference_codes=self._codes[reference] if has_reference else None,
+            reference_ids=self._reference_text[reference] if has_reference else (),
+            instruct_ids=self._instructions[clip][choice.instruction] if choice.instruct else (),
             spoken=self._spoken[clip],
         )
-        mix = _CERTAIN[bool(c.stream[i]), bool(c.voiceless[i])]
-        return draw_layout(self._config, self._role, utterance, mix, self._rng)
+        return layout_utterance(self._model, self._role, utterance, choice)
 
-    def _mel(self, position: int, place: float) -> np.ndarray:
-        """Log-mel [M, mels] float16 of a part of a clip, the whole one if it is short."""
-        mel = self._mels[position]
-        start = int(place * max(len(mel) - self._mel_frames + 1, 1))
-        return mel[start : start + self._mel_frames]
+    def _mel(self, position: int, crop: float) -> np.ndarray:
+        """Log-mel [M, mels] float16 of a clip, cut to `mel_frames` at `crop` if it is longer."""
+        mel, longest = self._mels[position], self.config.mel_frames
+        start = int(crop * max(len(mel) - longest + 1, 1))
+        return mel[start : start + longest]
 
     def _planned(self, number: int) -> tuple[_Epoch, PlannedBatch]:
         with self._lock:
@@ -228,23 +222,35 @@ class TalkerBatches(Loader):
 
     def _plan(self, epoch: int) -> int:
         """Plan an epoch; the number of the batch after its last."""
-        rng = np.random.default_rng([self._plan_seed, epoch])
-        choices = draw_choices(self._table, self._mix, rng, self._clips)
+        config = self.config
+        rng = np.random.default_rng([config.seed, epoch])
+        choices = draw_choices(self._table, config.mix, rng, self._clips)
         lengths = example_positions(self._table, choices)
         # An example that is too long with a reference recording goes without.
-        long = (lengths > self._positions[-1]) & choices.in_context
+        long = (lengths > config.positions[-1]) & choices.in_context
         choices = choices._replace(in_context=choices.in_context & ~long)
         lengths = example_positions(self._table, choices)
         rows = [rows for rows, _ in self.shapes]
-        batches = plan_batches(lengths, self._positions, rows, rng, self._together)
+        batches = plan_batches(lengths, config.positions, rows, rng, config.batches_per_bucket_run)
         first = self._first(epoch)
         self._epochs = [*self._epochs[-2:], _Epoch(first, choices, batches)]
         return first + len(batches)
 
+    def _make_shapes(self, mel_frames: int) -> list[tuple[int, Bucket]]:
+        """Rows and bucket of each length; frames have what the shortest prompt leaves."""
+        prompt = int(
+            prompt_positions(role=len(self._role), text=0, speaker=False, stream_text=True)
+        )
+        shapes = []
+        for positions in self.config.positions:
+            rows = max(self.config.batch_positions // positions // _ROW_MULTIPLE, 1) * _ROW_MULTIPLE
+            shapes.append((rows, Bucket(positions, positions - prompt, mel_frames)))
+        return shapes
+
     def _all_spoken(
         self, text: TextTokenizer, sample_rate: int, frame_rate: float
     ) -> list[np.ndarray | None]:
-        """What is spoken in the frames of each clip; None for a clip without an alignment."""
+        """Text token of each frame [F] int32 of every clip; None for one without an alignment."""
         out: list[np.ndarray | None] = []
         for record, ids, codes in zip(self._records, self._text, self._codes, strict=True):
             alignment = record.extra.get("alignment")
@@ -281,7 +287,7 @@ class TalkerBatches(Loader):
 
     def _usable(self, sample_rate: int, longest: float, waves: Waves | None) -> list[bool]:
         """Which clips can be the voice of another: in memory, not too long, nor too short."""
-        encoder, least = self._config.speaker_encoder, 0
+        encoder, least = self._model.speaker_encoder, 0
         if encoder is not None:
             mel = mel_config(encoder)
             least = max(mel.min_samples, mel.n_fft - 2 * mel.pad + min_frames(encoder) * mel.hop)
@@ -294,7 +300,7 @@ class TalkerBatches(Loader):
 
     def _make_mels(self, waves: Waves, usable: Sequence[bool]) -> dict[int, np.ndarray]:
         """Log-mels of the usable clips, by their position in the selection."""
-        encoder = self._config.speaker_encoder
+        encoder = self._model.speaker_encoder
         if encoder is None:
             raise DataError("this talker has no speaker encoder; leave the waves out.")
         if encoder.sample_rate != waves.sample_rate:
@@ -309,7 +315,7 @@ class TalkerBatches(Loader):
         return {places[place]: mel for place, mel in mels.items()}
 
     def _make_table(self, usable: Sequence[bool]) -> ClipTable:
-        preset, dialect = speaker_flags(self._config, self._records)
+        preset, dialect = speaker_flags(self._model, self._records)
         return ClipTable(
             text=np.asarray([len(ids) for ids in self._text]),
             reference_text=np.asarray([len(ids) for ids in self._reference_text]),
@@ -322,35 +328,18 @@ class TalkerBatches(Loader):
                 np.asarray([len(ids) for ids in instructions])
                 for instructions in self._instructions
             ],
-            opening=len(self._role),
+            role=len(self._role),
             cloning=bool(self._mels),
         )
 
     def _check_lengths(self) -> None:
-        """Every clip fits in every layout but that with a reference recording."""
-        t = self._table
-        longest = np.asarray([max(n, default=0) for n in t.instructions])
-        needed = longest + t.opening + 5 + 2 + t.text + 1 + t.frames
-        over = np.flatnonzero(needed > self._positions[-1])
+        """Raise DataError unless every clip fits, in every layout without a reference recording."""
+        needed, longest = longest_positions(self._table), self.config.positions[-1]
+        over = np.flatnonzero(needed > longest)
         if len(over):
             worst = int(np.argmax(needed))
             raise DataError(
                 f"{len(over)} clips need up to {needed[worst]} positions, and the longest batch "
-                f"has {self._positions[-1]}; add a longer one or leave those clips out (the worst "
+                f"has {longest}; add a longer one or leave those clips out (the worst "
                 f"is of line {self._records[worst].line} of the manifest)."
             )
-
-
-# Layouts without chance, by (stream_text, voiceless); the rest is decided by what is given.
-_CERTAIN = {
-    (stream, voiceless): LayoutMix(
-        stream_text=float(stream),
-        tag_language=1.0,
-        preset=1.0,
-        voiceless=float(voiceless),
-        in_context=1.0,
-        instruct=1.0,
-    )
-    for stream in (False, True)
-    for voiceless in (False, True)
-}

@@ -1,7 +1,7 @@
 """Talker examples: the prompt that generation would build, then the frames it should generate.
 
-One function lays out every kind of request (`layout_example`), from the rows of `build_prompt`; a
-layout that generation knows is therefore a layout that training knows.
+`layout_example` works from the rows of `build_prompt`, so training knows every layout that
+generation knows.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.data.talker_layout import LayoutChoice
 from qtts_jax.errors import ConfigError, TrainingError
+from qtts_jax.generation.batch import stack_prompts
 from qtts_jax.generation.prompt import AUTO, Prompt, SpeakerCondition, build_prompt
-from qtts_jax.generation.state import stack_prompts
 from qtts_jax.models.speaker_encoder import min_frames
 
 
@@ -25,16 +26,16 @@ class Example:
 
     Attributes:
         rows: the inputs of all positions: the prompt's rows, then one row for every frame, with
-            the sum of its codebooks on the codec track and what is left of the text (then
-            tts_pad) on the text track. `trailing` is empty.
+            its codes on the codec track and the rest of the text (then tts_pad) on the text track.
+            `trailing` is empty.
         start: the position whose output gives frame 0; that of frame s is start + s, and the end
             of speech follows from the last frame.
         codes: [F, Q] int32, the frames.
         ends: the utterance ends with the last frame; False for a cut, which has no such target.
         mel: [M, mels] float32 log-mel of a recording of the voice, for training the speaker
             encoder jointly, or None; its x-vector takes the place of `rows.embedding`.
-        spoken: [F] int32, the text token that the reader is at in each frame; None where the text
-            is not known.
+        spoken: [F] int32, the text token that is spoken in each frame; None where the text is not
+            known.
     """
 
     rows: Prompt
@@ -73,10 +74,10 @@ def layout_example(
     if c.code_predictor is not None:
         sizes[1:] = c.code_predictor.vocab_size
     if (codes < 0).any() or (codes >= sizes).any():
-        book = int(np.flatnonzero(((codes < 0) | (codes >= sizes)).any(axis=0))[0])
+        q = int(np.flatnonzero(((codes < 0) | (codes >= sizes)).any(axis=0))[0])
         raise TrainingError(
-            f"codes of codebook {book} must be from 0 to {sizes[book] - 1}, not "
-            f"{codes[:, book].min()} to {codes[:, book].max()}; use the tokenizer of this model."
+            f"codes of codebook {q} must be from 0 to {sizes[q] - 1}, not "
+            f"{codes[:, q].min()} to {codes[:, q].max()}; use the tokenizer of this model."
         )
     codes, frames = codes.astype(np.int32), len(codes)
     text = np.full(frames, config.tts_pad_id, np.int32)
@@ -95,7 +96,7 @@ def layout_example(
 
 @dataclass(frozen=True)
 class Utterance:
-    """Speech with its text, and all that may describe its voice; None or () for what is unknown.
+    """Speech with its text, and all that may describe its voice; None or () for unknown parts.
 
     Attributes:
         text_ids: the text, as `TextTokenizer.assistant_ids` gives it.
@@ -108,7 +109,7 @@ class Utterance:
             (`TextTokenizer.reference_ids`), for in-context cloning.
         instruct_ids: a description or instruction (`TextTokenizer.instruct_ids`).
         spoken: [F] int32, the token of `text_ids` that is spoken in each frame
-            (`data.alignment`); None for a reader at constant pace (`even_pace`).
+            (`data.alignment`); None for a constant speaking rate (`even_pace`).
     """
 
     text_ids: tuple[int, ...]
@@ -123,77 +124,38 @@ class Utterance:
     spoken: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class LayoutMix:
-    """Probabilities of the layouts, each applied where an utterance allows it.
-
-    Attributes:
-        stream_text: text beside the frames instead of before them.
-        tag_language: the think block with the language instead of the nothink block (the paper's
-            probabilistically activated thinking pattern, as far as it is public).
-        preset: the preset speaker where there is an x-vector or a mel too.
-        voiceless: neither, so that the description or the text alone decides.
-        in_context: the reference recording in the prompt, beside the x-vector.
-        instruct: the instruction, where there is one.
-    """
-
-    stream_text: float = 0.5
-    tag_language: float = 0.5
-    preset: float = 0.5
-    voiceless: float = 0.0
-    in_context: float = 0.5
-    instruct: float = 0.8
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} is a probability, and {value} is not.")
-
-
-def draw_layout(
-    config: TTSConfig,
-    role_ids: Sequence[int],
-    utterance: Utterance,
-    mix: LayoutMix,
-    rng: np.random.Generator,
+def layout_utterance(
+    config: TTSConfig, role_ids: Sequence[int], utterance: Utterance, choice: LayoutChoice
 ) -> Example:
-    """Lay out an utterance in one of the ways that it allows.
+    """Lay out an utterance as `choice` has it, whatever else the utterance offers.
 
     Args:
         role_ids: the ids that open the assistant turn.
-        rng: every choice comes from it, the same number of draws for every utterance.
 
     Raises:
         RequestError: its speaker or language is not one of the model.
-        TrainingError: its codes do not fit the model.
+        TrainingError: the utterance lacks what the layout needs, or its codes do not fit the model.
     """
     u = utterance
-    stream, tag, preset, voiceless, in_context, instruct = (
-        rng.random(6) < [mix.stream_text, mix.tag_language, mix.preset, mix.voiceless,
-                         mix.in_context, mix.instruct]
-    )  # fmt: skip
-    cloned = u.embedding is not None or u.mel is not None
+    _check_parts(u, choice)
     voice, mel = SpeakerCondition(), None
-    if not voiceless:
-        if u.speaker is not None and (preset or not cloned):
-            voice = SpeakerCondition(speaker=u.speaker)
-        elif cloned:
-            mel, embedding = u.mel, u.embedding
-            if embedding is None:
-                embedding = np.zeros(config.talker.transformer.width, np.float32)
-            voice = SpeakerCondition(embedding=embedding)
-            if in_context and u.reference_codes is not None:
-                voice = SpeakerCondition(
-                    embedding=embedding, codes=u.reference_codes, text_ids=u.reference_ids
-                )
+    if choice.preset:
+        voice = SpeakerCondition(speaker=u.speaker)
+    elif not choice.no_speaker:
+        mel, embedding = u.mel, u.embedding
+        if embedding is None:
+            embedding = np.zeros(config.talker.transformer.width, np.float32)
+        voice = SpeakerCondition(embedding=embedding)
+        if choice.in_context:
+            voice = replace(voice, codes=u.reference_codes, text_ids=u.reference_ids)
     prompt = build_prompt(
         config,
         role_ids,
         u.text_ids,
         voice=voice,
-        language=u.language if tag else AUTO,
-        instruct_ids=u.instruct_ids if instruct else (),
-        stream_text=bool(stream),
+        language=u.language if choice.language_tag else AUTO,
+        instruct_ids=u.instruct_ids if choice.instruct else (),
+        stream_text=choice.stream_text,
     )
     spoken = u.spoken
     if spoken is None and u.text_ids:
@@ -201,8 +163,23 @@ def draw_layout(
     return replace(layout_example(config, prompt, u.codes, mel=mel), spoken=spoken)
 
 
+def _check_parts(u: Utterance, choice: LayoutChoice) -> None:
+    """Raise TrainingError for a part that the layout needs and the utterance lacks."""
+    cloned = not choice.preset and not choice.no_speaker
+    missing = {
+        "a preset speaker": choice.preset and u.speaker is None,
+        "an x-vector or a mel": cloned and u.embedding is None and u.mel is None,
+        "reference codes": choice.in_context and u.reference_codes is None,
+        "an instruction": choice.instruct and not u.instruct_ids,
+    }
+    for part in (name for name, lacks in missing.items() if lacks):
+        raise TrainingError(
+            f"the layout needs {part}, which the utterance lacks; choose another layout."
+        )
+
+
 def even_pace(text_ids: Sequence[int], frames: int) -> np.ndarray:
-    """The token of a text that a reader at constant pace is at in each frame: [F] int32."""
+    """The text token of each frame at a constant speaking rate: [F] int32."""
     at = (np.arange(frames) + 0.5) * len(text_ids) / frames
     return np.asarray(text_ids, np.int32)[at.astype(int)]
 

@@ -1,6 +1,6 @@
-"""Which clips make up the batches of an epoch, and how each is laid out.
+"""The plan of an epoch: which clips make up its batches, and the layout of each.
 
-All choices of an epoch are drawn at once from (seed, epoch), so the length of every example is
+All layouts of an epoch are drawn at once from (seed, epoch), so the length of every example is
 known before it is made, and a batch depends on nothing but its number.
 """
 
@@ -14,40 +14,19 @@ import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.dataset import Record
-from qtts_jax.data.talker_examples import LayoutMix
-
-
-class Choices(NamedTuple):
-    """How the clips of an epoch are laid out; every field is [N].
-
-    Attributes:
-        clip: position of the clip in the selection.
-        stream, tag, preset, voiceless, in_context: bool, as in `LayoutMix`.
-        instruct: number of the instruction, -1 for none.
-        reference: position of another clip of the speaker, -1 for none.
-        place: float in [0, 1), where the mel of the reference begins.
-    """
-
-    clip: np.ndarray
-    stream: np.ndarray
-    tag: np.ndarray
-    preset: np.ndarray
-    voiceless: np.ndarray
-    in_context: np.ndarray
-    instruct: np.ndarray
-    reference: np.ndarray
-    place: np.ndarray
+from qtts_jax.data.talker_layout import LayoutChoices, LayoutMix
+from qtts_jax.generation.prompt import AUTO, prompt_positions, tags_language
 
 
 class PlannedBatch(NamedTuple):
-    """Places of the clips of a batch among the epoch's choices, and its bucket."""
+    """Numbers of a batch's examples [B] among the layouts of the epoch, and its bucket."""
 
-    places: np.ndarray
+    examples: np.ndarray
     bucket: int
 
 
 class ClipTable(NamedTuple):
-    """What the plan knows of the clips; arrays are [N].
+    """Lengths and voices of the clips, from which layouts are drawn and measured; arrays are [N].
 
     Attributes:
         text, reference_text, frames: lengths in ids and frames.
@@ -57,7 +36,7 @@ class ClipTable(NamedTuple):
         tagged: the language is one of the model.
         dialect: the speaker's dialect is tagged even where the language is not.
         instructions: lengths of the instructions of each clip.
-        opening: ids that open the assistant turn.
+        role: ids that open the assistant turn.
         cloning: references can be used as voices.
     """
 
@@ -69,15 +48,15 @@ class ClipTable(NamedTuple):
     tagged: np.ndarray
     dialect: np.ndarray
     instructions: list[np.ndarray]
-    opening: int
+    role: int
     cloning: bool
 
 
 def repeated(records: Sequence[Record], times: int) -> np.ndarray:
     """Positions of the clips of an epoch, ascending: rare speakers' clips come `times` times.
 
-    A speaker is rare with less than a hundredth of the clips: however few there are of most voices,
-    they are heard beside a voice that has hours.
+    A speaker is rare with less than a hundredth of the clips. Without repeats a voice that has
+    hours would leave the others hardly any part of an epoch.
     """
     clips = Counter(record.speaker for record in records)
     count = [times if 100 * clips[r.speaker] < len(records) else 1 for r in records]
@@ -86,16 +65,11 @@ def repeated(records: Sequence[Record], times: int) -> np.ndarray:
 
 def draw_choices(
     table: ClipTable, mix: LayoutMix, rng: np.random.Generator, clips: np.ndarray
-) -> Choices:
-    """Draw the layouts of clips [N] by their positions; an impossible choice is never kept."""
+) -> LayoutChoices:
+    """Draw the layouts of clips [N] by their positions, each one that its clip allows."""
     count = len(clips)
-    stream, tag, preset, voiceless, in_context, instruct = (
-        rng.random((6, count)) < np.asarray(
-            [mix.stream_text, mix.tag_language, mix.preset, mix.voiceless, mix.in_context,
-             mix.instruct]
-        )[:, None]
-    )  # fmt: skip
-    which, other, place = rng.random((3, count))
+    stream_text, language_tag, preset, no_speaker, in_context, instruct = mix.draw(rng, count)
+    instruction_draw, reference_draw, crop = rng.random((3, count))
     reference = np.full(count, -1)
     for i, clip in enumerate(clips):
         # The clip itself is left out: `others` counts the rest of the group.
@@ -104,40 +78,57 @@ def draw_choices(
         inside = own < len(group) and group[own] == clip
         others = len(group) - inside
         if others and table.cloning:
-            k = int(other[i] * others)
+            k = int(reference_draw[i] * others)
             reference[i] = group[k + (inside and k >= own)]
     cloned = reference >= 0
     preset = table.preset[clips] & (preset | ~cloned)
-    voiceless |= ~(preset | cloned)
+    no_speaker |= ~(preset | cloned)
+    preset &= ~no_speaker
     described = np.asarray([len(table.instructions[clip]) for clip in clips])
     # Without a voice the description must decide, so it is there whenever there is one.
-    wanted = (instruct | voiceless) & (described > 0)
-    number = np.where(wanted, (which * described).astype(np.int64), -1)
-    return Choices(
+    instruct = (instruct | no_speaker) & (described > 0)
+    return LayoutChoices(
+        stream_text=stream_text,
+        language_tag=language_tag & table.tagged[clips],
+        preset=preset,
+        no_speaker=no_speaker,
+        in_context=in_context & cloned & ~preset & ~no_speaker,
+        instruct=instruct,
         clip=clips,
-        stream=stream,
-        tag=tag & table.tagged[clips],
-        preset=preset & ~voiceless,
-        voiceless=voiceless,
-        in_context=in_context & cloned & ~preset & ~voiceless,
-        instruct=number,
+        instruction=np.where(instruct, (instruction_draw * described).astype(np.int64), -1),
         reference=reference,
-        place=place,
+        crop=crop,
     )
 
 
-def example_positions(table: ClipTable, c: Choices) -> np.ndarray:
-    """Positions [N] of every example as `build_prompt` and `layout_example` lay it out."""
-    instructed = np.asarray([
+def example_positions(table: ClipTable, c: LayoutChoices) -> np.ndarray:
+    """Positions [N] of every example: its prompt and its frames."""
+    instruct = np.asarray([
         table.instructions[clip][k] if k >= 0 else 0
-        for clip, k in zip(c.clip, c.instruct, strict=True)
+        for clip, k in zip(c.clip, c.instruction, strict=True)
     ])  # fmt: skip
-    tags = np.where(c.tag | (table.dialect[c.clip] & c.preset), 4, 3) + ~c.voiceless
-    reference = np.where(c.in_context, table.frames[c.reference], 0)
-    text = table.text[c.clip] + np.where(c.in_context, table.reference_text[c.reference], 0) + 1
-    # The rows of tts_bos and of codec bos, and the text where it does not stream.
-    rows = table.opening + tags + 2 + np.where(c.stream, 0, text)
-    return instructed + rows + reference + table.frames[c.clip]
+    prompt = prompt_positions(
+        role=table.role,
+        text=table.text[c.clip],
+        instruct=instruct,
+        language_tag=c.language_tag | (table.dialect[c.clip] & c.preset),
+        speaker=~c.no_speaker,
+        reference_frames=np.where(c.in_context, table.frames[c.reference], 0),
+        reference_text=table.reference_text[c.reference],
+        stream_text=c.stream_text,
+    )
+    return prompt + table.frames[c.clip]
+
+
+def longest_positions(table: ClipTable) -> np.ndarray:
+    """Positions [N] of every clip in its longest layout without a reference recording."""
+    prompt = prompt_positions(
+        role=table.role,
+        text=table.text,
+        instruct=np.asarray([max(lengths, default=0) for lengths in table.instructions]),
+        language_tag=True,
+    )
+    return prompt + table.frames
 
 
 def plan_batches(
@@ -145,7 +136,7 @@ def plan_batches(
     buckets: Sequence[int],
     rows: Sequence[int],
     rng: np.random.Generator,
-    together: int = 1,
+    batches_per_bucket_run: int = 1,
 ) -> list[PlannedBatch]:
     """Batches in random order; every example is in one of them, some in two.
 
@@ -156,21 +147,22 @@ def plan_batches(
         positions: [N], none above the last bucket.
         buckets: ascending.
         rows: of a batch of each bucket.
-        together: so many batches in a row, counted from the first, are of one bucket.
+        batches_per_bucket_run: so many batches in a row, counted from the first, are of one bucket.
     """
     order = rng.permutation(len(positions))
-    of = np.searchsorted(np.asarray(buckets), positions[order])
+    bucket_of = np.searchsorted(np.asarray(buckets), positions[order])
     runs: list[list[PlannedBatch]] = []
     left = order[:0]
     for bucket, size in enumerate(rows):
-        clips = rng.permutation(np.concatenate([left, order[of == bucket]]))
-        if bucket == len(rows) - 1 and len(clips) % (together * size):
-            more = together * size - len(clips) % (together * size)
-            clips = np.concatenate([clips, rng.integers(0, len(positions), more)])
-        whole = len(clips) // (together * size) * together * size
-        for run in clips[:whole].reshape(-1, together, size):
+        chosen = rng.permutation(np.concatenate([left, order[bucket_of == bucket]]))
+        per_run = batches_per_bucket_run * size
+        if bucket == len(rows) - 1 and len(chosen) % per_run:
+            more = per_run - len(chosen) % per_run
+            chosen = np.concatenate([chosen, rng.integers(0, len(positions), more)])
+        filled = len(chosen) // per_run * per_run
+        for run in chosen[:filled].reshape(-1, batches_per_bucket_run, size):
             runs.append([PlannedBatch(part, bucket) for part in run])
-        left = clips[whole:]
+        left = chosen[filled:]
     return [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
 
 
@@ -187,9 +179,9 @@ def references_of(records: Sequence[Record], usable: Sequence[bool]) -> list[np.
 
 def speaker_flags(config: TTSConfig, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
     """Which clips have a preset speaker, and which of those have a dialect."""
-    presets, dialects = dict(config.talker.speakers), dict(config.talker.dialects)
+    presets = dict(config.talker.speakers)
     names = [record.speaker.lower() for record in records]
     return (
         np.asarray([name in presets for name in names]),
-        np.asarray([bool(dialects.get(name)) for name in names]),
+        np.asarray([tags_language(config.talker, AUTO, name) for name in names]),
     )

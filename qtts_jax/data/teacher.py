@@ -1,10 +1,10 @@
-"""Features of the semantic teacher for all clips, computed once at the start of a run."""
+"""Features of the semantic teacher, computed for all clips once at the start of a training run."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from qtts_jax.data.whisper import (
 from qtts_jax.data.whisper_files import load_whisper
 from qtts_jax.errors import DataError
 from qtts_jax.functional import Params, abstract, bind
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 
 class Features:
@@ -61,17 +61,16 @@ def teacher_features(
     workers: int | None = None,
     progress: bool = True,
 ) -> Features:
-    """Encode clips with Whisper on whatever device there is.
+    """Compute Whisper encoder features of clips on the default device.
 
-    A clip is encoded as Whisper does it: in windows of 30 s that begin with the clip and end in
-    silence.
+    As in Whisper, a clip is cut into windows of 30 s, the last one padded with silence.
 
     Args:
         directory: of `convert_whisper`.
         pool: features of 20 ms that are averaged; 4 for the 12.5 Hz of a 12.5 Hz tokenizer.
         rows: windows encoded at once.
-        standardize: give every dimension mean 0 and variance 1 over all clips. A loss by cosine
-            otherwise sees little but the large constant part that Whisper's features have.
+        standardize: give every dimension mean 0 and variance 1 over all clips. Otherwise the large
+            constant part of Whisper's features dominates a cosine loss.
         workers: threads that resample.
 
     Raises:
@@ -104,8 +103,8 @@ def teacher_features(
     resampled = in_order(functools.partial(_resampled, waves), range(len(waves)), workers)
     bar = tqdm(resampled, total=len(waves), desc="teacher", unit="clip", disable=not progress)
     for clip, wave in enumerate(bar):
-        for start, piece in _windows(wave, samples, per_window, int(counts[clip])):
-            batch[len(places), : len(piece)] = piece
+        for start, window in _windows(wave, samples, per_window, int(counts[clip])):
+            batch[len(places), : len(window)] = window
             count = min(per_window, int(counts[clip]) - start)
             places.append((int(starts[clip]) + start, count))
             if len(places) == rows:
@@ -133,7 +132,7 @@ def _windows(
 
 
 @functools.lru_cache(maxsize=4)
-def _program(config: WhisperConfig, pool: int):
+def _program(config: WhisperConfig, pool: int) -> Callable[..., jax.Array]:
     graphdef = abstract(WhisperEncoder, config)[0]
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Work on many clips at once, in order, with little of it in memory."""
+"""A `map` over threads that keeps the order and holds few results in memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Results waiting for the reader, for each thread.
+# Results computed ahead of the caller, for each thread.
 _AHEAD = 4
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None) -> Iterator[R]:
-    """`map` over threads: decoding and NumPy let go of Python's lock.
+    """`map` over threads, for functions that release Python's lock (decoding, NumPy).
 
     Args:
         workers: threads; None for one a core.
 
     Yields:
-        the results in the order of `items`; an exception is raised in its place, and what has not
-        begun by then never runs.
+        the results in the order of `items`. An exception is raised in the place of its result, and
+        calls that have not begun by then are cancelled.
     """
     workers = workers or os.cpu_count() or 1
     pending: deque[Future[R]] = deque()

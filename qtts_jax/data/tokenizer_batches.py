@@ -1,4 +1,4 @@
-"""Random crops of recordings in memory, for tokenizer training."""
+"""Batches for tokenizer training: random crops of recordings in memory."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class TokenizerBatches(Loader):
                     f"a crop of {self._samples} samples is no multiple of the {self._hop} samples "
                     "of a feature; change the frames of a crop or the pooling of the teacher."
                 )
-        # A clip counts by its samples: a point of the whole decides whose crop it is.
+        # A crop is of the clip in which a uniform sample number falls, so clips count by length.
         self._lengths = waves.lengths
         self._ends = np.cumsum(self._lengths)
         super().__init__(
             self._make,
             clips=len(waves),
-            # A hundredth of the samples tells recordings apart, and takes a hundredth of the time.
+            # Every hundredth sample is enough to distinguish recordings, and hashes faster.
             digest=digest_of([self._lengths.tobytes(), waves.samples[::100].tobytes()]),
             seed=seed,
             threads=threads,
@@ -86,7 +86,7 @@ class TokenizerBatches(Loader):
             _copy(self._waves[clip], start, audio[row])
             audio[row] *= self._gain(audio[row], gains[row])
             if self._teacher is not None:
-                # Silence around a short clip has the features of its first or last moment.
+                # Silence around a short clip has the features of its first or last step.
                 wanted = start // self._hop + np.arange(shape[1])
                 given = self._teacher[clip]
                 batch["teacher"][row] = given[np.clip(wanted, 0, len(given) - 1)]
@@ -105,6 +105,6 @@ class TokenizerBatches(Loader):
 
 
 def _copy(wave: np.ndarray, start: int, out: np.ndarray) -> None:
-    """What `out` covers of a wave from `start` on."""
+    """Copy wave[start : start + len(out)] into `out`; what is outside the wave stays as it is."""
     first, last = max(start, 0), min(start + len(out), len(wave))
     out[first - start : last - start] = wave[first:last]

@@ -1,4 +1,4 @@
-"""Descriptions of voices in words, made from what can be measured: sex, pitch, pace.
+"""Descriptions of voices in words, from measured classes: sex, pitch and pace.
 
 Pitch is low, medium or high among the speakers of that sex, pace is slow, medium or fast among the
 clips of that language: the thresholds are thirds of the training split, where every speaker
@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.data.dataset import Dataset, Waves
-from qtts_jax.data.manifest import TRAIN
 from qtts_jax.data.measure import median_pitch, speaking_rate
+from qtts_jax.data.splits import TRAIN
 from qtts_jax.data.threads import in_order
 from qtts_jax.errors import DataError
 from qtts_jax.io.atomic_files import sweep, write_whole
@@ -27,7 +27,7 @@ FILE = "voices.json"
 SEXES = ("female", "male")
 PITCHES = ("low", "medium", "high")
 PACES = ("slow", "medium", "fast")
-# Where the typical pitches of women and men meet, for speakers whose sex no one has noted.
+# Between the typical pitches of women and men, for speakers whose sex is not in the manifest.
 SEX_BORDER_HZ = 160.0
 
 _NOUNS = {"female": ("woman", "female voice", "female speaker"),
@@ -55,7 +55,7 @@ _WORDINGS = (
 
 
 class VoiceDescription(NamedTuple):
-    """What a description says; None for what could not be measured."""
+    """The classes that a description names; None for what could not be measured."""
 
     sex: str | None
     pitch: str | None
@@ -102,7 +102,7 @@ class VoiceDescriptions:
         )
 
     def sentences(self, index: int) -> list[str]:
-        """All descriptions of a clip; those that say most come first."""
+        """All descriptions of a clip; those that name most classes come first."""
         return sentences(self.voice_class(index))
 
     def sentence(self, index: int, rng: np.random.Generator) -> str:
@@ -182,7 +182,7 @@ def describe_voices(
 
 def _read(dataset: Dataset, path: Path) -> VoiceDescriptions:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
         if about["dataset"] != dataset.digest or len(about["pitch"]) != len(dataset):
             raise DataError(f"{path} describes another dataset; remove it.")
         thresholds = Thresholds(**{
@@ -232,7 +232,7 @@ def _thresholds(
             by_language[record.language].append((record.speaker, letters))
             if hertz is not None and who is not None:
                 by_sex[who].append((record.speaker, hertz))
-    # A language that is only held out has borders all the same, those of its own clips.
+    # A language without training clips has thresholds from its held-out clips.
     trained = set(by_language)
     for record, _, letters in measured:
         if record.language not in trained:

@@ -1,7 +1,7 @@
-"""The encoder of Whisper (arXiv:2212.04356), whose frame-level features teach codebook 0.
+"""The encoder of Whisper (arXiv:2212.04356), the semantic teacher of codebook 0.
 
-It was trained to recognise speech, so its features know what is said; they are not those of a
-self-supervised model such as WavLM, which the published tokenizer learned from.
+It was trained to recognise speech, so its frame-level features carry the content. The published
+tokenizer was distilled from a self-supervised model (WavLM) instead.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class WhisperConfig:
 
     @property
     def samples(self) -> int:
-        """Of a window."""
+        """Samples of a window."""
         return self.window * SAMPLE_RATE
 
     @property
     def steps(self) -> int:
-        """Features of a window."""
+        """Features (encoder positions) of a window."""
         return self.samples // STEP
 
 
@@ -63,8 +63,8 @@ class WhisperEncoder(nnx.Module):
     def __call__(self, mel: jax.Array) -> jax.Array:
         """Features [B, T / 2, D] of normalised log-mel frames [B, T, M]; all of T is attended."""
         # A causal convolution read one frame later sees one frame on either side.
-        x = self.conv1(jnp.pad(mel, ((0, 0), (0, 1), (0, 0))))[:, 1:]
-        x = self.conv2(jax.nn.gelu(x, approximate=False))
+        x = self.conv1(jnp.pad(mel, ((0, 0), (0, 1), (0, 0))))[:, 1:]  # [B, T, D]
+        x = self.conv2(jax.nn.gelu(x, approximate=False))  # [B, T / 2, D]
         x = jax.nn.gelu(x, approximate=False)
         x = x + jnp.asarray(sinusoids(x.shape[1], self.config.width), x.dtype)
         steps = jnp.full(x.shape[0], x.shape[1])

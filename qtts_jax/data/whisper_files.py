@@ -1,7 +1,7 @@
-"""Weights of the Whisper encoder: from a CTranslate2 model to files that travel, and back.
+"""Weights of the Whisper encoder: extracted from a CTranslate2 model, and loaded again.
 
 CTranslate2's `model.bin` is a sequence of named arrays (its `python/ctranslate2/specs/
-model_spec.py` writes it). The decoder, two thirds of the file, is left behind.
+model_spec.py` writes it). The decoder, two thirds of the file, is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qtts_jax.errors import CheckpointError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.atomic_files import write_whole
+from qtts_jax.io.config_file import MARKER
 
 CONFIG = "whisper_encoder.json"
 PART_BYTES = 12 << 20
@@ -62,6 +63,7 @@ def convert_whisper(
         for number, part in enumerate(_parts(flat)):
             write_whole(partial / f"part-{number}.safetensors", save(part))
         write_whole(partial / CONFIG, json.dumps(asdict(config)).encode())
+        write_whole(partial / MARKER, b'{"model": "whisper encoder"}\n')
 
 
 def load_whisper(directory: str | os.PathLike[str]) -> tuple[WhisperConfig, Params]:

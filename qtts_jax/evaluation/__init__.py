@@ -1,1 +1,1 @@
-"""Scores of codecs and voices: judges, signal measures, tasks and reports."""
+"""Scores of codecs and voices: metric models (judges), signal measures, tasks and reports."""

@@ -32,8 +32,8 @@ def estimate(scores: Sequence[Score], draws: int = 2000, seed: int = 0) -> Estim
     """The estimate over clips, and where it would lie for other clips of the same kind.
 
     Clips are drawn with replacement, all scores of a clip together (bootstrap, Efron 1979). Where
-    every clip says yes or no, draws of clips that all say the same would leave no doubt, so the
-    interval is that of Wilson (1927).
+    every clip is a yes or no, draws of clips that all agree would give an interval of width 0, so
+    the interval is that of Wilson (1927).
 
     Args:
         scores: at least one, with positive denominators.
@@ -54,6 +54,6 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     z = 1.959964
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    # Of clips that all agree one limit is what they say, but for roundings.
+    # Where all clips agree, one limit is their value, up to rounding.
     low = 0.0 if share == 0 else middle - z * half
     return low, 1.0 if share == 1 else middle + z * half

@@ -21,8 +21,8 @@ def usage(codes: Sequence[np.ndarray], entries: int) -> dict[str, list[float]]:
     """
     frames = np.concatenate([c.reshape(len(c), -1) for c in codes])
     use, perplexity = [], []
-    for book in frames.T:
-        share = np.bincount(book, minlength=entries) / len(book)
+    for codes in frames.T:
+        share = np.bincount(codes, minlength=entries) / len(codes)
         present = share[share > 0]
         use.append(len(present) / entries)
         perplexity.append(float(2 ** -np.sum(present * np.log2(present))))

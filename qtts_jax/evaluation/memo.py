@@ -1,7 +1,7 @@
-"""Scores that outlive a run: what is judged again is the same, so it is looked up.
+"""Cache of scores across runs, by the content of the sample.
 
-A second run with another checkpoint judges the recordings and baselines no more, and a run that was
-interrupted goes on where it was.
+A second run with another checkpoint does not score the recordings and baselines again, and an
+interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qtts_jax.evaluation.sample import Sample
 
 
 class Memo:
-    """A JSONL file of scores by the content of what was judged.
+    """A JSONL file of scores by the content of the sample.
 
     Args:
         path: of the file; None remembers nothing.
@@ -44,17 +44,17 @@ class Memo:
                 entry = json.loads(line)
                 self._known[entry["key"]] = {k: (v[0], v[1]) for k, v in entry["scores"].items()}
             except (json.JSONDecodeError, KeyError, TypeError, IndexError):
-                continue  # half a line of a run that was killed, which is judged again
+                continue  # half a line of a run that was killed, which is scored again
 
     def __call__(
-        self, judge: str, ask: Callable[[Sample], dict[str, Score]], sample: Sample
+        self, judge: str, score: Callable[[Sample], dict[str, Score]], sample: Sample
     ) -> dict[str, Score]:
-        """What a judge says, from the file or, the first time, from itself."""
+        """The scores of a judge, from the file or, the first time, from `score`."""
         if self._path is None:
-            return ask(sample)
+            return score(sample)
         key = f"{judge}: {digest(sample)}"
         if key not in self._known:
-            self._known[key] = ask(sample)
+            self._known[key] = score(sample)
             entry = json.dumps({"key": key, "scores": self._known[key]})
             try:
                 with open(self._path, "a", encoding="utf-8") as file:
@@ -65,10 +65,10 @@ class Memo:
 
 
 def digest(sample: Sample) -> str:
-    """The same for samples that any judge must judge alike."""
+    """Hash of everything that a score depends on."""
     content = hashlib.sha256()
     for wave in (sample.wave, sample.aligned, sample.voice):
         content.update(b"-" if wave is None else np.asarray(wave, np.float32).tobytes() + b"+")
-    told = (sample.text, sample.language, sample.seconds, sample.expected_seconds)
-    content.update(json.dumps(told).encode())
+    fields = (sample.text, sample.language, sample.seconds, sample.expected_seconds)
+    content.update(json.dumps(fields).encode())
     return content.hexdigest()[:32]

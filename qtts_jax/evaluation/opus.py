@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.package import load
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 SAMPLE_RATE = 48_000  # of the codec; other rates are converted to it
 LOWEST_BITS, HIGHEST_BITS = 500, 256_000
@@ -49,8 +50,8 @@ def round_trip(wave: np.ndarray, sample_rate: int, bits: int) -> tuple[np.ndarra
     return back, 8 * sum(map(len, packets)) / (len(wave) / sample_rate)
 
 
-def _encode(av, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
-    """Packets of a wave at 48 kHz, and the header that tells a decoder the delay."""
+def _encode(av: Any, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
+    """Packets of a wave at 48 kHz, and the header with the decoder's delay."""
     encoder = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = SAMPLE_RATE, "mono", "flt"
     encoder.bit_rate, encoder.time_base = bits, Fraction(1, SAMPLE_RATE)
@@ -66,14 +67,14 @@ def _encode(av, wave: np.ndarray, bits: int) -> tuple[list[bytes], bytes]:
     return packets, bytes(encoder.extradata)
 
 
-def _decode(av, packets: list[bytes], header: bytes) -> np.ndarray:
+def _decode(av: Any, packets: list[bytes], header: bytes) -> np.ndarray:
     decoder = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout, decoder.extradata = SAMPLE_RATE, "mono", header
     decoder.open()
-    pieces = []
+    packets_decoded = []
     for packet in packets:
         for frame in decoder.decode(av.Packet(packet)):
             samples = frame.to_ndarray().ravel()
             scale = 32768 if np.issubdtype(samples.dtype, np.integer) else 1
-            pieces.append(samples.astype(np.float32) / scale)
-    return np.concatenate(pieces)
+            packets_decoded.append(samples.astype(np.float32) / scale)
+    return np.concatenate(packets_decoded)

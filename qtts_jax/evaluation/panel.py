@@ -1,4 +1,4 @@
-"""All judges together: each gets a sample and gives what it can say of it."""
+"""Runs every metric that applies to a sample."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample
 from qtts_jax.evaluation.words import edits, most_repeats, words_of
 
 Judge = Callable[[Sample], dict[str, Score]]
-# A phrase said at least so many times more in a row than the text has it is a repetition.
+# A phrase repeated at least so many times more in a row than in the text is a repetition.
 _REPEATS = 2
-_LEAST_SECONDS = 0.3  # shorter audio is judged by its words only
+_LEAST_SECONDS = 0.3  # shorter audio gets word errors only
 _NO_STOI = 1e-5  # what pystoi gives where a recording has less than 0.4 s of speech
 
 
@@ -35,16 +35,16 @@ def asr() -> Judge:
     """Word and character errors (corpus level: errors over words) and repeated phrases."""
     whisper = WhisperJudge()
 
-    def judge(sample: Sample) -> dict[str, Score]:
-        heard = whisper.transcribe(sample.wave, sample.language) if len(sample.wave) else ""
-        return transcript_scores(sample.text, heard, sample.language)
+    def score(sample: Sample) -> dict[str, Score]:
+        transcript = whisper.transcribe(sample.wave, sample.language) if len(sample.wave) else ""
+        return transcript_scores(sample.text, transcript, sample.language)
 
-    return judge
+    return score
 
 
-def transcript_scores(text: str, heard: str, language: str) -> dict[str, Score]:
+def transcript_scores(text: str, transcript: str, language: str) -> dict[str, Score]:
     """Scores of a transcript against the text that should have been said."""
-    said, got = words_of(text, language), words_of(heard, language)
+    said, got = words_of(text, language), words_of(transcript, language)
     letters, got_letters = "".join(said), "".join(got)
     surplus = most_repeats(got) - most_repeats(said)
     return {
@@ -58,12 +58,12 @@ def speaker() -> Judge:
     """Similarity to the voice."""
     embedder = SpeakerJudge()
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         if sample.voice is None or not usable(sample.wave):
             return {}
         return {"sim": (embedder.similarity(sample.wave, sample.voice), 1)}
 
-    return judge
+    return score
 
 
 def mos() -> Judge:
@@ -76,20 +76,20 @@ def dnsmos() -> Judge:
     """Predicted opinion by DNSMOS."""
     predictor = DNSMOSJudge()
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         if not usable(sample.wave):
             return {}
         overall, p808 = predictor.score(sample.wave)
         return {"dnsmos": (overall, 1), "dnsmos_p808": (p808, 1)}
 
-    return judge
+    return score
 
 
 def pesq() -> Judge:
     """PESQ (ITU-T P.862), wide band (P.862.2) and narrow band."""
     library = load("pesq", "pesq", "PESQ")
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         if sample.aligned is None or not usable(sample.wave):
             return {}
         scores: dict[str, Score] = {}
@@ -101,14 +101,14 @@ def pesq() -> Judge:
             scores[f"pesq_{band}"] = (float(value), 1)
         return scores
 
-    return judge
+    return score
 
 
 def stoi() -> Judge:
     """Short-time objective intelligibility (Taal et al. 2011)."""
     library = load("pystoi", "pystoi", "STOI")
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         if sample.aligned is None:
             return {}
         with warnings.catch_warnings():
@@ -116,7 +116,7 @@ def stoi() -> Judge:
             value = float(library.stoi(sample.aligned, sample.wave, SAMPLE_RATE))
         return {} if value == _NO_STOI else {"stoi": (value, 1)}
 
-    return judge
+    return score
 
 
 def f0() -> Judge:
@@ -127,7 +127,7 @@ def f0() -> Judge:
     def tracked(wave: bytes) -> np.ndarray:
         return pitch.track(np.frombuffer(wave, np.float32), SAMPLE_RATE)
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         other = sample.aligned if sample.aligned is not None else sample.voice
         if other is None or not usable(sample.wave):
             return {}
@@ -143,27 +143,27 @@ def f0() -> Judge:
             scores["f0_cents"] = (errors.cents, 1)
         return scores
 
-    return judge
+    return score
 
 
 def duration() -> Judge:
     """How far the length is off, as a share of what it should be."""
 
-    def judge(sample: Sample) -> dict[str, Score]:
+    def score(sample: Sample) -> dict[str, Score]:
         if sample.seconds is None or sample.expected_seconds is None:
             return {}
         return {"duration": (abs(sample.seconds / sample.expected_seconds - 1), 1)}
 
-    return judge
+    return score
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A judge that may be asked for.
+    """A metric model that can be chosen by name.
 
     Attributes:
         make: loads it.
-        packages: whose version decides what it says.
+        packages: packages whose versions determine its scores.
     """
 
     make: Callable[[], Judge]
@@ -186,9 +186,9 @@ class Panel:
     """Judges by name.
 
     Args:
-        judges: of each name, what to call.
+        judges: scoring functions by name.
         versions: of each name, what its scores depend on besides the sample.
-        memo: file that remembers scores of samples already heard; None to remember none.
+        memo: file that caches the scores of samples; None for no cache.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Panel:
         return cls({name: KINDS[name].make() for name in names}, versions, memo)
 
     def scores(self, sample: Sample) -> dict[str, Score]:
-        """What all judges say of a sample, and what is known of it already."""
+        """All scores of a sample, those it brings along included."""
         found = dict(sample.known)
         for name, judge in self._judges.items():
             version = f"{name} {self.versions.get(name)} {_own_version()}"
@@ -231,7 +231,7 @@ class Panel:
 
 @functools.cache
 def _own_version() -> str:
-    """Of the code here that decides scores; what it said before a change is judged again."""
+    """Hash of the code that determines scores; a change invalidates cached ones."""
     here = Path(__file__).parent
     names = ("panel.py", "pitch.py", "sample.py", "words.py")
     files = [*(here / name for name in names), *sorted((here / "judges").glob("*.py"))]
@@ -239,5 +239,5 @@ def _own_version() -> str:
 
 
 def usable(wave: Any) -> bool:
-    """Is there sound enough for judges that know speech only?"""
+    """Whether there is enough sound for models that were trained on speech only."""
     return len(wave) >= _LEAST_SECONDS * SAMPLE_RATE and bool(np.any(wave))

@@ -25,7 +25,7 @@ class Report:
     Attributes:
         task: its name.
         rows: of the systems; in order.
-        about: what was judged, how and where (model, clips, judges with versions, machine).
+        about: what was scored, how and where (model, clips, judges with versions, machine).
         notes: sentences for readers.
     """
 
@@ -70,7 +70,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def write(self, directory: Path, plot: bool = True) -> list[Path]:
-        """Write TASK.json, TASK.md, TASK.clips.jsonl and, if asked, TASK.png.
+        """Write TASK.json, TASK.md, TASK.clips.jsonl and, with a plot, TASK.png.
 
         Returns:
             what was written.

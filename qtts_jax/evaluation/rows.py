@@ -39,10 +39,10 @@ class Row:
         return found
 
 
-def judge_row(
+def score_row(
     name: str, samples: Iterable[Sample], panel: Panel, total: int, **details: Any
 ) -> Row:
-    """Let the panel judge the samples of a system, with a progress bar.
+    """Score the samples of a system by the panel, with a progress bar.
 
     Raises:
         EvaluationError: there are no samples.
@@ -54,7 +54,7 @@ def judge_row(
 
 
 def add_rise(row: Row, original: Row) -> None:
-    """Add `wer_rise`: words more misheard than in the original, clip by clip."""
+    """Add `wer_rise`: word errors beyond those of the original, clip by clip."""
     for clip, scores in row.clips.items():
         before = original.clips.get(clip, {}).get("wer")
         if before is not None and "wer" in scores:

@@ -26,7 +26,7 @@ from qtts_jax.evaluation.tasks.tts import tts_rows
 
 TASKS = ("codec", "tts", "clone", "description", "speed")
 MEMO = "memo.jsonl"
-# Judges that have something to say of a task.
+# Judges that apply to a task.
 FITTING: dict[str, tuple[str, ...]] = {
     "codec": tuple(KINDS),
     "tts": ("asr", "mos", "dnsmos"),
@@ -80,7 +80,7 @@ def evaluate(plan: Plan, model: Callable[[], Any], about: dict[str, Any] | None 
     Args:
         model: loads a `SpeechTokenizer` for "codec", otherwise a `QwenTTS`; called when all else
             is known to be there.
-        about: what else the report should say, such as the path of the checkpoint.
+        about: further entries of the report, such as the path of the checkpoint.
 
     Raises:
         QTTSError: a package, the manifest, a recording or the model is missing or does not fit.

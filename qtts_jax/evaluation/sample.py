@@ -1,4 +1,4 @@
-"""What a judge hears: one clip, and what it is compared with."""
+"""A sample to score: one clip with its text and the recordings it is compared with."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from qtts_jax.evaluation.bootstrap import Score
 from qtts_jax.io.audio import AudioSource, load_audio
 
-SAMPLE_RATE = 16_000  # all judges hear at this rate
+SAMPLE_RATE = 16_000  # input rate of all judges
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip to judge; waves are [T] float32 at 16 kHz.
+    """One clip to score; waves are [T] float32 at 16 kHz.
 
     Attributes:
         clip: name of the clip, the same in all rows.
-        wave: what is judged; of no samples when nothing was spoken.
+        wave: the scored audio; empty when nothing was spoken.
         text: what should be said.
         language: full lower-case name.
         aligned: a recording of the same words at the same time, None if there is none.
@@ -39,8 +39,8 @@ class Sample:
     known: dict[str, Score] = field(default_factory=dict)
 
 
-def hear(source: AudioSource) -> np.ndarray:
-    """Audio as the judges hear it: float32 [T] at 16 kHz.
+def load_mono_16k(source: AudioSource) -> np.ndarray:
+    """Load audio as the judges take it: mono float32 [T] at 16 kHz.
 
     Args:
         source: as of `load_audio`.

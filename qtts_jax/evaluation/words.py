@@ -53,15 +53,15 @@ def spell(number: int) -> str:
     return _TENS[number // 10 - 2] + (f" {_ONES[number % 10]}" if number % 10 else "")
 
 
-def edits(said: Sequence[str], heard: Sequence[str]) -> int:
+def edits(said: Sequence[str], transcript: Sequence[str]) -> int:
     """Least substitutions, deletions and insertions from one sequence to the other.
 
     Levenshtein 1966, one row of the table at a time.
     """
-    row = list(range(len(heard) + 1))
+    row = list(range(len(transcript) + 1))
     for i, wanted in enumerate(said, 1):
         diagonal, row[0] = row[0], i
-        for j, got in enumerate(heard, 1):
+        for j, got in enumerate(transcript, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (wanted != got))
     return row[-1]
 

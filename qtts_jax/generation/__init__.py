@@ -1,1 +1,1 @@
-"""From a request to codes: prompts, sampling, one frame, many frames."""
+"""Autoregressive generation of codes: prompts, sampling, one frame, loops over frames."""

@@ -1,4 +1,7 @@
-"""Where parameters are while a model speaks, and how text reaches a table that is not there."""
+"""Placement of inference parameters: the text embedding may stay in host memory.
+
+Then only the rows that a request needs are copied to the device (`gather_text_rows`).
+"""
 
 from __future__ import annotations
 
@@ -8,53 +11,56 @@ import jax
 import numpy as np
 
 from qtts_jax.functional import Params
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.host_table import HostTable
 from qtts_jax.models.code_predictor import with_projected_rows
 
 
 def load_shapes(shapes: Params) -> Params:
-    """Parameter shapes of a `TTSModel`, with a sharding where one shall not reach the device."""
-    if not dispatch.tables_on_host():
+    """Parameter shapes of a `TTSModel` for loading; the text table gets a sharding on the host."""
+    if not storage_policy.tables_on_host():
         return shapes
     try:
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: it takes the way over the device
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU: the table is loaded through the device
         return shapes
     x = shapes["talker"]["text_embedding"]["table"]
     return _with_table(shapes, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host))
 
 
 def inference_params(params: Params) -> Params:
-    """Parameters of a `TTSModel` as generation wants them on this device; shapes for shapes."""
-    if dispatch.projected_rows():
+    """Parameters of a `TTSModel` in the layout and place that generation needs on this device.
+
+    Given shapes (`jax.ShapeDtypeStruct`), it returns shapes.
+    """
+    if storage_policy.preproject_tables():
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
             params = jax.eval_shape(with_projected_rows, params)
         else:
             params = with_projected_rows(params)
-    if dispatch.tables_on_host():
+    if storage_policy.tables_on_host():
         table = params["talker"]["text_embedding"]["table"]
         params = _with_table(params, HostTable(jax.device_get(table)))
     return params
 
 
 def gather_text_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
-    """Text ids for a program: as they are, or as places in a table of just their rows.
+    """Text ids for a program: unchanged, or as indices into a table of only the rows they name.
 
     Args:
         ids: int32 arrays of any shape, -1 for no text.
 
     Returns:
-        The parameters to give to the program, and each of the arrays.
+        The parameters for the program, then each of the arrays.
     """
     table = params["talker"]["text_embedding"]["table"]
     if not isinstance(table, HostTable):
         return (params, *ids)
     flat = np.concatenate([np.ravel(x) for x in ids])
-    places = np.where(flat >= 0, np.arange(len(flat), dtype=np.int32), -1)
-    pieces = np.split(places, np.cumsum([np.size(x) for x in ids])[:-1])
-    placed = [piece.reshape(np.shape(x)) for piece, x in zip(pieces, ids, strict=True)]
-    return (_with_table(params, table.rows(flat)), *placed)
+    indices = np.where(flat >= 0, np.arange(len(flat), dtype=np.int32), -1)
+    parts = np.split(indices, np.cumsum([np.size(x) for x in ids])[:-1])
+    shaped = [part.reshape(np.shape(x)) for part, x in zip(parts, ids, strict=True)]
+    return (_with_table(params, table.rows(flat)), *shaped)
 
 
 def _with_table(params: Params, table: Any) -> Params:

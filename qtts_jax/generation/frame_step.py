@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from qtts_jax.generation.sampling import (
-    HeadSampling,
-    choose,
+    SamplingPlan,
     gumbel_noise,
     process_talker_logits,
+    sample,
 )
 from qtts_jax.generation.state import DecodeInputs, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
 
 
-class SamplingPlan(NamedTuple):
-    """Static sampling needs of the two heads."""
-
-    talker: HeadSampling
-    predictor: HeadSampling
-
-
 def embed_prompt(model: TTSModel, prompt: PromptBatch) -> jax.Array:
-    """Sum of the tracks of a prompt: [B, T, D]."""
+    """Embed a prompt: the sum of the embeddings of its tracks, [B, T, D]."""
     x = model.talker.embed_text(prompt.text) + model.talker.embed_codec(prompt.codec)
     if model.code_predictor is not None:
         x = x + model.code_predictor.embed(prompt.residual)
@@ -39,16 +30,16 @@ def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationSt
     Args:
         capacity: positions of the caches, at least the padded prompt.
     """
-    x = embed_prompt(model, prompt)
-    rows = x.shape[0]
-    talker = model.talker.init_state(rows, x.dtype, capacity)
-    y, talker = model.talker.step(x, talker, prompt.lengths)
+    x = embed_prompt(model, prompt)  # [B, T, D]
+    batch = x.shape[0]
+    talker = model.talker.init_state(batch, x.dtype, capacity)
+    y, talker = model.talker.step(x, talker, prompt.lengths)  # [B, T, D]
     return GenerationState(
         talker=talker,
-        hidden=y[jnp.arange(rows), prompt.lengths - 1],
-        seen=jnp.zeros((rows, model.config.talker.vocab_size), bool),
-        frame=jnp.zeros((rows,), jnp.int32),
-        done=jnp.zeros((rows,), bool),
+        hidden=y[jnp.arange(batch), prompt.lengths - 1],
+        seen=jnp.zeros((batch, model.config.talker.vocab_size), bool),
+        frame=jnp.zeros((batch,), jnp.int32),
+        done=jnp.zeros((batch,), bool),
     )
 
 
@@ -58,7 +49,7 @@ def frame_step(
     """Generate one frame for every row that is not done.
 
     Returns:
-        codes [B, Q] int32, all -1 in rows that are done (end of speech itself is no frame), and
+        codes [B, Q] int32, all -1 in rows that are done (the end-of-speech token is no frame), and
         the new state.
     """
     c = model.config.talker
@@ -69,33 +60,34 @@ def frame_step(
         return gumbel_noise(keys, vocab)
 
     with jax.named_scope("codebook_0"):
-        logits = model.talker.logits(state.hidden)
+        logits = model.talker.logits(state.hidden)  # [B, V]
         logits = process_talker_logits(
             logits, c, state.seen, state.frame, conditions.repetition_penalty
         )
-        first = choose(logits, noise(0, c.vocab_size), conditions.talker, methods.talker)
+        first = sample(logits, noise(0, c.vocab_size), conditions.talker, methods.talker)  # [B]
     done = state.done | (first == c.eos_id) | (state.frame >= conditions.max_frames)
-    row = model.talker.embed_codec(first)
-    codes, x = first[:, None], row
+    embedded = model.talker.embed_codec(first)  # [B, D]
+    codes, x = first[:, None], embedded
     if model.code_predictor is not None:
         with jax.named_scope("code_predictor"):
-            # All books at once: a program of its own for each would cost more than the numbers.
-            books = jnp.arange(1, c.codebooks)
-            noises = jax.vmap(noise, (0, None))(books, model.code_predictor.config.vocab_size)
+            # The noise of all codebooks at once: one small kernel per codebook would cost more.
+            codebooks = jnp.arange(1, c.codebooks)
+            vocab = model.code_predictor.config.vocab_size
+            noises = jax.vmap(noise, (0, None))(codebooks, vocab)  # [Q-1, B, V]
             rest, total = model.code_predictor.generate(
                 state.hidden,
-                row,
-                lambda logits, book: choose(
-                    logits, noises[book - 1], conditions.predictor, methods.predictor
+                embedded,
+                lambda logits, codebook: sample(
+                    logits, noises[codebook - 1], conditions.predictor, methods.predictor
                 ),
             )
-        codes, x = jnp.concatenate([codes, rest], axis=1), row + total
+        codes, x = jnp.concatenate([codes, rest], axis=1), embedded + total  # [B, Q], [B, D]
     with jax.named_scope("talker"):
         rows = jnp.arange(x.shape[0])
         at = jnp.minimum(state.frame, conditions.text.shape[1] - 1)
         has_text = (state.frame < conditions.text_length)[:, None]
         x = x + jnp.where(has_text, conditions.text[rows, at], conditions.pad)
-        y, talker = model.talker.step(x[:, None], state.talker)
+        y, talker = model.talker.step(x[:, None], state.talker)  # [B, 1, D]
     new = GenerationState(
         talker=talker,
         hidden=y[:, 0],

@@ -17,15 +17,17 @@ from qtts_jax.configs.tts import TalkerConfig, TTSConfig
 from qtts_jax.errors import RequestError
 
 AUTO = "auto"
+Lengths = int | np.ndarray
+Flags = bool | np.ndarray
 
 
 @dataclass(frozen=True)
 class SpeakerCondition:
-    """Who speaks.
+    """Speaker of a request: a preset, an x-vector or a reference recording.
 
     Attributes:
         speaker: a preset name, or None.
-        embedding: an x-vector [D] float32, or None; it takes the place of a preset.
+        embedding: an x-vector [D] float32, or None; used instead of a preset.
         codes: [T, Q] reference codes for in-context cloning, or None.
         text_ids: the transcript of the reference, as text ids.
     """
@@ -38,12 +40,12 @@ class SpeakerCondition:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The rows of one request, -1 where a track is silent.
+    """The id tracks of one request, -1 where a track has no id.
 
     Attributes:
         text: [T] int32 text ids.
         codec: [T] int32 codebook-0 or special ids.
-        residual: [T, Q-1] int32 codes of books 1..Q-1 (reference frames only).
+        residual: [T, Q-1] int32 codes of codebooks 1..Q-1 (reference frames only).
         speaker: [T] bool, True where the x-vector is added.
         embedding: [D] float32 x-vector, or None.
         trailing: text ids added to the inputs of frames 0, 1, ...; after them comes tts_pad.
@@ -84,13 +86,13 @@ def build_prompt(
     stream_text: bool = False,
     text_complete: bool = True,
 ) -> Prompt:
-    """Lay out one request.
+    """Lay out the prompt of one request.
 
     Args:
         role_ids: the three ids that open the assistant turn.
-        text_ids: the text to speak; with `text_complete=False`, as much of it as is known.
+        text_ids: the text to speak; with `text_complete=False`, its beginning.
         language: a name of the checkpoint or "auto", lower case.
-        instruct_ids: the whole user turn of an instruction, or nothing.
+        instruct_ids: the complete user turn of an instruction, or ().
         stream_text: feed the text along with the frames instead of all before the first.
         text_complete: False while text is still arriving (only with `stream_text`). Then at least
             `text_needed(...)` ids must be there, and the caller appends the rest to `trailing`.
@@ -122,8 +124,8 @@ def build_prompt(
     if not stream_text:
         rows.add(text, c.pad_id)
         text = []
-    # The codec track goes on with bos and the reference frames; text runs beside it until one of
-    # the two ends: surplus text trails into the generated frames, missing text is tts_pad.
+    # The codec track continues with bos and the reference frames, with the text beside it. Text
+    # that is longer trails into the generated frames; text that is shorter is padded by tts_pad.
     codec = [c.bos_id, *frames[:, 0].tolist()]
     beside, trailing = text[: len(codec)], text[len(codec) :]
     rows.add([*beside, *[config.tts_pad_id] * (len(codec) - len(beside))], codec)
@@ -142,6 +144,41 @@ def build_prompt(
         embedding=voice.embedding,
         trailing=np.asarray(trailing, np.int32),
     )
+
+
+def prompt_positions(
+    *,
+    role: Lengths,
+    text: Lengths,
+    instruct: Lengths = 0,
+    language_tag: Flags = False,
+    speaker: Flags = True,
+    reference_frames: Lengths = 0,
+    reference_text: Lengths = 0,
+    stream_text: Flags = False,
+) -> np.ndarray:
+    """The length of the prompt that `build_prompt` lays out with complete text, from its parts.
+
+    All arguments are numbers, or arrays [N] for N prompts.
+
+    Args:
+        role, text, instruct: lengths of `role_ids`, `text_ids` and `instruct_ids`.
+        language_tag: a language or dialect is tagged (see `tags_language`).
+        speaker: there is a preset speaker or an x-vector.
+        reference_frames, reference_text: frames and text ids of the in-context reference; the text
+            counts only with frames.
+        stream_text: as in `build_prompt`.
+    """
+    tags = np.where(language_tag, 4, 3) + np.asarray(speaker, int)
+    spoken = text + np.where(np.asarray(reference_frames) > 0, reference_text, 0) + 1  # tts_eos
+    # One row for tts_bos after the tags, and one for the codec bos before the reference frames.
+    before = instruct + role + tags + 1 + np.where(stream_text, 0, spoken)
+    return np.asarray(before + 1 + reference_frames)
+
+
+def tags_language(c: TalkerConfig, language: str, speaker: str | None = None) -> bool:
+    """Whether a prompt names its language: it is given, or the speaker has a dialect."""
+    return _language_tags(c, language, speaker)[0] == c.think_id
 
 
 def text_needed(voice: SpeakerCondition) -> int:

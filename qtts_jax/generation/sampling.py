@@ -1,7 +1,7 @@
 """Logit processors and sampling, in the order of the official `generate` call.
 
 Every setting is an array over the rows of a batch, so requests with different settings share one
-compiled program. What a batch does not use at all (sampling, a full sort) is left out statically.
+compiled program. Parts that no row of a batch uses (sampling, a full sort) are not compiled in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTIAL_TOP_K = 64
 
 
 class SamplerParams(NamedTuple):
-    """Settings of one head for every row, each [B]; on the host numpy."""
+    """Sampling settings of one head, each [B]; numpy on the host."""
 
     do_sample: Any
     temperature: Any
@@ -34,7 +34,7 @@ class SamplerParams(NamedTuple):
 
 
 class HeadSampling(NamedTuple):
-    """What at least one row needs; static.
+    """Parts of the sampler that at least one row needs, static (compiled in).
 
     Attributes:
         sample: some row samples.
@@ -45,28 +45,44 @@ class HeadSampling(NamedTuple):
     partial: bool
 
 
+class SamplingPlan(NamedTuple):
+    """Parts of the sampler that the two heads need, static."""
+
+    talker: HeadSampling
+    predictor: HeadSampling
+
+
 def batch_sampler(
     params: Sequence[SamplingParams], prefix: str = ""
 ) -> tuple[SamplerParams, HeadSampling]:
-    """Arrays of the settings of `params` (one a row) and what they need.
+    """Stack the settings of one head (one `params` per row) and find the parts they need.
 
     Args:
         prefix: "" for the talker, "subtalker_" for the code predictor.
     """
     sample_name = "subtalker_dosample" if prefix else "do_sample"
     sample = np.asarray([getattr(p, sample_name) for p in params])
-    # JSON and Python know larger numbers than the device; a vocabulary never does.
-    all_of_them = np.iinfo(np.int32).max
-    top_k = np.asarray([min(getattr(p, f"{prefix}top_k"), all_of_them) for p in params], np.int32)
+    # JSON and Python allow larger integers than the device; no vocabulary is that large.
+    unlimited = np.iinfo(np.int32).max
+    top_k = np.asarray([min(getattr(p, f"{prefix}top_k"), unlimited) for p in params], np.int32)
     top_p = np.asarray([getattr(p, f"{prefix}top_p") for p in params], np.float32)
     temperature = np.asarray([getattr(p, f"{prefix}temperature") for p in params], np.float32)
-    # A row that does not sample may name any, and is divided by it all the same.
+    # The logits of rows that do not sample are divided, too, so their temperature must be usable.
     temperature = np.where(sample, temperature, np.float32(1))
     partial = bool(np.all(~sample | ((top_k > 0) & (top_k <= PARTIAL_TOP_K) & (top_p >= 1.0))))
     method = HeadSampling(sample=bool(sample.any()), partial=partial)
-    # Off is "all of them"; the clamp to the vocabulary happens where it is known.
-    top_k = np.where(top_k > 0, top_k, all_of_them)
+    # 0 turns top-k off; `filter_logits` clamps to the size of the vocabulary.
+    top_k = np.where(top_k > 0, top_k, unlimited)
     return SamplerParams(sample, temperature, top_k, top_p), method
+
+
+def batch_samplers(
+    params: Sequence[SamplingParams],
+) -> tuple[SamplerParams, SamplerParams, SamplingPlan]:
+    """`batch_sampler` of the talker and of the code predictor, and both their static parts."""
+    talker, talker_method = batch_sampler(params)
+    predictor, predictor_method = batch_sampler(params, "subtalker_")
+    return talker, predictor, SamplingPlan(talker_method, predictor_method)
 
 
 def process_talker_logits(
@@ -76,7 +92,7 @@ def process_talker_logits(
     frame: jax.Array,
     repetition_penalty: jax.Array,
 ) -> jax.Array:
-    """Repetition penalty, minimum length and suppressed ids for codebook 0.
+    """Apply repetition penalty, minimum length and suppressed ids to the logits of codebook 0.
 
     Args:
         logits: [B, V] float32.
@@ -95,7 +111,7 @@ def process_talker_logits(
 
 
 def filter_logits(logits: jax.Array, sampler: SamplerParams, method: HeadSampling) -> jax.Array:
-    """Temperature, then top-k (ties with the k-th value stay), then top-p; removed are -inf.
+    """Apply temperature, top-k (ties with the k-th value stay), then top-p; removed ids get -inf.
 
     Args:
         logits: [B, V] float32.
@@ -104,7 +120,7 @@ def filter_logits(logits: jax.Array, sampler: SamplerParams, method: HeadSamplin
     logits = logits / sampler.temperature[:, None]
     top_k = jnp.minimum(sampler.top_k, vocab)[:, None] - 1
     if method.partial:
-        # Rows that decode greedily may ask for any k; their draw is not used.
+        # Greedy rows may have any k; their draw is not used.
         best = jax.lax.top_k(logits, min(PARTIAL_TOP_K, vocab))[0]
         kth = jnp.take_along_axis(best, jnp.minimum(top_k, best.shape[-1] - 1), axis=-1)
         return jnp.where(logits < kth, -jnp.inf, logits)
@@ -123,19 +139,19 @@ def filter_logits(logits: jax.Array, sampler: SamplerParams, method: HeadSamplin
 def gumbel_noise(keys: jax.Array, vocab: int) -> jax.Array:
     """Standard Gumbel noise [B, V] float32 of random keys [B].
 
-    A key a row, so that a row does not depend on the batch around it.
+    Every row has its own key, so that it does not depend on the rest of the batch.
     """
     return jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), jnp.float32))(keys)
 
 
-def choose(
+def sample(
     logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
 ) -> jax.Array:
-    """One id a row: the best, or a draw from the filtered distribution (Gumbel-max).
+    """Pick one id per row: the argmax, or a draw from the filtered distribution (Gumbel-max).
 
     Args:
         logits: [B, V] float32.
-        noise: [B, V] of `gumbel_noise`; not read when no row samples.
+        noise: [B, V] of `gumbel_noise`; unused when no row samples.
 
     Returns:
         [B] int32.
@@ -145,7 +161,8 @@ def choose(
     backend = dispatch.decode_backend(logits.shape[0], 1)
     if method.partial and backend != "plain":
         settings = (sampler.temperature, sampler.top_k, sampler.do_sample)
-        return select(logits, noise, *settings, interpret=backend == "interpret")
+        codes: jax.Array = select(logits, noise, *settings, interpret=backend == "interpret")
+        return codes
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     drawn = jnp.argmax(filter_logits(logits, sampler, method) + noise, axis=-1).astype(jnp.int32)
     return jnp.where(sampler.do_sample, drawn, best)

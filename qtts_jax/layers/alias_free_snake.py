@@ -1,7 +1,7 @@
-"""Snake between a two-fold upsampling and a two-fold downsampling filter.
+"""Snake activation at twice the sampling rate, between an upsampling and a downsampling filter.
 
-The activation makes harmonics above half the sampling rate; at twice the rate they have room, and
-the second filter removes them (BigVGAN, arXiv:2206.04658, section 3.3; upstream
+The activation makes harmonics above half the sampling rate, which would alias; at twice the rate
+they do not, and the second filter removes them (BigVGAN, arXiv:2206.04658, section 3.3; upstream
 `TorchActivation1d`).
 """
 
@@ -20,7 +20,7 @@ from qtts_jax.layers.stream_position import Span
 
 # Fixed in the upstream class: both filters have 12 taps and a factor of 2.
 TAPS, FACTOR = 12, 2
-# An output sees 5 inputs on either side: 3 by the downsampling filter, then 3 by the upsampling.
+# Inputs on either side that an output depends on, through both filters.
 AHEAD = 5
 MEMORY = 2 * AHEAD
 
@@ -47,7 +47,8 @@ def kaiser_sinc(taps: int, cutoff: float, half_width: float) -> np.ndarray:
         beta = 0.0
     time = np.arange(-(taps // 2), taps // 2) + 0.5
     response = 2 * cutoff * np.kaiser(taps, beta) * np.sinc(2 * cutoff * time)
-    return (response / response.sum()).astype(np.float32)
+    unit: np.ndarray = response / response.sum()
+    return unit.astype(np.float32)
 
 
 FILTER = kaiser_sinc(TAPS, 0.5 / FACTOR, 0.6 / FACTOR)
@@ -61,8 +62,8 @@ class AliasFreeSnake(nnx.Module):
     """SnakeBeta at twice the rate for P signals side by side, `AHEAD` samples late in a stream.
 
     The signal at twice the rate is kept as pairs, so nothing is interleaved: a pair is a sum over
-    six inputs, and an output is a sum over six pairs. Outside of the signal stands its edge sample,
-    at either rate. Computed in float32.
+    six inputs, and an output is a sum over six pairs. At either rate the edge sample is repeated
+    outside the signal. Computed in float32.
     """
 
     def __init__(self, signals: int, channels: int, *, rngs: nnx.Rngs) -> None:
@@ -78,22 +79,22 @@ class AliasFreeSnake(nnx.Module):
     def step(self, x: jax.Array, state: jax.Array, span: Span) -> tuple[jax.Array, jax.Array]:
         """x [B, P, T, C] at `span` -> (y [B, P, T, C] at `span.delayed(AHEAD)`, state)."""
         dtype = x.dtype
-        x = jnp.concatenate([state, x], axis=2)
+        x = jnp.concatenate([state, x], axis=2)  # [B, P, MEMORY + T, C]
         state, span = x[:, :, x.shape[2] - MEMORY :], span.delayed(MEMORY)
         x = _held(x.astype(jnp.float32), span)
-        steps = x.shape[2] - AHEAD
+        time = x.shape[2] - AHEAD
         pairs = jnp.zeros((), jnp.float32)
         for i, weights in enumerate(UP):
-            pairs += x[:, :, i : i + steps, None] * weights[:, None]
+            pairs += x[:, :, i : i + time, None] * weights[:, None]  # [B, P, AHEAD + T, 2, C]
         alpha, beta = (t[...][:, None, None] for t in (self.alpha, self.beta))
         # Pair i holds sample 2 (first + 2 + i) + 1 and the one after it, with `first` the position
         # of the first input here.
         pairs = _held_pairs(snake_beta(pairs, alpha, beta), span.delayed(-2))
-        steps -= AHEAD
+        time -= AHEAD
         y = jnp.zeros((), jnp.float32)
         for i, weights in enumerate(DOWN):
             for member, weight in enumerate(weights):
-                y += pairs[:, :, i : i + steps, member] * weight
+                y += pairs[:, :, i : i + time, member] * weight  # [B, P, T, C]
         return y.astype(dtype), state
 
 

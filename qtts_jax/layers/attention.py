@@ -1,7 +1,7 @@
 """Causal grouped-query attention over a window of earlier keys or over a fixed-size cache.
 
-The positions, the mask and the rotation are the same in every layer of a stack, so the stack
-computes them once (`attention_context`) and each layer gets them explicitly.
+Positions, mask and rope angles are the same in every layer of a stack, so the stack computes them
+once (`attention_context`) and passes them to each layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal
-from qtts_jax.layers.rope import RopeAngles, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
 
 
 class KeyValues(NamedTuple):
@@ -31,16 +31,16 @@ class KeyValues(NamedTuple):
 
 
 class AttentionContext(NamedTuple):
-    """What all layers of a stack share in one step.
+    """Positions and mask that all layers of a stack share in one step.
 
     Attributes:
-        rotation: cos and sin of the T new positions.
+        rope: cos and sin of the T new positions.
         mask: [B, T, S'] bool, True where a query may look (S' = S + T with a window, else S).
         position: [B] int, positions already in the cache of each row.
         real: [B, T] bool, False for right padding; None when there is none.
     """
 
-    rotation: RopeAngles
+    rope: RopeAngles
     mask: jax.Array
     position: jax.Array
     real: jax.Array | None
@@ -49,27 +49,29 @@ class AttentionContext(NamedTuple):
 def attention_context(
     config: TransformerConfig,
     position: jax.Array,
-    steps: int,
-    slots: int,
+    time: int,
+    capacity: int,
     lengths: jax.Array | None,
 ) -> AttentionContext:
-    """Positions, mask and rotation for `steps` new positions of rows that hold `position` [B].
+    """Positions, mask and rope angles of `time` new positions per row.
 
     Args:
-        slots: S of the state.
+        position: [B] int, positions already in the cache of each row.
+        time: T, the new positions.
+        capacity: S of the state.
         lengths: [B] how many of the new positions are real; None for all.
     """
-    new = position[:, None] + jnp.arange(steps)
+    new = position[:, None] + jnp.arange(time)  # [B, T]
     if config.window is None:
-        keys = jnp.broadcast_to(jnp.arange(slots), (position.shape[0], slots))
+        keys = jnp.broadcast_to(jnp.arange(capacity), (position.shape[0], capacity))  # [B, S]
     else:
-        keys = position[:, None] - slots + jnp.arange(slots + steps)
-    mask = (keys[:, None, :] <= new[:, :, None]) & (keys[:, None, :] >= 0)
+        keys = position[:, None] - capacity + jnp.arange(capacity + time)  # [B, S + T]
+    mask = (keys[:, None, :] <= new[:, :, None]) & (keys[:, None, :] >= 0)  # [B, T, S']
     if config.window is not None:
         mask &= keys[:, None, :] > new[:, :, None] - config.window
-    real = None if lengths is None else jnp.arange(steps) < lengths[:, None]
-    turns = rotation(new, config.head_dim, config.rope_theta)
-    return AttentionContext(turns, mask, position, real)
+    real = None if lengths is None else jnp.arange(time) < lengths[:, None]
+    rope = rope_angles(new, config.head_dim, config.rope_theta)
+    return AttentionContext(rope, mask, position, real)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -84,7 +86,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
         [B, T, K, G, h].
     """
     scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
-    scores = scores * (q.shape[-1] ** -0.5)
+    scores = scores * (q.shape[-1] ** -0.5)  # [B, K, G, T, S]
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bkgts,bskh->btkgh", weights, v)
@@ -111,35 +113,37 @@ class Attention(nnx.Module):
             for _ in range(2)
         )
 
-    def init_state(self, batch: int, dtype: jnp.dtype, slots: int) -> KeyValues:
-        """An empty cache of `slots` positions."""
-        shape = (batch, slots, self.config.kv_heads, self.config.head_dim)
+    def init_state(self, batch: int, dtype: jnp.dtype, capacity: int) -> KeyValues:
+        """An empty cache of `capacity` positions."""
+        shape = (batch, capacity, self.config.kv_heads, self.config.head_dim)
         return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def step(
-        self, x: jax.Array, state: KeyValues, shared: AttentionContext
+        self, x: jax.Array, state: KeyValues, context: AttentionContext
     ) -> tuple[jax.Array, KeyValues]:
         """x [B, T, D] -> (y [B, T, D], state)."""
-        qkv = self.qkv(x)
-        q, k, v = qkv[..., :-2, :], qkv[..., -2, :], qkv[..., -1, :]
+        qkv = self.qkv(x)  # [B, T, K, G+2, h]
+        q = qkv[..., :-2, :]  # [B, T, K, G, h]
+        k, v = qkv[..., -2, :], qkv[..., -1, :]  # [B, T, K, h]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, shared.rotation), rotate(k, shared.rotation)
-        if shared.real is not None:
+        q, k = apply_rope(q, context.rope), apply_rope(k, context.rope)
+        if context.real is not None:
             # Padding must not enter the cache: a masked weight of 0 times NaN is still NaN.
-            k, v = (jnp.where(shared.real[:, :, None, None], t, 0) for t in (k, v))
+            k, v = (jnp.where(context.real[:, :, None, None], t, 0) for t in (k, v))
         if self.config.window is None:
             seen = KeyValues(
-                write(state.keys, k, shared.position), write(state.values, v, shared.position)
+                write(state.keys, k, context.position), write(state.values, v, context.position)
             )
-            state = seen
+            state = seen  # [B, S, K, h]
         else:
             seen = KeyValues(
                 jnp.concatenate([state.keys, k], axis=1),
                 jnp.concatenate([state.values, v], axis=1),
             )
-            state = jax.tree.map(lambda t: t[:, x.shape[1] :], seen)
-        return self.out(attend(q, seen.keys, seen.values, shared.mask)), state
+            state = jax.tree.map(lambda t: t[:, x.shape[1] :], seen)  # newest S of S + T
+        y = attend(q, seen.keys, seen.values, context.mask)  # [B, T, K, G, h]
+        return self.out(y), state
 
 
 def write(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:

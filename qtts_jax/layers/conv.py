@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 from qtts_jax.layers import dispatch
@@ -13,7 +14,7 @@ from qtts_jax.layers.param import constant, fan_in, param
 
 
 class EdgeState(NamedTuple):
-    """Memory of a convolution that repeats its first input to the left.
+    """State of a convolution that repeats its first input to the left.
 
     Attributes:
         inputs: [B, P, C], the newest inputs.
@@ -35,7 +36,7 @@ def valid_steps(x: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 class Conv(nnx.Module):
-    """Causal convolution: output t sees inputs up to (t + 1) * stride - 1.
+    """Causal convolution: output t depends on inputs up to (t + 1) * stride - 1.
 
     The left padding of kernel span minus stride is the state, so a step is a convolution without
     padding over [state, x] (upstream `Qwen3TTSTokenizerV2CausalConvNet`, `MimiConv1d`).
@@ -95,22 +96,22 @@ class Conv(nnx.Module):
         """
         if x.shape[1] % self.stride:
             raise AssertionError(f"{x.shape[1]} inputs are no multiple of stride {self.stride}")
-        # Without a stride no output before the end of a row sees an input after it.
+        # At stride 1 no output before the end of a row depends on an input after it.
         if lengths is not None and self.stride > 1:
             x = jnp.where(valid_steps(x, lengths), x, self._after_end(x, lengths))
         if isinstance(state, EdgeState):
             first = jnp.broadcast_to(x[:, :1], state.inputs.shape)
             before = jnp.where(state.started[:, None, None], state.inputs, first)
-            x = jnp.concatenate([before, x], axis=1)
+            x = jnp.concatenate([before, x], axis=1)  # [B, P + T, C]
             started = jnp.ones((x.shape[0],), bool)
             state = EdgeState(x[:, x.shape[1] - self.memory :], started)
         elif not isinstance(state, tuple):
-            x = jnp.concatenate([state, x], axis=1)
-            state = x[:, x.shape[1] - self.memory :]
+            x = jnp.concatenate([state, x], axis=1)  # [B, P + T, C]
+            state = x[:, x.shape[1] - self.memory :]  # [B, P, C]
         return self._convolve(x), state
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]
 
     def _after_end(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -155,7 +156,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
 
 
 def dilated_as_grid(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """A dilated convolution as one without: time is folded to [T / d, d], taps stand in columns.
+    """A dilated convolution as an undilated one over time folded to a grid [T / d, d].
 
     On an H100 the library's kernels for dilated convolutions take 1.5 times as long.
 
@@ -163,28 +164,28 @@ def dilated_as_grid(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array
         x: [B, T, C].
         kernel: [k, C, C'].
     """
-    steps = x.shape[1] - (kernel.shape[0] - 1) * dilation
-    # What is added at the end reaches only outputs that are cut off again.
+    time = x.shape[1] - (kernel.shape[0] - 1) * dilation
+    # The padding reaches only outputs that are cut off again.
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % dilation), (0, 0)))
-    grid = x.reshape(x.shape[0], -1, dilation, x.shape[2])
+    grid = rearrange(x, "b (t d) c -> b t d c", d=dilation)
     layout = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(
         grid, kernel[:, None], (1, 1), "VALID", dimension_numbers=layout
     )
-    return y.reshape(x.shape[0], -1, kernel.shape[2])[:, :steps]
+    return rearrange(y, "b t d c -> b (t d) c")[:, :time]
 
 
 class ConvTranspose(nnx.Module):
     """Causal transposed convolution: input t adds to outputs t * stride ... t * stride + k - 1.
 
-    Read from the output side, the `stride` outputs of step t are a linear map of the k / stride
-    inputs up to t. So this is one matrix product per step, whose memory is its newest inputs;
-    there are no sums to add up (upstream `Qwen3TTSTokenizerV2CausalTransConvNet`).
+    The `stride` outputs of step t are a linear map of the k / stride inputs up to t. So this is one
+    matrix product per step, whose state is its newest inputs, without overlap-add (upstream
+    `Qwen3TTSTokenizerV2CausalTransConvNet`).
 
     Args:
         kernel: taps k, a multiple of the stride. The parameter is stored as that matrix,
             [k / stride, in, stride, out]: the tap j * stride + p of an input is [j, :, p]. In any
-            other order, decoding a single frame spends half its time on reordering weights.
+            other order, decoding a single frame spends half its time on transposing weights.
     """
 
     def __init__(
@@ -208,18 +209,19 @@ class ConvTranspose(nnx.Module):
         self, x: jax.Array, state: jax.Array | tuple[()]
     ) -> tuple[jax.Array, jax.Array | tuple[()]]:
         """x [B, T, C] -> (y [B, T * stride, C'], state)."""
-        batch, steps, _ = x.shape
+        time = x.shape[1]
         if not isinstance(state, tuple):
             x = jnp.concatenate([state, x], axis=1)
-            state = x[:, steps:]
-        # Per step its newest input first, then the one before it, ...
+            state = x[:, time:]
+        # For every output step its inputs, newest first.
         newest = range(self.memory, -1, -1)
-        x = jnp.concatenate([x[:, i : i + steps] for i in newest], axis=-1)
+        x = jnp.concatenate([x[:, i : i + time] for i in newest], axis=-1)  # [B, T, (k / stride) C]
         # A pointwise convolution, because XLA runs it faster than the same product on CPUs.
         kernel = self.kernel[...].reshape(1, x.shape[-1], -1)
         y = jax.lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=LAYOUT)
-        return y.reshape(batch, steps * self.stride, -1) + self.bias[...], state
+        y = rearrange(y, "b t (stride c) -> b (t stride) c", stride=self.stride)
+        return y + self.bias[...], state
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]

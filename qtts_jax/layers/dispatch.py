@@ -1,9 +1,7 @@
-"""The one place that chooses between the plain definition of a layer and a kernel for a device."""
+"""Choice between the plain definition of a layer and a faster form on the default device."""
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -15,37 +13,24 @@ Backend = Literal["plain", "triton", "interpret"]
 override: Backend | None = None
 
 
-def decode_backend(rows: int, steps: int) -> Backend:
-    """How attention and sampling of `steps` new positions a row run; read while tracing.
+def decode_backend(batch: int, time: int) -> Backend:
+    """Backend of attention and sampling for `time` new positions per row; read while tracing.
 
-    The kernels are for one position a row, where a layer is bound by the number of kernels, and
-    for one NVIDIA GPU; everything else is the plain path, which XLA compiles.
+    The kernels are for one position per row, where the number of kernels bounds the speed of a
+    layer, and for one NVIDIA GPU; everything else is the plain path, which XLA compiles.
     """
-    if steps != 1:
+    if time != 1:
         return "plain"
     if override is not None:
         return override
     if jax.default_backend() != "gpu" or jax.device_count() > 1:
         return "plain"
-    return "triton" if "cuda" in jax.devices()[0].client.platform_version.lower() else "plain"
+    return "triton" if _cuda() else "plain"
 
 
-def matvec_backend(rows: int) -> Backend:
-    """How products with weights run: by our kernels for one row; in a batch XLA's are better."""
-    return decode_backend(rows, 1) if rows == 1 else "plain"
-
-
-def projected_rows() -> bool:
-    """Whether tables hold their rows also projected (`layers.projected`): beside our kernels.
-
-    It is their only product that is not fused with its neighbours; elsewhere it does not count.
-    """
-    return decode_backend(1, 1) != "plain"
-
-
-def tables_on_host() -> bool:
-    """Whether the text embedding stays in the host's memory (`layers.host_table`): with one GPU."""
-    return jax.default_backend() == "gpu" and jax.device_count() == 1
+def matvec_backend(batch: int) -> Backend:
+    """Backend of products with weights: our kernels for one row, XLA's faster ones for more."""
+    return decode_backend(batch, 1) if batch == 1 else "plain"
 
 
 def split_products() -> bool:
@@ -56,26 +41,10 @@ def split_products() -> bool:
     return jax.default_backend() == "cpu"
 
 
-@functools.cache
-def exact_half_weights() -> bool:
-    """Whether a float32 model keeps weights of bfloat16 values as bfloat16.
-
-    It does on CPUs that multiply bfloat16 matrices (Intel AMX): half the memory is read, and the
-    three times as many products cost less than that. Linux says what a CPU can do.
-    """
-    if jax.default_backend() != "cpu":
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in text.split()
-
-
 def sequence_backend(
-    steps: int, dtype: Any, frames: bool = False
+    time: int, dtype: Any, frames: bool = False
 ) -> Literal["plain", "cudnn", "frames"]:
-    """How attention over whole training sequences of `steps` positions runs.
+    """Backend of attention over training sequences of `time` positions.
 
     cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame a call for
     each sequence is slower than plain products, and our kernel (`kernels/frame_attention.py`) is
@@ -84,16 +53,18 @@ def sequence_backend(
     Args:
         frames: the kernel for frames admits the shapes.
     """
-    cuda = jax.default_backend() == "gpu" and (
-        "cuda" in jax.devices()[0].client.platform_version.lower()
-    )
-    if not cuda or jnp.dtype(dtype).itemsize != 2:
+    if jax.default_backend() != "gpu" or not _cuda() or jnp.dtype(dtype).itemsize != 2:
         return "plain"
-    if steps >= 64:
+    if time >= 64:
         return "cudnn"
     return "frames" if frames and jax.device_count() == 1 else "plain"
 
 
 def dilation_as_grid() -> bool:
-    """Whether a dilated convolution is better run as a plain one over folded time: on GPUs."""
+    """Whether a dilated convolution runs as a plain one over folded time: on GPUs."""
     return jax.default_backend() == "gpu"
+
+
+def _cuda() -> bool:
+    """Whether the GPU of the default backend is NVIDIA's."""
+    return "cuda" in jax.devices()[0].client.platform_version.lower()

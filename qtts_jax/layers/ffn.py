@@ -22,7 +22,7 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., D]."""
-        y = self.gate_up(x)
+        y = self.gate_up(x)  # [..., 2, F]
         return self.down(jax.nn.silu(y[..., 0, :]) * y[..., 1, :])
 
 

@@ -1,7 +1,7 @@
-"""A table that stays in the host's memory: a request needs few of its rows, and only once.
+"""An embedding table in host memory, of which a request copies only the rows it needs.
 
-The text embedding is the largest array of all, a third of the memory of a small model; a device
-has better uses for it.
+The text embedding is the largest array, a third of a small model; in host memory it leaves that
+device memory free.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from qtts_jax.layers.quantized_weights import Weight
 
 @jax.tree_util.register_static
 class HostTable:
-    """Rows in the host's memory, standing for a table in a tree of parameters.
+    """A table in host memory, in the place of an array in a parameter tree.
 
-    It has no leaves, so a program can be given the tree but cannot read it; whoever calls a program
-    that does puts `rows` in its place. Tables of equal shapes are equal: they have the same
-    programs.
+    It has no leaves, so a compiled program accepts the tree but cannot read the table; for a
+    program that reads it, replace it by `rows` first. Tables of equal shapes compare equal, so they
+    share compiled programs.
 
     Args:
-        table: [V, ...] of numpy arrays, or of `jax.ShapeDtypeStruct` where only shapes are asked
-            for.
+        table: [V, ...] of numpy arrays, or of `jax.ShapeDtypeStruct` for shapes alone.
     """
 
     def __init__(self, table: Weight) -> None:
@@ -34,7 +33,7 @@ class HostTable:
 
     @property
     def dtype(self) -> Any:
-        """Of the weight it stands for."""
+        """Type of the table it replaces."""
         return self.table.dtype
 
     def rows(self, ids: np.ndarray) -> Weight:
@@ -45,7 +44,8 @@ class HostTable:
                 return jax.ShapeDtypeStruct((len(ids), *x.shape[1:]), x.dtype)
             return x[np.maximum(ids, 0)]
 
-        return jax.tree.map(some, self.table)
+        chosen: Weight = jax.tree.map(some, self.table)
+        return chosen
 
     def __getitem__(self, at: Any) -> Weight:
         raise TypeError("this table is in the host's memory; put the rows that are needed here.")

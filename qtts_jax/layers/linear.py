@@ -51,8 +51,8 @@ class Linear(nnx.Module):
 class Embedding(nnx.Module):
     """A table [V, D] of rows."""
 
-    def __init__(self, entries: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
-        self.table = param(rngs, (entries, width), ("vocab", "embed"), normal(std), columns=1)
+    def __init__(self, vocab: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.table = param(rngs, (vocab, width), ("vocab", "embed"), normal(std), columns=1)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] int -> [..., D]."""

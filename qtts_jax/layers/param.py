@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +35,12 @@ def param(
     init: Initializer,
     *,
     columns: int | None = None,
-) -> nnx.Param:
+) -> nnx.Param[Any]:
     """A float32 parameter whose dimensions carry logical names.
 
     Args:
-        rngs: source of the initialization key; one that gives None asks for the shape alone.
+        rngs: source of the initialization key; without a key (None) only the shape is
+            made (`functional.shapes_of`).
         shape: dimensions.
         axes: a logical name (or None) for each dimension; `qtts_jax.sharding` maps the names to
             mesh axes, so a module never mentions a mesh.

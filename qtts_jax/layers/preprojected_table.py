@@ -1,7 +1,7 @@
-"""A table of rows that also holds what a linear map makes of each.
+"""An embedding table that also stores its rows after a linear map.
 
-Where only rows of a table ever enter a map, the map can be taken of the whole table once; then no
-step reads its weights.
+Where a map is applied to rows of a table only, it can be applied to the full table once; then no
+decoding step reads its weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qtts_jax.layers.quantized_weights import Weight, dense, product
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Projected:
-    """Some rows of a table, standing for it in a tree of parameters.
+    """Rows of a table and their projections, in the place of the table in a parameter tree.
 
     Attributes:
         raw: [*rows, D], the table itself.
@@ -28,12 +28,12 @@ class Projected:
     rows: jax.Array
 
     def __getitem__(self, at: Any) -> Projected:
-        """Some of the rows."""
+        """Select rows."""
         return Projected(self.raw[at], self.rows[at])
 
     @property
     def dtype(self) -> Any:
-        """Of the weight it stands for."""
+        """Type of the table it replaces."""
         return self.raw.dtype
 
 
@@ -42,12 +42,12 @@ Table = Weight | Projected
 
 @jax.jit
 def project(table: Weight, kernel: Weight, bias: jax.Array) -> Projected:
-    """The table [L, V, D] with its rows after the map of `kernel` [N, D] and `bias` [N]."""
-    # One book at a time: a quantised table is never whole in the type it stands for.
-    rows = jax.lax.map(lambda book: product(dense(book), kernel) + bias, table)
+    """Project a table [L, V, D] with `kernel` [N, D] and `bias` [N]."""
+    # One table at a time, so that a quantised one is never dequantised as a whole.
+    rows = jax.lax.map(lambda one: product(dense(one), kernel) + bias, table)  # [L, V, N]
     return Projected(table, rows)
 
 
 def raw(table: Table) -> jax.Array:
-    """The rows [..., D] as they are in the table."""
+    """The rows [..., D] before the projection."""
     return dense(table.raw if isinstance(table, Projected) else table)

@@ -1,10 +1,9 @@
 """Weights stored in fewer bytes than they are computed with.
 
-Decoding reads every weight once a step and computes little with it, so half the bytes are up to
-twice the speed; activations stay as they are. Either in one byte each, with a factor for every
-output row, or, in a float32 model, in bfloat16 where that loses nothing. Such a weight takes the
-place of an array in a tree of parameters; the modules ask only `matrix`, `product` and `dense` of
-either.
+Decoding reads every weight once per step and computes little with it, so half the bytes give up to
+twice the speed; activations keep their type. A weight is stored either in one byte, with a scale
+for every output row, or, in a float32 model, in bfloat16 where that is exact. A `Quantized` takes
+the place of an array in a parameter tree; modules use both through `matrix`, `product` and `dense`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from flax import nnx
 
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params, shapes_of
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import dispatch, storage_policy
 
 Weights = Literal["int8", "fp8"]
 STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
@@ -28,12 +27,12 @@ STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantized:
-    """values * scale, standing for a weight [*rows, *columns].
+    """A weight [*rows, *columns] as values * scale.
 
     Attributes:
         values: [*rows, *columns] int8, float8 or bfloat16.
         scale: [*rows] float32; None when the values are the weight itself.
-        dtype: of the weight it stands for, which is that of the computation.
+        dtype: type of the original weight, in which the model computes.
     """
 
     values: jax.Array
@@ -41,13 +40,13 @@ class Quantized:
     dtype: Any = dataclasses.field(metadata={"static": True})
 
     def __getitem__(self, at: Any) -> Quantized:
-        """Some of the rows."""
+        """Select rows."""
         scale = None if self.scale is None else self.scale[at]
         return Quantized(self.values[at], scale, self.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the weight."""
+        """Shape of the weight."""
         return self.values.shape
 
 
@@ -55,7 +54,7 @@ Weight = jax.Array | Quantized
 
 
 def quantize(weight: jax.Array, columns: int, kind: Weights) -> Quantized:
-    """Nearest values of the row's own grid, whose end is the row's largest absolute value.
+    """Round to a grid per row, whose end is the largest absolute value of the row.
 
     Args:
         weight: [*rows, *columns].
@@ -68,7 +67,7 @@ def quantize(weight: jax.Array, columns: int, kind: Weights) -> Quantized:
     largest = jnp.max(jnp.abs(wide), axis=over)
     integer = jnp.issubdtype(target, jnp.integer)
     end = jnp.iinfo(target).max if integer else float(jnp.finfo(target).max)
-    # A row of zeros has no scale of its own.
+    # A row of zeros would divide by 0.
     scale = jnp.where(largest > 0, largest / end, 1.0)
     values = wide / jnp.expand_dims(scale, over)
     values = jnp.round(values) if integer else values
@@ -78,7 +77,7 @@ def quantize(weight: jax.Array, columns: int, kind: Weights) -> Quantized:
 def quantizer(
     module: Callable[..., nnx.Module], config: Any, kind: Weights
 ) -> Callable[[tuple[str, ...], jax.Array], Weight]:
-    """A function (path, array) -> what is stored for the parameter at that path.
+    """A function (path, array) -> stored weight of the parameter at that path.
 
     Matrices and tables (declared by `param(columns=...)`) are quantised; norms, biases and
     convolutions stay.
@@ -104,13 +103,13 @@ def halver(
     """As `quantizer`, exactly: float32 matrices and tables of bfloat16 values become bfloat16.
 
     Released weights are bfloat16, so a model that computes in float32 reads half the bytes and
-    gives the same results but for the order of sums. Weights with more digits stay as they are.
+    gives the same results up to the order of sums. Weights with more digits stay as they are.
     """
     columns = _columns(module, config)
 
     @jax.jit
     def halved(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The rounding is spelled out: XLA may leave out a conversion there and back.
+        # `reduce_precision`, because XLA may remove a conversion to bfloat16 and back.
         return x.astype(jnp.bfloat16), jnp.all(jax.lax.reduce_precision(x, 8, 7) == x)
 
     def store(path: tuple[str, ...], array: jax.Array) -> Weight:
@@ -125,17 +124,17 @@ def halver(
 def storage(
     module: Callable[..., nnx.Module], config: Any, dtype: Any, weights: Weights | None
 ) -> Callable[[tuple[str, ...], jax.Array], Weight] | None:
-    """What a loader does with each parameter that arrives in `dtype`; None for nothing.
+    """The conversion a loader applies to each parameter of type `dtype`; None for none.
 
     Args:
-        weights: what the user asked for; without, whatever is fast and exact on this device.
+        weights: storage chosen by the user; None for what is fast and exact on this device.
 
     Raises:
         RequestError: no such kind of weights.
     """
     if weights is not None:
         return quantizer(module, config, weights)
-    if jnp.dtype(dtype) == jnp.float32 and dispatch.exact_half_weights():
+    if jnp.dtype(dtype) == jnp.float32 and storage_policy.exact_half_weights():
         return halver(module, config)
     return None
 
@@ -154,11 +153,12 @@ def quantize_params(
 ) -> Params:
     """A tree of parameters of `module(config, rngs=...)`, quantised."""
     store = quantizer(module, config, kind)
-    return jax.tree_util.tree_map_with_path(
+    quantised: Params = jax.tree_util.tree_map_with_path(
         lambda path, x: store(tuple(str(key.key) for key in path), dense(x)),
         params,
         is_leaf=lambda x: isinstance(x, Quantized),
     )
+    return quantised
 
 
 def matrix(w: Weight, columns: int) -> Weight:
@@ -170,7 +170,7 @@ def matrix(w: Weight, columns: int) -> Weight:
 
 
 def dense(w: Weight) -> jax.Array:
-    """The weight that is stood for, its rows being its leading dimensions."""
+    """The weight as an array in its original type."""
     if not isinstance(w, Quantized):
         return w
     if w.scale is None:
@@ -207,12 +207,12 @@ def split_product(x: jax.Array, w: jax.Array) -> jax.Array:
     Returns:
         [..., N] float32.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    # The rounding is spelled out: XLA may leave out a conversion there and back.
+    rows = x.reshape(-1, x.shape[-1])  # [R, D]
+    # `reduce_precision`, because XLA may remove a conversion to bfloat16 and back.
     high = jax.lax.reduce_precision(rows, 8, 7)
     low = rows - high
     middle = jax.lax.reduce_precision(low, 8, 7)
-    parts = jnp.concatenate([low - middle, middle, high]).astype(jnp.bfloat16)
+    parts = jnp.concatenate([low - middle, middle, high]).astype(jnp.bfloat16)  # [3 R, D]
     # With the weight on the left XLA streams it in the order of memory.
     y = jnp.einsum("nd,kd->nk", w, parts, precision="default", preferred_element_type=jnp.float32)
     y = jnp.sum(y.reshape(-1, 3, len(rows)), axis=1).T

@@ -1,4 +1,4 @@
-"""Rotary positions in the half-split layout (first half with second half)."""
+"""Rotary position embedding (RoPE, arXiv:2104.09864): element i is paired with i + h/2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RopeAngles(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
-    """Angle that one position turns each pair by, [h/2] float32: 1 / theta^(2i/h).
+    """Angle per position of each pair, [h/2] float32: 1 / theta^(2i/h).
 
     Computed on the host, in float32 and in this order, as the official code does: other orders
     differ in the last bits, which a position of some thousands multiplies. The power is the nearest
@@ -32,8 +32,8 @@ def inverse_frequencies(head_dim: int, theta: float) -> np.ndarray:
     return inverse
 
 
-def rotation(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
-    """Angles position * `inverse_frequencies`.
+def rope_angles(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
+    """cos and sin of position * `inverse_frequencies`.
 
     The official talker configures three interleaved position rows (multimodal RoPE), but they are
     always identical, which is this plain one-dimensional form.
@@ -41,13 +41,15 @@ def rotation(positions: jax.Array, head_dim: int, theta: float) -> RopeAngles:
     Args:
         positions: [B, T] int.
     """
-    angles = positions.astype(jnp.float32)[..., None] * inverse_frequencies(head_dim, theta)
+    angles = positions.astype(jnp.float32)[..., None] * inverse_frequencies(
+        head_dim, theta
+    )  # [B, T, h/2]
     return RopeAngles(jnp.cos(angles), jnp.sin(angles))
 
 
-def rotate(x: jax.Array, r: RopeAngles) -> jax.Array:
+def apply_rope(x: jax.Array, rope: RopeAngles) -> jax.Array:
     """Rotate the last axis of x [B, T, ..., h] by its position; computed in float32."""
-    extra = x.ndim - r.cos.ndim
-    cos, sin = (t.reshape(t.shape[:2] + (1,) * extra + t.shape[2:]) for t in r)
+    extra = x.ndim - rope.cos.ndim
+    cos, sin = (t.reshape(t.shape[:2] + (1,) * extra + t.shape[2:]) for t in rope)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

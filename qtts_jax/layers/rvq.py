@@ -1,13 +1,14 @@
-"""Residual vector quantization, split into semantic and acoustic books.
+"""Residual vector quantization, split into semantic and acoustic codebooks.
 
-Codebooks are stored as their moving averages: the sum of the vectors assigned to an entry and the
-(decayed) number of them; the entry itself is their quotient.
+Codebooks are stored as their moving averages: per entry the sum of the vectors assigned to it and
+the (decayed) number of them; the entry itself is their quotient.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
@@ -19,19 +20,19 @@ MIN_USAGE = 1e-5
 
 
 class RVQ(nnx.Module):
-    """Books that each quantize what the books before them left over.
+    """Residual quantizer: each codebook quantizes the error that the ones before it leave.
 
     Args:
-        books: codebooks Q.
-        trainable_start: keep the flags of the encoder side that say which books have had their
-            start values (`initialized` [Q, 1], 1 once k-means has filled the book).
-        projected: whether the two projections between model width and book width exist.
+        codebooks: number Q of codebooks.
+        trainable_start: keep the encoder's flags `initialized` [Q, 1], 1 once k-means has given a
+            codebook its first entries.
+        projected: whether the two projections between model width and code width exist.
     """
 
     def __init__(
         self,
         config: QuantizerConfig,
-        books: int,
+        codebooks: int,
         *,
         trainable_start: bool,
         projected: bool,
@@ -45,48 +46,48 @@ class RVQ(nnx.Module):
                 (c.width, c.model_width, inner, outer),
             )
         )
-        shape = (books, c.entries, c.width)
+        shape = (codebooks, c.entries, c.width)
         self.embed_sum = param(rngs, shape, ("book", "entry", "code"), normal(1.0))
         self.usage = param(rngs, shape[:2], ("book", "entry"), constant(1.0))
         self.initialized = (
-            param(rngs, (books, 1), ("book", None), constant(1.0)) if trainable_start else None
+            param(rngs, (codebooks, 1), ("book", None), constant(1.0)) if trainable_start else None
         )
 
-    def encode(self, x: jax.Array, books: int) -> jax.Array:
+    def encode(self, x: jax.Array, codebooks: int) -> jax.Array:
         """Indices of the nearest entries, in float32 whatever the dtype of x.
 
         Args:
             x: [B, T, D].
-            books: how many of the stored books to compute.
+            codebooks: number Q of codebooks to use, the first of those stored.
 
         Returns:
-            [B, T, books] int32.
+            [B, T, Q] int32.
         """
         residual = x if self.input_projection is None else self.input_projection(x)
 
         def quantize(
-            residual: jax.Array, book: tuple[jax.Array, jax.Array]
+            residual: jax.Array, averages: tuple[jax.Array, jax.Array]
         ) -> tuple[jax.Array, jax.Array]:
-            entries = divide(book[0], book[1])
-            codes = nearest(residual, entries)
+            entries = divide(*averages)  # [V, d]
+            codes = nearest(residual, entries)  # [B, T]
             return residual - entries[codes], codes
 
-        stored = (self.embed_sum[...][:books], self.usage[...][:books])
-        codes = jax.lax.scan(quantize, residual.astype(jnp.float32), stored)[1]
-        return jnp.moveaxis(codes, 0, -1)
+        stored = (self.embed_sum[...][:codebooks], self.usage[...][:codebooks])
+        codes = jax.lax.scan(quantize, residual.astype(jnp.float32), stored)[1]  # [Q, B, T]
+        return rearrange(codes, "q b t -> b t q")
 
     def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Sum of the entries named by codes [B, T, Q], projected: [B, T, D] of `dtype`."""
-        book = jnp.arange(codes.shape[-1])
-        rows = divide(self.embed_sum[...][book, codes], self.usage[...][book, codes])
-        x = jnp.sum(rows, axis=-2).astype(dtype)
+        q = jnp.arange(codes.shape[-1])
+        entries = divide(self.embed_sum[...][q, codes], self.usage[...][q, codes])  # [B, T, Q, d]
+        x = jnp.sum(entries, axis=-2).astype(dtype)  # [B, T, d]
         return x if self.output_projection is None else self.output_projection(x)
 
 
 class SplitRVQ(nnx.Module):
-    """Semantic and acoustic books, two quantizers of the same vector.
+    """Semantic and acoustic codebooks: two residual quantizers of the same vector.
 
-    The acoustic books start from the whole vector, not from what the semantic book left over; the
+    The acoustic codebooks quantize the vector itself, not the error of the semantic one; the
     decoded vectors are added (upstream `SplitResidualVectorQuantizer`).
     """
 
@@ -94,17 +95,17 @@ class SplitRVQ(nnx.Module):
         self, config: QuantizerConfig, *, trainable_start: bool, projected: bool, rngs: nnx.Rngs
     ) -> None:
         self.config = config
-        books = (config.semantic, config.books - config.semantic)
+        sizes = (config.semantic, config.books - config.semantic)
         self.semantic, self.acoustic = (
             RVQ(config, n, trainable_start=trainable_start, projected=projected, rngs=rngs)
-            for n in books
+            for n in sizes
         )
 
-    def encode(self, x: jax.Array, books: int) -> jax.Array:
-        """x [B, T, D] -> codes [B, T, books] int32, semantic books first."""
-        first = min(books, self.config.semantic)
+    def encode(self, x: jax.Array, codebooks: int) -> jax.Array:
+        """x [B, T, D] -> codes [B, T, Q] int32, semantic codebooks first."""
+        first = min(codebooks, self.config.semantic)
         semantic = self.semantic.encode(x, first)
-        acoustic = self.acoustic.encode(x, books - first)
+        acoustic = self.acoustic.encode(x, codebooks - first)
         return jnp.concatenate([semantic, acoustic], axis=-1)
 
     def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The periodic activation of the waveform decoders."""
+"""Snake, the periodic activation of the waveform decoders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from flax import nnx
 
 from qtts_jax.layers.param import constant, param
 
-# pi in three parts; the first two have so few bits that their product with a count of half turns
-# is exact, which keeps the reduced angle accurate (Cody and Waite's method).
+# pi in three parts; the first two have so few bits that their product with a number of half
+# periods is exact, which keeps the reduced angle accurate (Cody and Waite's method).
 PI_PARTS = (3.140625, 0.0009670257568359375, 6.277114152908325e-07)
 
 # sin(r) / r in powers of r^2, fitted by least squares on |r| <= pi/2 (error below 3e-8).

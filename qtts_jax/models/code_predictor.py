@@ -11,14 +11,17 @@ from flax import nnx
 from qtts_jax.configs.tts import CodePredictorConfig
 from qtts_jax.functional import Params, matmul_precision
 from qtts_jax.layers import dispatch
-from qtts_jax.layers.embedding_lookup import lookup_books
+from qtts_jax.layers.embedding_lookup import lookup_codebooks
 from qtts_jax.layers.kernels.matvec import norm_matvec
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
 from qtts_jax.layers.preprojected_table import Projected, Table, project, raw
 from qtts_jax.layers.quantized_weights import dense
-from qtts_jax.modules.transformer import Transformer
+from qtts_jax.modules.transformer import Transformer, TransformerState
+
+# Embedding of the newest code, sum of the embeddings, state.
+Carry = tuple[Table, jax.Array, TransformerState]
 
 
 class CodePredictor(nnx.Module):
@@ -26,7 +29,7 @@ class CodePredictor(nnx.Module):
 
     Its sequence is [talker hidden, code 0, code 1, ...]; the output at code i - 1 gives codebook i
     through head i (upstream `Qwen3TTSTalkerCodePredictorModelForConditionalGeneration`).
-    The Q-1 embedding tables and heads are stacked, so that codebooks are an axis, not a list.
+    The Q-1 embedding tables and heads are stacked along a codebook axis.
 
     Args:
         c: sizes.
@@ -36,9 +39,9 @@ class CodePredictor(nnx.Module):
     def __init__(self, c: CodePredictorConfig, talker_width: int, *, rngs: nnx.Rngs) -> None:
         self.config = c
         width, init = c.transformer.width, normal(c.transformer.init_std)
-        books = c.codebooks - 1
+        shape = (c.codebooks - 1, c.vocab_size)
         axes = ("codebook", "vocab", "embed")
-        self.embeddings = param(rngs, (books, c.vocab_size, talker_width), axes, init, columns=1)
+        self.embeddings = param(rngs, (*shape, talker_width), axes, init, columns=1)
         self.input_projection = (
             None
             if width == talker_width
@@ -47,7 +50,7 @@ class CodePredictor(nnx.Module):
             )
         )
         self.transformer = Transformer(c.transformer, rngs=rngs)
-        self.heads = param(rngs, (books, c.vocab_size, width), axes, init, columns=1)
+        self.heads = param(rngs, (*shape, width), axes, init, columns=1)
 
     def embed(self, codes: jax.Array) -> jax.Array:
         """Sum of the embeddings of codebooks 1..Q-1.
@@ -58,14 +61,14 @@ class CodePredictor(nnx.Module):
         Returns:
             [..., D talker].
         """
-        rows = raw(lookup_books(self.embeddings[...], jnp.maximum(codes, 0)))
+        rows = raw(lookup_codebooks(self.embeddings[...], jnp.maximum(codes, 0)))  # [..., Q-1, D]
         return jnp.sum(jnp.where((codes >= 0)[..., None], rows, 0), axis=-2)
 
     def generate(
         self,
         hidden: jax.Array,
         first: jax.Array,
-        choose: Callable[[jax.Array, jax.Array], jax.Array],
+        choose: Callable[[jax.Array, jax.Array | int], jax.Array],
     ) -> tuple[jax.Array, jax.Array]:
         """Codebooks 1..Q-1 of one frame.
 
@@ -77,37 +80,39 @@ class CodePredictor(nnx.Module):
         Returns:
             codes [B, Q-1] int32 and the sum of their embeddings [B, D talker].
         """
-        books = self.config.codebooks - 1
-        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, books + 1)
+        codebooks = self.config.codebooks - 1
+        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, codebooks + 1)
         embeddings = self.embeddings[...]
 
-        def predict(x, state, book):
-            y, state = self.transformer.step_blocks(x, state)
-            code = choose(self._logits(y[:, -1], book), book + 1).astype(jnp.int32)
-            return code, embeddings[book, code], state
+        def predict(
+            x: jax.Array, state: TransformerState, codebook: jax.Array | int
+        ) -> tuple[jax.Array, Table, TransformerState]:
+            y, state = self.transformer.step_blocks(x, state)  # [B, T, D]
+            code = choose(self._logits(y[:, -1], codebook), codebook + 1).astype(jnp.int32)
+            return code, embeddings[codebook, code], state
 
-        x = self._project(jnp.stack([hidden, first], axis=1))
+        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
         if dispatch.matvec_backend(hidden.shape[0]) != "plain":
-            # The kernels take one position at a time; the first has no code to predict.
+            # The kernels take one position at a time; the output of the first is not needed.
             _, state = self.transformer.step_blocks(x[:, :1], state)
             x = x[:, 1:]
         code, row, state = predict(x, state, 0)
 
         if dispatch.decode_backend(hidden.shape[0], 1) != "plain":
-            # Unrolled, positions and books are constants, and nothing but the kernels is left.
+            # Unrolled, positions and codebooks are constants, so only the kernels remain.
             total, codes = raw(row), [code]
-            for book in range(1, books):
-                code, row, state = predict(self._enter(row), state, book)
+            for codebook in range(1, codebooks):
+                code, row, state = predict(self._enter(row), state, codebook)
                 total = total + raw(row)
                 codes.append(code)
             return jnp.stack(codes, axis=1), total
 
-        def body(carry, book):
+        def body(carry: Carry, codebook: jax.Array) -> tuple[Carry, jax.Array]:
             row, total, state = carry
-            code, row, state = predict(self._enter(row), state, book)
+            code, row, state = predict(self._enter(row), state, codebook)
             return (row, total + raw(row), state), code
 
-        (_, total, _), rest = jax.lax.scan(body, (row, raw(row), state), jnp.arange(1, books))
+        (_, total, _), rest = jax.lax.scan(body, (row, raw(row), state), jnp.arange(1, codebooks))
         return jnp.concatenate([code[:, None], rest.T], axis=1), total
 
     def teacher_forced(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
@@ -115,22 +120,24 @@ class CodePredictor(nnx.Module):
 
         Args:
             hidden, first: [B, D talker] as in `generate`.
-            codes: [B, Q-1] int, the true codebooks 1..Q-1 (the last one is not read).
+            codes: [B, Q-1] int, the true codes of codebooks 1..Q-1 (the last is not read).
 
         Returns:
             [B, Q-1, V] float32.
         """
-        rows = raw(lookup_books(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
-        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)
-        y = self.transformer(self._project(x))[:, 1:]
+        rows = raw(lookup_codebooks(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
+        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)  # [B, Q, D talker]
+        y = self.transformer(self._project(x))[:, 1:]  # [B, Q-1, D]
         return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)
 
-    def _logits(self, x: jax.Array, book: jax.Array | int) -> jax.Array:
-        """Final norm and head of one book: x [B, D] before the norm -> [B, V] float32."""
+    def _logits(self, x: jax.Array, codebook: jax.Array | int) -> jax.Array:
+        """Final norm and head of one codebook: x [B, D] before the norm -> [B, V] float32."""
         norm, heads = self.transformer.norm, self.heads[...]
         assert isinstance(norm, RMSNorm)
         backend = dispatch.matvec_backend(x.shape[0])
-        y = norm_matvec(x, norm.scale[...], heads, norm.eps, book=book, backend=backend)
+        y: jax.Array = norm_matvec(
+            x, norm.scale[...], heads, norm.eps, codebook=codebook, backend=backend
+        )
         return y.astype(jnp.float32)
 
     def _enter(self, rows: Table) -> jax.Array:
@@ -143,10 +150,10 @@ class CodePredictor(nnx.Module):
 
 
 def with_projected_rows(params: Params) -> Params:
-    """Parameters of a `TTSModel` whose predictor finds its embeddings projected beforehand.
+    """Parameters of a `TTSModel` whose predictor reads preprojected embeddings.
 
-    Within a frame they then cost one row instead of the input projection. Other models, whose
-    predictor is as wide as their talker, are given back as they are.
+    A code then costs one table row instead of the input projection. Models whose predictor is as
+    wide as their talker have no such projection and are returned unchanged.
     """
     predictor = params.get("code_predictor") or {}
     if "input_projection" not in predictor or isinstance(predictor["embeddings"], Projected):

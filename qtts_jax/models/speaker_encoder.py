@@ -84,12 +84,12 @@ class SpeakerEncoder(nnx.Module):
         for i, block in enumerate(self.blocks):
             with jax.named_scope(f"block_{i}"):
                 x = block(x, lengths)
-            outputs.append(x)
+            outputs.append(x)  # [B, T, C]
         with jax.named_scope("aggregation"):
             x = self.mfa(jnp.concatenate(outputs[1:], axis=-1), lengths)
         with jax.named_scope("pooling"):
-            statistics = self.pooling(x, lengths)
-        embedding = self.output(statistics[:, None], lengths)[:, 0]
+            statistics = self.pooling(x, lengths)  # [B, 2 C]
+        embedding = self.output(statistics[:, None], lengths)[:, 0]  # [B, E]
         possible = (lengths >= needed) & (lengths <= frames)
         return jnp.where(possible[:, None], embedding, jnp.nan)
 

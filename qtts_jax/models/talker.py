@@ -31,7 +31,7 @@ class Talker(nnx.Module):
     """Predicts codebook 0 of the next frame (upstream `Qwen3TTSTalkerForConditionalGeneration`).
 
     Input and output are split into `embed_text`, `embed_codec`, `step` and `logits`, so that
-    prompt building, decoding and training put the same parts together.
+    prompt building, decoding and training combine the same parts.
     """
 
     def __init__(self, c: TalkerConfig, *, rngs: nnx.Rngs) -> None:
@@ -47,7 +47,7 @@ class Talker(nnx.Module):
 
     def embed_text(self, ids: jax.Array) -> jax.Array:
         """Text track: ids [...] int -> [..., D]; -1 gives zeros (no text at this position)."""
-        present = (ids >= 0)[..., None]
+        present = (ids >= 0)[..., None]  # [..., 1]
         # The two projections cost far more than the gather, so rows without text are masked after.
         return jnp.where(present, self.text_projection(self.text_embedding(jnp.maximum(ids, 0))), 0)
 
@@ -68,7 +68,7 @@ class Talker(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden [..., D] -> float32 logits over the codec vocabulary [..., V]."""
         width = hidden.shape[-1]
-        flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]
+        flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]  # [N, D], [V, D]
         backend = dispatch.matvec_backend(flat.shape[0])
-        y = norm_matvec(flat, None, kernel, 0.0, backend=backend)
+        y: jax.Array = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)

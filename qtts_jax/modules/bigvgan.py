@@ -1,6 +1,6 @@
 """Anti-aliased multi-periodicity stages of BigVGAN (arXiv:2206.04658, section 3.3).
 
-A stage looks ahead, so its `step` takes the position of its input (`layers/stream_position.py`)
+A stage has look-ahead, so its `step` takes the position of its input (`layers/stream_position.py`)
 and its output is `delay` samples late.
 """
 
@@ -21,8 +21,8 @@ from qtts_jax.layers.stream_position import Span, delay
 class CentredUpsample(nnx.Module):
     """Transposed convolution that trims (k - stride) / 2 samples on either side.
 
-    The causal form makes output u from inputs up to u / stride; the trimmed output is the same
-    sequence begun (k - stride) / 2 samples later, which in a stream is a delay by as many
+    In the causal form output u depends on inputs up to u / stride; the trimmed output is the same
+    sequence from sample (k - stride) / 2 on, which in a stream is a delay of as many samples
     (upstream `ConvTranspose1d(padding=(k - stride) // 2)`). The parameter is stored [k, in, out].
 
     Args:
@@ -49,7 +49,7 @@ class CentredUpsample(nnx.Module):
 
         y lies at `span.upsampled(stride).delayed(delay)`.
         """
-        x = jnp.concatenate([state, span.masked(x)], axis=1)
+        x = jnp.concatenate([state, span.masked(x)], axis=1)  # [B, P + T, C]
         kernel = self.kernel[...]
         y = jax.lax.conv_general_dilated(
             x,
@@ -63,14 +63,14 @@ class CentredUpsample(nnx.Module):
 
 
 class AMPState(NamedTuple):
-    """Memory of an `AMPStage`; everything but its transposed convolution has P blocks in axis 1.
+    """State of an `AMPStage`; all but its transposed convolution have P blocks in axis 1.
 
     Attributes:
         upsample: inputs of the transposed convolution.
         activations: inputs of every activation in order.
         convs: states of the convolutions in order, of each block in turn.
-        lines: inputs of the centred convolutions that wait for the widest kernel's; likewise.
-        sums: the running sums that wait for the units, [B, P, n, C].
+        lines: delay lines in front of the centred convolutions with narrower kernels; likewise.
+        sums: delay lines of the running sum, one for each unit, [B, P, n, C].
     """
 
     upsample: jax.Array
@@ -83,14 +83,14 @@ class AMPState(NamedTuple):
 class AMPStage(nnx.Module):
     """A transposed convolution that multiplies the rate, then the mean of P parallel blocks.
 
-    A block adds to its input the results of chained units: activation, dilated convolution,
-    activation, convolution. A unit starts from the result of the unit before, not from the sum, as
+    A block adds to its input the outputs of chained units: activation, dilated convolution,
+    activation, convolution. The input of a unit is the output of the unit before, not the sum, as
     in the official code. The dilated convolutions are causal. So are the others of a `causal`
     stage, whose blocks begin with a centred convolution and an activation; in other stages they
     are centred (upstream `AMPBlock` with causal_type "2" and "1").
 
-    The blocks differ in kernels and dilations only, so they go side by side through everything but
-    the convolutions, and narrower centred kernels wait until the widest has its inputs.
+    The blocks differ in kernels and dilations only, so they share an axis everywhere but in the
+    convolutions, and narrower centred kernels are delayed as much as the widest.
 
     Args:
         kernels, dilations: of each block; all have equally many dilations.
@@ -115,7 +115,7 @@ class AMPStage(nnx.Module):
             in_channels, out_channels, upsample_kernel, stride=rate, rngs=rngs
         )
 
-        def convs(dilation: tuple[int, ...]) -> nnx.List:
+        def convs(dilation: tuple[int, ...]) -> nnx.List[Conv]:
             return nnx.List(
                 Conv(out_channels, out_channels, kernel, dilation=d, rngs=rngs)
                 for kernel, d in zip(kernels, dilation, strict=True)
@@ -133,14 +133,14 @@ class AMPStage(nnx.Module):
 
     @property
     def _waits(self) -> list[int]:
-        """Samples that the input of each running sum must wait for its unit's result."""
+        """Samples by which the running sum is delayed to match the output of each unit."""
         centre = max(self.centres)
         unit = 2 * AHEAD + (0 if self.causal else centre)
         return [unit + (centre + AHEAD if self.causal else 0)] + [unit] * (self.units - 1)
 
     @property
     def delay(self) -> int:
-        """Samples, at the rate of the output, that the stage adds to its input's delay."""
+        """Delay that the stage adds to that of its input, in output samples."""
         return self.upsample.delay + sum(self._waits)
 
     def init_state(self, batch: int, dtype: jnp.dtype) -> AMPState:
@@ -179,7 +179,7 @@ class AMPStage(nnx.Module):
             return y, at.delayed(AHEAD)
 
         def convolve(
-            group: nnx.List, y: jax.Array, at: Span, *, centred: bool
+            group: nnx.List[Conv], y: jax.Array, at: Span, *, centred: bool
         ) -> tuple[jax.Array, Span]:
             inputs = list(jnp.unstack(at.masked(y, axis=2), axis=1))
             if centred:
@@ -196,7 +196,7 @@ class AMPStage(nnx.Module):
 
         x, upsample = self.upsample.step(x, state.upsample, span)
         span = span.upsampled(self.rate).delayed(self.upsample.delay)
-        total = y = jnp.repeat(x[:, None], len(self.centres), axis=1)
+        total = y = jnp.repeat(x[:, None], len(self.centres), axis=1)  # [B, P, T * rate, C']
         if self.pre_conv is not None and self.pre_activation is not None:
             y, span = convolve(self.pre_conv, y, span, centred=True)
             y, span = activate(self.pre_activation, y, span)
@@ -207,6 +207,6 @@ class AMPStage(nnx.Module):
             y, span = convolve(conv2, y, span, centred=not self.causal)
             total, waiting = delay(total, state.sums[i], axis=2)
             sums.append(waiting)
-            total = total + y
+            total = total + y  # [B, P, T * rate, C']
         after = AMPState(upsample, tuple(activations), tuple(convs), tuple(lines), tuple(sums))
         return jnp.mean(total, axis=1, dtype=jnp.float32).astype(total.dtype), after

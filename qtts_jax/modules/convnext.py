@@ -32,10 +32,10 @@ class ConvNeXt(nnx.Module):
 
     def step(self, x: jax.Array, state: ConvState) -> tuple[jax.Array, ConvState]:
         """x [B, T, D] -> (y [B, T, D], state)."""
-        y, state = self.depthwise.step(x, state)
+        y, state = self.depthwise.step(x, state)  # [B, T, D]
         y = self.down(jax.nn.gelu(self.up(self.norm(y)), approximate=False))
         return x + self.scale[...] * y, state
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, D] from a fresh state."""
+        """A full sequence [B, T, D] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]

@@ -1,11 +1,11 @@
 """Diffusion transformer with attention in blocks of frames (DiT, arXiv:2212.09748).
 
 Time is cut into blocks. A frame attends to all frames of its own block and, in a few layers, to the
-block before or after. So a block's result depends on a fixed number of other blocks, and a stream
-needs to keep the keys and values of one block in those layers only.
+block before or after. So a block depends on a fixed number of other blocks, and a stream keeps keys
+and values of one block in those layers only.
 
-The time step reaches every layer through shift, scale and gate vectors. They do not depend on the
-frames, so they are computed for all layers (and all time steps) in one product.
+Every layer is conditioned on the time step by shift, scale and gate vectors. They do not depend on
+the frames, so they are computed for all layers (and all time steps) in one product.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.attention import KeyValues
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.rope import RopeAngles, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
 from qtts_jax.layers.stream_position import Span, delay
 
 # Fixed in the upstream classes `DiTTimestepEmbedding` and `AdaLayerNormZero`.
@@ -46,7 +47,7 @@ def time_features(times: np.ndarray) -> np.ndarray:
 
 
 class Modulation(NamedTuple):
-    """Vectors made from one time step (or, with a leading axis, from several).
+    """Conditioning vectors of one time step (or, with a leading axis, of several).
 
     Attributes:
         layers: [L, 6, D], per layer shift, scale and gate of the attention, then of the MLP.
@@ -70,7 +71,7 @@ def attend_blocks(
 ) -> jax.Array:
     """Softmax attention of every block of queries over a row of blocks of keys.
 
-    Block n of N sees blocks n ... n + w of the N + w blocks of keys; scores are float32.
+    Block n of N attends to blocks n ... n + w of the N + w blocks of keys; scores are float32.
 
     Args:
         q: [B, N * block, H, h], rotated.
@@ -78,26 +79,28 @@ def attend_blocks(
         real: [B, (N + w) * block] bool, which keys exist.
 
     Returns:
-        [B, N * block, H, h]. Where a query sees no key, a mean that means nothing.
+        [B, N * block, H, h]. Undefined (but finite) for a query without keys.
     """
 
     def windows(x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1, block, *x.shape[2:])
+        x = rearrange(x, "b (n t) ... -> b n t ...", t=block)
         width = x.shape[1] - count + 1
         return jnp.concatenate([x[:, i : i + count] for i in range(width)], axis=2)
 
     count = q.shape[1] // block
-    queries = q.reshape(q.shape[0], count, block, *q.shape[2:])
-    keys, values, real = windows(keys), windows(values), windows(real)
+    queries = rearrange(q, "b (n t) h d -> b n t h d", n=count)
+    keys, values = windows(keys), windows(values)  # [B, N, (1 + w) * block, H, h]
+    real = windows(real)  # [B, N, (1 + w) * block]
     scores = jnp.einsum("bnqhd,bnkhd->bnhqk", queries, keys, preferred_element_type=jnp.float32)
-    scores = scores * q.shape[-1] ** -0.5
+    scores = scores * q.shape[-1] ** -0.5  # [B, N, H, block, (1 + w) * block]
     scores = jnp.where(real[:, :, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    return jnp.einsum("bnhqk,bnkhd->bnqhd", weights, values).reshape(q.shape)
+    y = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, values)
+    return rearrange(y, "b n t h d -> b (n t) h d")
 
 
 class LayerState(NamedTuple):
-    """What a layer keeps of earlier blocks; () where it needs nothing.
+    """State of a layer between blocks; () where there is none.
 
     Attributes:
         seen: keys and values of the newest blocks that a later block attends to.
@@ -127,7 +130,7 @@ class DiTLayer(nnx.Module):
         self.down = Linear((c.ffn_width,), (c.width,), ("ffn",), embed, bias=True, rngs=rngs)
 
     def init_state(self, batch: int, dtype: jnp.dtype, *, delayed: bool) -> LayerState:
-        """An empty memory; what it holds is masked by its position before the first frame."""
+        """The state before the first block; its zeros are masked by their position."""
 
         def zeros(blocks: int, *shape: int) -> jax.Array:
             return jnp.zeros((batch, blocks * self.block, *shape), dtype)
@@ -143,7 +146,7 @@ class DiTLayer(nnx.Module):
         self,
         x: jax.Array,
         modulation: jax.Array,
-        turns: RopeAngles,
+        rope: RopeAngles,
         real: jax.Array,
         state: LayerState,
         advance: int,
@@ -153,9 +156,10 @@ class DiTLayer(nnx.Module):
         Args:
             x: [B, N * block, D].
             modulation: [6, D] or [B, 6, D].
-            turns: rotation of the N blocks.
+            rope: angles of the N blocks.
             real: [B, (w + N) * block] bool, which of the w remembered and N new blocks exist.
-            advance: blocks to remember; the rest of the N come again in the next step.
+            advance: blocks to keep in the state; the rest of the N are passed again in the next
+                step.
 
         Returns:
             [B, N * block, D], late by `ahead` blocks if the state has `waiting`.
@@ -164,9 +168,9 @@ class DiTLayer(nnx.Module):
             modulation.reshape(-1, 6, self.width), 6, axis=1
         )
         with jax.named_scope("attention"):
-            qkv = self.qkv(modulate(x, shift1, scale1))
-            qkv = qkv.reshape(*qkv.shape[:3], *self.heads)
-            q, k = rotate(qkv[:, :, 0], turns), rotate(qkv[:, :, 1], turns)
+            qkv = self.qkv(modulate(x, shift1, scale1))  # [B, T, 3, H, 2, h/2]
+            qkv = rearrange(qkv, "b t three h pair half -> b t three h (pair half)")
+            q, k = apply_rope(qkv[:, :, 0], rope), apply_rope(qkv[:, :, 1], rope)  # [B, T, H, h]
             line = KeyValues(k, qkv[:, :, 2])
             if state.seen:
                 line = jax.tree.map(_append, KeyValues(*state.seen), line)
@@ -175,11 +179,11 @@ class DiTLayer(nnx.Module):
                 x, old_x = delay(x, waiting[0])
                 q, old_q = delay(q, waiting[1])
                 waiting = (old_x, old_q)
-            y = self._attend(q, line, real)
-            y = self.out(y.reshape(*y.shape[:2], self.heads[0], 2, -1))
-            x = x + (gate1 * y).astype(x.dtype)
+            y = self._attend(q, line, real)  # [B, T, H, h]
+            y = self.out(rearrange(y, "b t h (pair half) -> b t h pair half", pair=2))
+            x = x + (gate1 * y).astype(x.dtype)  # [B, T, D]
         with jax.named_scope("mlp"):
-            y = jax.nn.gelu(self.up(modulate(x, shift2, scale2)), approximate=True)
+            y = jax.nn.gelu(self.up(modulate(x, shift2, scale2)), approximate=True)  # [B, T, F]
             x = x + (gate2 * self.down(y)).astype(x.dtype)
         seen = state.seen
         if seen:
@@ -188,7 +192,7 @@ class DiTLayer(nnx.Module):
         return x, LayerState(seen, waiting)
 
     def _attend(self, q: jax.Array, line: KeyValues, real: jax.Array) -> jax.Array:
-        """`attend_blocks`, the blocks that a layer would see but that are not there filled up."""
+        """`attend_blocks`, padded where the blocks before or after are missing."""
         blocks = q.shape[1] // self.block + self.back + self.ahead
         missing = blocks * self.block - real.shape[1]
         keys, values = line
@@ -209,9 +213,9 @@ DiTState = tuple[LayerState, ...]
 class DiT(nnx.Module):
     """Layers, final modulation and output projection (`Qwen3TTSTokenizerV1DecoderDiTModel`).
 
-    There is one path for three uses: a step from a fresh state over all blocks is the whole
-    sequence; a delayed step returns every block as soon as the blocks that it sees have come; and a
-    step over blocks of which only the first are remembered computes a window.
+    One path has three uses: a step from a fresh state over all blocks computes a full sequence; a
+    delayed step returns every block as soon as the blocks that it depends on have come; and a step
+    that keeps only its first blocks in the state computes a window.
     """
 
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs) -> None:
@@ -246,8 +250,8 @@ class DiT(nnx.Module):
         """The state before the first block.
 
         Args:
-            delayed: whether layers that look ahead wait for the next block, or see only what is in
-                the same step.
+            delayed: whether layers with look-ahead wait for the next block, or attend only to
+                blocks of the same step.
         """
         return tuple(layer.init_state(batch, dtype, delayed=delayed) for layer in self.layers)
 
@@ -270,17 +274,17 @@ class DiT(nnx.Module):
         """
         block = self.config.block
         advance = x.shape[1] // block if advance is None else advance
-        turns: dict[int, RopeAngles] = {}
+        rope: dict[int, RopeAngles] = {}
         late = 0
         after = []
         for i, (layer, old) in enumerate(zip(self.layers, state, strict=True)):
-            if late not in turns:
+            if late not in rope:
                 index = span.delayed(late).indices(x.shape[1])
-                turns[late] = rotation(index, self.config.head_dim, self.config.rope_theta)
+                rope[late] = rope_angles(index, self.config.head_dim, self.config.rope_theta)
             kept = old.seen[0].shape[1] if old.seen else 0
             real = span.delayed(late + kept).inside(kept + x.shape[1])
             with jax.named_scope(f"layer_{i}"):
-                x, new = layer.step(x, modulation.layers[i], turns[late], real, old, advance)
+                x, new = layer.step(x, modulation.layers[i], rope[late], real, old, advance)
             if old.waiting:
                 late += layer.ahead * block
             after.append(new)

@@ -51,24 +51,24 @@ class ReflectConv(nnx.Module):
         left, right = reflection(kernel.shape[0], self.dilation)
         if left + right:
             x = _mirrored(x, lengths, left, right)
-        # One product over all taps: the library's gradients of kernels of a dozen channels were a
+        # One product over all taps: cuDNN's gradients of kernels of a dozen channels were a
         # seventh of a step of nano on an H100.
         taps = kernel.shape[0]
-        steps = x.shape[1] - self.dilation * (taps - 1)
-        shifted = [x[:, i * self.dilation : i * self.dilation + steps] for i in range(taps)]
-        y = jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[2])
+        time = x.shape[1] - self.dilation * (taps - 1)
+        shifted = [x[:, i * self.dilation : i * self.dilation + time] for i in range(taps)]
+        y = jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[2])  # [B, T, C']
         return y + self.bias[...]
 
 
 def _mirrored(x: jax.Array, lengths: jax.Array, left: int, right: int) -> jax.Array:
     """x [B, T, C] with `left` frames before and `right` behind each row's own end mirrored.
 
-    Only the margins are indexed, for the gradient of an index is a scatter, number by number.
+    Only the margins are indexed, because the gradient of indexing is a slow scatter.
     Positions further behind the end feed undefined outputs only.
     """
     last = lengths[:, None] - 1
     source = last - jnp.arange(1, right + 1)
-    mirror = jnp.take_along_axis(x, source[..., None], axis=1)
+    mirror = jnp.take_along_axis(x, source[..., None], axis=1)  # [B, right, C]
     position = jnp.arange(x.shape[1] + right)
     y = jnp.pad(x, ((0, 0), (0, right), (0, 0)))
     for i in range(right):
@@ -162,8 +162,8 @@ class SERes2NetBlock(nnx.Module):
 class AttentiveStatisticsPooling(nnx.Module):
     """Mean and deviation over time, weighted per channel by attention over the frames.
 
-    The attention sees each frame beside the plain mean and deviation of its row. Deviations are
-    of the population, over variances of at least `MIN_VARIANCE`.
+    The attention weights depend on each frame and on the plain mean and deviation of its row.
+    Deviations are of the population, over variances of at least `MIN_VARIANCE`.
     """
 
     def __init__(self, channels: int, attention_channels: int, *, rngs: nnx.Rngs) -> None:

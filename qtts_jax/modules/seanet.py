@@ -30,11 +30,11 @@ class Residual(nnx.Module):
 
     def step(self, x: jax.Array, state: ConvState) -> tuple[jax.Array, ConvState]:
         """x [B, T, C] -> (y [B, T, C], state)."""
-        y, state = self.conv1.step(jax.nn.elu(x), state)
+        y, state = self.conv1.step(jax.nn.elu(x), state)  # [B, T, inner]
         return x + self.conv2(jax.nn.elu(y)), state
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]
 
 
@@ -73,7 +73,7 @@ class Stage(nnx.Module):
         for unit, unit_state in zip(self.residuals, state[0], strict=True):
             x, unit_state = unit.step(x, unit_state)
             residuals.append(unit_state)
-        x, last = self.downsample.step(jax.nn.elu(x), state[1], lengths)
+        x, last = self.downsample.step(jax.nn.elu(x), state[1], lengths)  # [B, T / ratio, 2 C]
         return x, (tuple(residuals), last)
 
 
@@ -104,7 +104,7 @@ class SeanetEncoder(nnx.Module):
     def step(
         self, x: jax.Array, state: SeanetState, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, SeanetState]:
-        """Consume whole latent steps of audio.
+        """Encode an integer number of latent steps of audio.
 
         Args:
             x: [B, T, C], T a multiple of the product of the ratios.
@@ -113,15 +113,15 @@ class SeanetEncoder(nnx.Module):
         Returns:
             [B, T / product, D] and the state.
         """
-        x, first = self.input_conv.step(x, state[0])
+        x, first = self.input_conv.step(x, state[0])  # [B, T, filters]
         stages = []
         for stage, stage_state, ratio in zip(self.stages, state[1], self.ratios, strict=True):
-            x, stage_state = stage.step(x, stage_state, lengths)
+            x, stage_state = stage.step(x, stage_state, lengths)  # [B, T / ratios so far, C]
             lengths = ceil_div(lengths, ratio)
             stages.append(stage_state)
         x, last = self.output_conv.step(jax.nn.elu(x), state[2])
         return x, (first, tuple(stages), last)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]

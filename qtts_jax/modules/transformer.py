@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,13 @@ from qtts_jax.layers.kernels.matvec import matvec_add, norm_gate_up, norm_matvec
 from qtts_jax.layers.norm import LayerNorm, RMSNorm
 from qtts_jax.layers.param import constant, param
 from qtts_jax.layers.quantized_weights import matrix
-from qtts_jax.layers.rope import RopeAngles, rotation
+from qtts_jax.layers.rope import RopeAngles, rope_angles
+
+Memory = TypeVar("Memory")
 
 
 def make_norm(c: TransformerConfig, *, rngs: nnx.Rngs) -> RMSNorm | LayerNorm:
-    """The normalization that the configuration names."""
+    """RMSNorm or LayerNorm, as configured."""
     return (RMSNorm if c.norm == "rms" else LayerNorm)(c.width, c.norm_eps, rngs=rngs)
 
 
@@ -40,26 +43,44 @@ class Block(nnx.Module):
             for _ in range(2)
         )
 
-    def step(
-        self, x: jax.Array, state: KeyValues, shared: AttentionContext
-    ) -> tuple[jax.Array, KeyValues]:
-        """x [B, T, D] -> (y [B, T, D], state)."""
+    def __call__(
+        self, x: jax.Array, attend: Callable[[jax.Array], tuple[jax.Array, Memory]]
+    ) -> tuple[jax.Array, Memory]:
+        """The residual formula; the caller chooses how the attention runs.
+
+        Args:
+            x: [B, T, D].
+            attend: normalized x [B, T, D] -> (attention output [B, T, D], what it leaves for the
+                caller, such as a cache).
+
+        Returns:
+            [B, T, D] and what `attend` left.
+        """
         with jax.named_scope("attention"):
-            y, state = self.attention.step(self.attention_norm(x), state, shared)
+            y, memory = attend(self.attention_norm(x))  # [B, T, D]
             x = x + (y if self.attention_scale is None else self.attention_scale[...] * y)
         with jax.named_scope("ffn"):
-            y = self.ffn(self.ffn_norm(x))
+            y = self.ffn(self.ffn_norm(x))  # [B, T, D]
             x = x + (y if self.ffn_scale is None else self.ffn_scale[...] * y)
-        return x, state
+        return x, memory
+
+    def step(
+        self, x: jax.Array, state: KeyValues, context: AttentionContext
+    ) -> tuple[jax.Array, KeyValues]:
+        """x [B, T, D] -> (y [B, T, D], state)."""
+        return self(x, lambda y: self.attention.step(y, state, context))
 
     def decode(
-        self, x: jax.Array, state: KeyValues, turn: RopeAngles, position: jax.Array
+        self, x: jax.Array, state: KeyValues, rope: RopeAngles, position: jax.Array
     ) -> tuple[jax.Array, KeyValues]:
-        """`step` over one position a row, in few device programs (`layers.decoding`).
+        """`step` over one position per row by the fused kernels of `layers/kernels`.
+
+        Norms and residual sums are inside the kernels, so the formula of `__call__` is fused into
+        them: `norm_matvec` and `norm_gate_up` start a branch, `matvec_add` adds it to x.
 
         Args:
             x: [B, D].
-            turn: rotation of the new positions, [B, 1, h/2].
+            rope: angles of the new positions, [B, 1, h/2].
             position: [B], how many positions each row has seen.
 
         Returns:
@@ -67,30 +88,30 @@ class Block(nnx.Module):
         """
         mix, ffn = self.attention, self.ffn
         assert isinstance(ffn, SwiGLU)
-        (rows, width), eps = x.shape, self.attention_norm.eps
-        backend, product = dispatch.decode_backend(rows, 1), dispatch.matvec_backend(rows)
+        (batch, width), eps = x.shape, self.attention_norm.eps
+        backend, product = dispatch.decode_backend(batch, 1), dispatch.matvec_backend(batch)
         qkv, out = mix.qkv.kernel[...], mix.out.kernel[...]
         with jax.named_scope("attention"):
             scale = self.attention_norm.scale[...]
             y = norm_matvec(x, scale, matrix(qkv, width), eps, backend=product)
-            y = y.reshape(rows, *qkv.shape[:-1])
+            y = y.reshape(batch, *qkv.shape[:-1])  # [B, K, G+2, h]
             q_scale, k_scale = (
                 None if norm is None else norm.scale[...] for norm in (mix.q_norm, mix.k_norm)
             )
             keys, values = state
             y, keys, values = attention(
-                y, q_scale, k_scale, turn, keys, values, position, eps, backend=backend
+                y, q_scale, k_scale, rope, keys, values, position, eps, backend=backend
             )
-            y = y.reshape(rows, -1)
-            x = matvec_add(y, matrix(out, y.shape[1]), x, backend=product)
+            y = y.reshape(batch, -1)  # [B, K G h]
+            x = matvec_add(y, matrix(out, y.shape[1]), x, backend=product)  # [B, D]
         with jax.named_scope("ffn"):
             gate_up, down = ffn.gate_up.kernel[...], ffn.down.kernel[...]
-            y = norm_gate_up(x, self.ffn_norm.scale[...], gate_up, eps, backend=product)
+            y = norm_gate_up(x, self.ffn_norm.scale[...], gate_up, eps, backend=product)  # [B, F]
             return matvec_add(y, down, x, backend=product), KeyValues(keys, values)
 
 
 class TransformerState(NamedTuple):
-    """Memory of a stack: the caches of its layers and how many positions each row has seen."""
+    """State of a stack: the caches of its layers and the positions [B] that each row has seen."""
 
     layers: tuple[KeyValues, ...]
     position: jax.Array
@@ -107,11 +128,11 @@ class Transformer(nnx.Module):
     def init_state(
         self, batch: int, dtype: jnp.dtype, capacity: int | None = None
     ) -> TransformerState:
-        """An empty memory.
+        """The state before the first position.
 
         Args:
-            capacity: positions kept. With a window it defaults to window - 1, all that matters;
-                without, it must be given and bounds the length of the sequence.
+            capacity: positions kept. With a window it defaults to window - 1, all that is attended
+                to; without, it must be given and bounds the length of the sequence.
         """
         if capacity is None:
             if self.config.window is None:
@@ -127,8 +148,8 @@ class Transformer(nnx.Module):
 
         Args:
             x: [B, T, D].
-            lengths: [B], how many of the T positions are real in each row (right padding); the
-                rest give undefined outputs and leave no trace in a cache without a window. None
+            lengths: [B], number of real positions in each row (right padding); the
+                rest give undefined outputs and do not enter a cache without a window. None
                 for all.
 
         Returns:
@@ -141,37 +162,37 @@ class Transformer(nnx.Module):
         self, x: jax.Array, state: TransformerState, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, TransformerState]:
         """As `step`, without the final norm."""
-        one = lengths is None and x.shape[1] == 1 and self._has_kernels()
-        if one and dispatch.decode_backend(*x.shape[:2]) != "plain":
+        single = lengths is None and x.shape[1] == 1 and self._has_kernels()
+        if single and dispatch.decode_backend(*x.shape[:2]) != "plain":
             return self._decode(x, state)
-        slots = state.layers[0].keys.shape[1]
-        shared = attention_context(self.config, state.position, x.shape[1], slots, lengths)
+        capacity = state.layers[0].keys.shape[1]
+        context = attention_context(self.config, state.position, x.shape[1], capacity, lengths)
         layers = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
             with jax.named_scope(f"layer_{i}"):
-                x, layer_state = layer.step(x, layer_state, shared)
+                x, layer_state = layer.step(x, layer_state, context)
             layers.append(layer_state)
         advance = x.shape[1] if lengths is None else lengths
         return x, TransformerState(tuple(layers), state.position + advance)
 
     def _has_kernels(self) -> bool:
-        """Whether the decoding kernels know this kind of block (those of the language models)."""
+        """Whether the decoding kernels implement this kind of block (the language models')."""
         c = self.config
-        known = c.norm == "rms" and c.ffn == "swiglu" and c.layer_scale is None
-        return known and c.window is None and c.head_dim & (c.head_dim - 1) == 0
+        supported = c.norm == "rms" and c.ffn == "swiglu" and c.layer_scale is None
+        return supported and c.window is None and c.head_dim & (c.head_dim - 1) == 0
 
     def _decode(self, x: jax.Array, state: TransformerState) -> tuple[jax.Array, TransformerState]:
-        """One position a row through the decoding kernels: x [B, 1, D]."""
-        turn = rotation(state.position[:, None], self.config.head_dim, self.config.rope_theta)
-        y, layers = x[:, 0], []
+        """One position per row by the decoding kernels: x [B, 1, D]."""
+        rope = rope_angles(state.position[:, None], self.config.head_dim, self.config.rope_theta)
+        y, layers = x[:, 0], []  # [B, D]
         for i, (layer, cache) in enumerate(zip(self.layers, state.layers, strict=True)):
             with jax.named_scope(f"layer_{i}"):
-                y, cache = layer.decode(y, cache, turn, state.position)
+                y, cache = layer.decode(y, cache, rope, state.position)
             layers.append(cache)
         return y[:, None], TransformerState(tuple(layers), state.position + 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, D] from a fresh state."""
-        # Nothing precedes the input, so a windowed stack needs no room for earlier keys.
+        """A full sequence [B, T, D] from a fresh state."""
+        # Nothing precedes the input, so a windowed stack needs no slots for earlier keys.
         capacity = x.shape[1] if self.config.window is None else 0
         return self.step(x, self.init_state(x.shape[0], x.dtype, capacity))[0]

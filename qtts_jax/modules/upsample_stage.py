@@ -28,11 +28,11 @@ class Residual(nnx.Module):
 
     def step(self, x: jax.Array, state: ConvState) -> tuple[jax.Array, ConvState]:
         """x [B, T, C] -> (y [B, T, C], state)."""
-        y, state = self.conv1.step(self.activation1(x), state)
+        y, state = self.conv1.step(self.activation1(x), state)  # [B, T, C]
         return x + self.conv2(self.activation2(y)), state
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]
 
 
@@ -54,7 +54,7 @@ class UpsampleStage(nnx.Module):
 
     def step(self, x: jax.Array, state: StageState) -> tuple[jax.Array, StageState]:
         """x [B, T, C] -> (y [B, T * rate, C'], state)."""
-        x, first = self.transposed.step(self.activation(x), state[0])
+        x, first = self.transposed.step(self.activation(x), state[0])  # [B, T * rate, C']
         residuals = []
         for unit, unit_state in zip(self.residuals, state[1], strict=True):
             x, unit_state = unit.step(x, unit_state)
@@ -62,5 +62,5 @@ class UpsampleStage(nnx.Module):
         return x, (first, tuple(residuals))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, C] from a fresh state."""
+        """A full sequence [B, T, C] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]

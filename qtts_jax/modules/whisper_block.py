@@ -1,4 +1,4 @@
-"""The transformer block of Whisper's encoder (arXiv:2212.04356), over windows of their own."""
+"""The transformer block of Whisper's encoder (arXiv:2212.04356), over independent windows."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ class WindowAttention(nnx.Module):
             x: [R, T, D], one window a row.
             lengths: [R], real steps of each window.
             attended: [R], slots whose keys take part, at least `lengths`; those behind the end
-                of a window have zero keys and values, so they only thin out the rest.
+                of a window have zero keys and values, so they only lower the weights of the rest.
 
         Returns:
             [R, T, D], undefined behind the end of a window.
         """
-        qkv = self.qkv(x)
-        q = qkv[..., 0, :, :] + self.q_bias[...]
+        qkv = self.qkv(x)  # [R, T, 3, H, h]
+        q = qkv[..., 0, :, :] + self.q_bias[...]  # [R, T, H, h]
         k, v = qkv[..., 1, :, :], qkv[..., 2, :, :] + self.v_bias[...]
         slots = jnp.arange(x.shape[1])
         real = (slots < lengths[:, None])[..., None, None]
         k, v = jnp.where(real, k, 0), jnp.where(real, v, 0)
-        mask = slots < attended[:, None]
-        y = attend(q[..., None, :], k, v, mask[:, None])
+        mask = slots < attended[:, None]  # [R, T]
+        y = attend(q[..., None, :], k, v, mask[:, None])  # [R, T, H, 1, h]
         return self.out(y[..., 0, :])
 
 

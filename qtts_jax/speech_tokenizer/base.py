@@ -1,12 +1,13 @@
 """The public speech tokenizer: audio to codes and codes to audio, whole or in a stream.
 
-`SpeechTokenizer` is what both families share. Making or loading one gives the class of its
-configuration: `SpeechTokenizer12Hz` or `SpeechTokenizer25Hz`.
+`SpeechTokenizer` is what both families share. `from_pretrained` and `from_params` return the class
+that belongs to the configuration: `SpeechTokenizer12Hz` or `SpeechTokenizer25Hz`.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,59 +17,66 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
-from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Quirks25Hz, Tokenizer25HzConfig
-from qtts_jax.configs.tts import TOKENIZER_12HZ, TalkerConfig
+from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
+from qtts_jax.configs.tts import TalkerConfig
 from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
-from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import Session
+from qtts_jax.io.audio import AudioSource, is_array, load_audio
 from qtts_jax.io.config_file import read_config
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
+from qtts_jax.speech_tokenizer.stream import SpeechStream
 
 # The tokenizer's folder inside a whole checkpoint.
 FOLDER = "speech_tokenizer"
 
 TokenizerConfig = Tokenizer12HzConfig | Tokenizer25HzConfig
 Quirks = Quirks12Hz | Quirks25Hz
-_CONFIGS: dict[str, Any] = {
-    TOKENIZER_12HZ: Tokenizer12HzConfig,
-    TOKENIZER_25HZ: Tokenizer25HzConfig,
-}
 
 
-class SpeechTokenizer:
+class SpeechTokenizer(ABC):
     """A tokenizer with its parameters.
 
-    Waveforms are float32 [N] in [-1, 1]. Items of a list are processed in batches; every item gets
-    what it would get alone (unless `quirks.pad_to_longest`).
+    Waveforms are float32 [N] in [-1, 1]. Items of a list are processed in batches; the result of
+    every item is what it would be alone (unless `quirks.pad_to_longest`).
 
     Args:
-        config: sizes of the model; its type chooses the family.
+        config: sizes of the model.
         params: `{"encoder": ..., "decoder": ...}`, the tree of `model`. Their dtype is that of the
             computation; products of float32 parameters are full float32 everywhere.
         quirks: departures of the official code to reproduce; None for none.
 
     Attributes:
         model: the module that `params` belong to.
-        quirks_class: the named quirks of the family.
-        needs_voice: the decoder wants to know who speaks.
+        config_class, quirks_class: configuration and named quirks of the family.
+        needs_voice: the decoder is conditioned on the speaker.
+        families: the class of each `model_type` (`load.py`).
+        codebooks: codebooks Q of a frame.
+        input_sample_rate, sample_rate: of audio to encode and of decoded audio, Hz.
+        samples_per_frame: samples of decoded audio per frame of codes.
+        min_samples: the least samples at `input_sample_rate` that can be encoded.
     """
 
     model: ClassVar[Any]
+    config_class: ClassVar[Any]
     quirks_class: ClassVar[Any]
     needs_voice: ClassVar[bool] = False
+    families: ClassVar[dict[str, type[SpeechTokenizer]]] = {}
 
     config: Any
     params: Params
     quirks: Any
+    codebooks: int
+    input_sample_rate: int
+    min_samples: int
 
-    def __new__(cls, config: TokenizerConfig, *_: Any, **__: Any) -> SpeechTokenizer:
-        return super().__new__(family(config) if cls is SpeechTokenizer else cls)
-
-    def __init__(
-        self, config: TokenizerConfig, params: Params, *, quirks: Quirks | None = None
-    ) -> None:
+    def __init__(self, config: Any, params: Params, *, quirks: Any = None) -> None:
         self.config, self.params = config, params
-        self._homes: dict[str, Any] = {}
+        self.sample_rate: int = config.output_sample_rate
+        self.samples_per_frame: int = config.samples_per_frame
+        # Shardings of the parts whose parameters are in host memory (`keep_on_host`).
+        self._shardings: dict[str, Any] = {}
         self.quirks = self.quirks_class() if quirks is None else quirks
         if not isinstance(self.quirks, self.quirks_class):
             raise RequestError(
@@ -76,20 +84,14 @@ class SpeechTokenizer:
                 f"{type(quirks).__name__}."
             )
 
-    def part(self, name: str) -> Params:
-        """The parameters of the "encoder" or of the "decoder", on the device."""
-        home = self._homes.get(name)
-        if home is not None:  # several threads may come here; each makes the same arrays
-            arrays = jax.device_put(self.params[name], home)
-            self.params = self.params | {name: arrays}
-            self._homes = {k: v for k, v in self._homes.items() if k != name}
-        return self.params[name]
-
-    def keep_on_host(self, name: str) -> None:
-        """Hold the parameters of a part in the host's memory until they are asked for."""
-        arrays = self.params[name]
-        self._homes = self._homes | {name: jax.tree.map(lambda x: x.sharding, arrays)}
-        self.params = self.params | {name: jax.device_get(arrays)}
+    @staticmethod
+    def from_params(
+        config: TokenizerConfig, params: Params, *, quirks: Quirks | None = None
+    ) -> SpeechTokenizer:
+        """The tokenizer of the family that `config` belongs to; arguments as the class."""
+        kinds = SpeechTokenizer.families.values()
+        kind = next(k for k in kinds if isinstance(config, k.config_class))
+        return kind(config, params, quirks=quirks)
 
     @classmethod
     def from_pretrained(
@@ -101,7 +103,7 @@ class SpeechTokenizer:
         quirks: Quirks | None = None,
         sharding: Any = None,
     ) -> SpeechTokenizer:
-        """Load a converted checkpoint.
+        """Load a converted checkpoint of any family.
 
         Args:
             directory: folder of a tokenizer, or of a whole checkpoint with `speech_tokenizer/`.
@@ -117,14 +119,20 @@ class SpeechTokenizer:
         """
         if exact_reference and quirks is not None:
             raise RequestError("give either exact_reference or quirks, not both.")
-        # Orbax is slow to import, so it comes when weights do.
+        # Orbax is slow to import, so it is imported only when weights are read.
         from qtts_jax.io.checkpoint import load_params
 
         root = Path(directory)
         if (root / FOLDER).is_dir():
             root = root / FOLDER
-        config = _read_config(root)
-        kind = family(config)
+        data = read_config(root)
+        kind = cls.families.get(str(data.get("model_type")))
+        if kind is None:
+            raise ConfigError(
+                f"{root / 'config.json'} has model_type {data.get('model_type')!r}; a speech "
+                f"tokenizer has {' or '.join(cls.families)}."
+            )
+        config = kind.config_class.from_hf(data)
         params = load_params(root, abstract(kind.model, config)[1], dtype, sharding)
         if exact_reference:
             quirks = kind.quirks_class.official()
@@ -132,8 +140,23 @@ class SpeechTokenizer:
         tokenizer.read_side_files(root)
         return tokenizer
 
-    def read_side_files(self, directory: Path) -> None:
-        """Take what the folder of a checkpoint holds besides configuration and parameters."""
+    def read_side_files(self, directory: Path) -> None:  # noqa: B027 (most families have none)
+        """Read the files of a checkpoint folder other than configuration and parameters."""
+
+    def part(self, name: str) -> Params:
+        """The parameters of the "encoder" or of the "decoder", on the device."""
+        sharding = self._shardings.get(name)
+        if sharding is not None:  # several threads may come here; each makes the same arrays
+            arrays = jax.device_put(self.params[name], sharding)
+            self.params = self.params | {name: arrays}
+            self._shardings = {k: v for k, v in self._shardings.items() if k != name}
+        return self.params[name]
+
+    def keep_on_host(self, name: str) -> None:
+        """Move the parameters of a part to host memory until their first use."""
+        arrays = self.params[name]
+        self._shardings = self._shardings | {name: jax.tree.map(lambda x: x.sharding, arrays)}
+        self.params = self.params | {name: jax.device_get(arrays)}
 
     def misfit(self, talker: TalkerConfig) -> str | None:
         """Why this tokenizer cannot decode the codes of a talker; None if it can."""
@@ -145,54 +168,51 @@ class SpeechTokenizer:
         )
 
     @property
-    def codebooks(self) -> int:
-        """Codebooks Q of a frame."""
-        raise NotImplementedError
-
-    @property
-    def input_sample_rate(self) -> int:
-        """Rate that audio is encoded at, Hz."""
-        return self.config.input_sample_rate
-
-    @property
-    def sample_rate(self) -> int:
-        """Rate of decoded audio, Hz."""
-        return self.config.output_sample_rate
-
-    @property
-    def samples_per_frame(self) -> int:
-        """Samples of decoded audio per frame of codes."""
-        return self.config.samples_per_frame
-
-    @property
+    @abstractmethod
     def first_chunks(self) -> tuple[int, ...]:
-        """Frames of the chunks of a stream; the last number is repeated."""
-        raise NotImplementedError
+        """Frames of the first chunks of a stream; the last number is repeated."""
 
-    @property
-    def min_samples(self) -> int:
-        """The least samples at `input_sample_rate` that can be encoded."""
-        raise NotImplementedError
-
+    @abstractmethod
     def encode(
         self,
         audio: AudioSource | np.ndarray | Sequence[AudioSource | np.ndarray],
         sample_rate: int | None = None,
     ) -> list[np.ndarray]:
         """Codes of one recording or of each of a list; see the families for their shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, codes: Any) -> tuple[list[np.ndarray], int]:
         """Audio of one utterance or of each of a list, and its sample rate."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def decode_requests(
+        self, codes: Sequence[np.ndarray], requests: Sequence[Request]
+    ) -> list[np.ndarray]:
+        """Audio of generated codes [T, Q], with the decoder's voice and the seed of each request.
+
+        Returns:
+            a float32 [samples] for each.
+        """
+
+    @abstractmethod
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes while audio arrives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stream_decode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Audio while codes arrive."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def open_stream(self, session: Session, requests: Sequence[Request]) -> SpeechStream:
+        """A stream that generates the requests of a session and decodes their frames as they come.
+
+        Args:
+            session: of the requests, no frame of which has been generated.
+            requests: only the first may have a reference, and then it must be the only one.
+
+        Raises:
+            RequestError: a decoder that needs a voice has none.
+        """
 
     def decoder_voice(
         self, given: ReferenceVoice | None, speaker: str | None = None
@@ -209,8 +229,12 @@ class SpeechTokenizer:
             )
         return None
 
+    def placeholder_voice(self) -> ReferenceVoice | None:
+        """Any voice that the decoder accepts, for compiling its programs; None if it takes none."""
+        return None
+
     def reference_voice(self, audio: AudioSource, name: str = "audio") -> ReferenceVoice:
-        """What the decoder wants to know of the speaker of a recording.
+        """The features of a recorded speaker that the decoder is conditioned on.
 
         Raises:
             RequestError: the decoder takes no voice.
@@ -227,6 +251,11 @@ class SpeechTokenizer:
         """
         return reference * self.samples_per_frame
 
+    @property
+    def min_recording(self) -> int:
+        """The least samples of a whole recording at `input_sample_rate`."""
+        return self.min_samples
+
     def load(self, items: Sequence[Any], sample_rate: int | None) -> list[np.ndarray]:
         """Recordings as float32 [n] at `input_sample_rate`.
 
@@ -238,69 +267,13 @@ class SpeechTokenizer:
         waves = []
         for index, item in enumerate(items):
             name = "audio" if len(items) == 1 else f"audio {index}"
-            if not isinstance(item, str | Path | bytes | tuple):
+            if is_array(item):
                 if sample_rate is None:
                     raise AudioError(
                         f"{name} is a bare array: give its sample_rate, or pass (array, rate)."
                     )
                 item = (item, sample_rate)
             waves.append(
-                load_audio(item, self.input_sample_rate, min_samples=self.min_samples, name=name)
+                load_audio(item, self.input_sample_rate, min_samples=self.min_recording, name=name)
             )
         return waves
-
-
-def family(config: TokenizerConfig) -> type[SpeechTokenizer]:
-    """The class for a configuration."""
-    # The families stand on this module, so they are imported when they are asked for.
-    if isinstance(config, Tokenizer25HzConfig):
-        from qtts_jax.speech_tokenizer.codec_25hz import SpeechTokenizer25Hz
-
-        return SpeechTokenizer25Hz
-    from qtts_jax.speech_tokenizer.codec_12hz import SpeechTokenizer12Hz
-
-    return SpeechTokenizer12Hz
-
-
-def check_codes(array: np.ndarray, entries: int) -> np.ndarray:
-    """Codes of the right shape as int32.
-
-    Raises:
-        RequestError: no integers, none at all, or one that no codebook has.
-    """
-    if not np.issubdtype(array.dtype, np.integer):
-        raise RequestError(f"codes must be integers, not {array.dtype}.")
-    if not len(array):
-        raise RequestError("codes are empty: give at least one frame.")
-    if array.min() < 0 or array.max() >= entries:
-        wrong = array.min() if array.min() < 0 else array.max()
-        raise RequestError(f"codes must lie in 0 ... {entries - 1}, but one is {wrong}.")
-    return array.astype(np.int32)
-
-
-def check_chunk(chunk: Any) -> np.ndarray:
-    """One piece of streamed audio as float32 [n].
-
-    Raises:
-        AudioError: a wrong shape or type, NaN or infinite samples.
-    """
-    array = np.asarray(chunk)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(
-            f"streamed audio must be float arrays of shape [n] (mono), not {array.dtype} "
-            f"{list(array.shape)}."
-        )
-    if not np.isfinite(array).all():
-        raise AudioError("streamed audio holds NaN or infinite samples: repair it first.")
-    return array.astype(np.float32)
-
-
-def _read_config(root: Path) -> TokenizerConfig:
-    data = read_config(root)
-    kind = data.get("model_type")
-    if kind not in _CONFIGS:
-        raise ConfigError(
-            f"{root / 'config.json'} has model_type {kind!r}; a speech tokenizer has "
-            f"{' or '.join(_CONFIGS)}."
-        )
-    return _CONFIGS[kind].from_hf(data)

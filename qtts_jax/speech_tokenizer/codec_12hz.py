@@ -11,10 +11,20 @@ import numpy as np
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.errors import AudioError, RequestError
 from qtts_jax.functional import Params
+from qtts_jax.generation.batch import bucket
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.speech_tokenizer.base import SpeechTokenizer, check_chunk, check_codes
-from qtts_jax.speech_tokenizer.programs_12hz import cover, group, programs, split
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.batch_shapes import cover, group, split
+from qtts_jax.speech_tokenizer.checks import check_chunk, check_codes
+from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS, BLOCKS, programs_12hz
+from qtts_jax.speech_tokenizer.stream_12hz import SpeechStream12Hz
+
+# Frames that the caches of a stream without an attention window hold at first, and the factor by
+# which they grow; every size is compiled once.
+FIRST_CAPACITY, GROWTH = 128, 4
 
 
 class SpeechTokenizer12Hz(SpeechTokenizer):
@@ -28,28 +38,29 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
     config: Tokenizer12HzConfig
     quirks: Quirks12Hz
-    model, quirks_class = Tokenizer12Hz, Quirks12Hz
+    model, config_class, quirks_class = Tokenizer12Hz, Tokenizer12HzConfig, Quirks12Hz
 
     def __init__(
         self, config: Tokenizer12HzConfig, params: Params, *, quirks: Quirks12Hz | None = None
     ) -> None:
         super().__init__(config, params, quirks=quirks)
-        self.programs = programs(config, self.quirks)
-
-    @property
-    def codebooks(self) -> int:
-        """Codebooks Q of a frame."""
-        return self.config.decoder.quantizer.books
+        self.programs = programs_12hz(config, self.quirks)
+        self.codebooks = config.decoder.quantizer.books
+        self.input_sample_rate = config.input_sample_rate
+        self.min_samples = config.encoder.samples_per_frame
+        # Whether the encoder's attention has a window, so that its memory is constant.
+        self._has_window = self.quirks.encoder_window and config.encoder.transformer.window
+        self._codebook_size = config.decoder.quantizer.entries
 
     @property
     def first_chunks(self) -> tuple[int, ...]:
-        """One frame at once, then four each."""
+        """One frame, so that audio starts at once, then four each."""
         return (1, 4)
 
     @property
-    def min_samples(self) -> int:
-        """One frame."""
-        return self.config.encoder.samples_per_frame
+    def min_recording(self) -> int:
+        """One sample: less than a frame gives one code, as from the official encoder."""
+        return 1
 
     def reference_samples(self, reference: int, total: int, samples: int) -> int:
         """See the base class."""
@@ -78,12 +89,13 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         items = audio if isinstance(audio, list) else [audio]
         waves = self.load(items, sample_rate)
         lengths = [wave.size for wave in waves]
-        seen = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
+        # Samples that the encoder is given of each row.
+        padded = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
         codes: list[Any] = [None] * len(waves)
-        for rows in group(seen):
-            batch = self._encode_batch([waves[i] for i in rows], [seen[i] for i in rows])
+        for rows in group(padded):
+            batch = self._encode_batch([waves[i] for i in rows], [padded[i] for i in rows])
             for i, row in zip(rows, batch, strict=True):
-                codes[i] = row[: -(-lengths[i] // self.config.encoder.samples_per_frame)]
+                codes[i] = row[: -(-lengths[i] // self.min_samples)]
         return codes
 
     def decode(self, codes: np.ndarray | Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
@@ -114,8 +126,19 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 waves[i] = wave[: lengths[i] * self.samples_per_frame]
         return waves, self.sample_rate
 
+    def decode_requests(
+        self, codes: Sequence[np.ndarray], requests: Sequence[Request]
+    ) -> list[np.ndarray]:
+        """See the base class; this decoder needs neither voice nor seed."""
+        return self.decode(list(codes))[0]
+
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes while audio arrives; their concatenation is what `encode` gives for the whole.
+
+        The encoder attends to all earlier audio, as the official one does, so its caches grow with
+        the stream: 2 * layers * kv_heads * head_dim values for each position, two positions a
+        frame (49 MB a minute in float32 at the released sizes). With the option
+        `Quirks12Hz(encoder_window=True)` memory is constant, for streams without end.
 
         Args:
             chunks: float arrays [n], any n, mono at `config.input_sample_rate`.
@@ -125,27 +148,18 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
         Raises:
             AudioError: NaN or infinite samples, a wrong shape, or less than one frame in all.
-            RequestError: without an attention window (`quirks.encoder_window`, or none is
-                configured), a stream that is longer than the model's positions.
         """
-        frame = self.config.encoder.samples_per_frame
-        params = self.part("encoder")
-        transformer = self.config.encoder.transformer
-        limit = None
-        if not self._has_window:
-            limit = transformer.max_positions // self.config.encoder.downsample
-        state = self.programs.encoder_state(params, 1, limit)
-        rest, done = np.zeros(0, np.float32), 0
+        frame, params = self.min_samples, self.part("encoder")
+        capacity = None if self._has_window else FIRST_CAPACITY
+        state = self.programs.encoder_state(params, 1, capacity)
+        waiting, done = np.zeros(0, np.float32), 0
 
         def encode(samples: np.ndarray, frames: int) -> np.ndarray:
-            nonlocal state, done
+            nonlocal state, done, capacity
             done += frames
-            if limit is not None and done > limit:
-                mend = "" if transformer.window is None else " or turn the quirk encoder_window on"
-                raise RequestError(
-                    f"without an attention window the encoder holds {limit} frames at most; end "
-                    f"the stream earlier{mend}."
-                )
+            if capacity is not None and done > capacity:
+                capacity = bucket(done, capacity, GROWTH)
+                state = self.programs.grow_encoder(state, capacity)
             padded = np.zeros((1, frames * frame), np.float32)
             padded[0, : samples.size] = samples
             lengths = np.array([samples.size], np.int32)
@@ -153,16 +167,17 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             return np.asarray(codes[0])
 
         for chunk in chunks:
-            rest = np.concatenate([rest, check_chunk(chunk)])
-            for frames in split(rest.size // frame):
-                yield encode(rest[: frames * frame], frames)
-                rest = rest[frames * frame :]
-        if done == 0 and rest.size < frame:
+            waiting = np.concatenate([waiting, check_chunk(chunk)])
+            for frames in split(waiting.size // frame, BLOCKS[0]):
+                yield encode(waiting[: frames * frame], frames)
+                waiting = waiting[frames * frame :]
+        if done == 0 and waiting.size < frame:
             raise AudioError(
-                f"the audio stream is too short: {rest.size} samples, at least {frame} are needed."
+                f"the audio stream is too short: {waiting.size} samples, at least {frame} are "
+                "needed."
             )
-        if rest.size:
-            yield encode(rest, 1)
+        if waiting.size:
+            yield encode(waiting, 1)
 
     def stream_decode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Audio while codes arrive; their concatenation is what `decode` gives for the whole.
@@ -178,13 +193,13 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         """
         params, quirks = self.part("decoder"), self.quirks
         state = self.programs.decoder_state(params, 1)
-        history = np.zeros((0, self.config.decoder.quantizer.books), np.int32)
+        history = np.zeros((0, self.codebooks), np.int32)
         done = 0
 
         def decode(codes: np.ndarray) -> np.ndarray:
             nonlocal state
             waves = []
-            for frames in split(len(codes)):
+            for frames in split(len(codes), BLOCKS[0]):
                 wave, state = self.programs.decode(params, codes[None, :frames], state)
                 waves.append(np.asarray(wave[0], np.float32))
                 codes = codes[frames:]
@@ -207,10 +222,14 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 codes, done = codes[frames:], done + frames
             yield np.concatenate(waves)
 
+    def open_stream(self, session: Session, requests: Sequence[Request]) -> SpeechStream12Hz:
+        """See the base class; the audio has no seam, whatever `quirks.decode_chunk` is."""
+        return SpeechStream12Hz(session, requests, self.programs, self.part("decoder"))
+
     def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
         """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
-        frame = self.config.encoder.samples_per_frame
-        sizes = cover(-(-max(lengths) // frame), len(waves))
+        frame = self.min_samples
+        sizes = cover(-(-max(lengths) // frame), BATCH_BLOCKS[len(waves)])
         capacity = None
         if not self._has_window:
             # A power of two, so that recordings of similar length share a program.
@@ -222,9 +241,10 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             stop = start + frames * frame
             block = np.zeros((len(waves), stop - start), np.float32)
             for row, wave in zip(block, waves, strict=True):
-                piece = wave[start:stop]
-                row[: piece.size] = piece
+                samples = wave[start:stop]
+                row[: samples.size] = samples
             left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
+            # out [B, frames, Q]
             out, state = self.programs.encode(params, self._samples(block), left, state)
             codes.append(np.asarray(out))
             start = stop
@@ -232,34 +252,30 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
     def _decode_batch(self, codes: np.ndarray) -> np.ndarray:
         """Samples float32 [B, T * samples_per_frame] of codes [B, T, Q]."""
-        total = codes.shape[1]
-        chunk = self.quirks.decode_chunk or total
+        total, chunk = codes.shape[1], self.quirks.decode_chunk
+        if chunk is None:
+            return self._decode_fresh(codes)
         waves = []
         for start in range(0, total, chunk):
-            context = min(start, self.quirks.decode_context) if self.quirks.decode_chunk else 0
+            context = min(start, self.quirks.decode_context)
             wave = self._decode_fresh(codes[:, start - context : start + chunk])
             waves.append(wave[:, context * self.samples_per_frame :])
         return np.concatenate(waves, axis=1)
 
     def _decode_fresh(self, codes: np.ndarray) -> np.ndarray:
-        """As `_decode_batch`, with one state from the first frame to the last."""
-        rows, total, books = codes.shape
+        """As `_decode_batch`, with one state carried from the first frame to the last."""
+        rows, total, codebooks = codes.shape
         params = self.part("decoder")
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
-        for frames in cover(total, rows):
-            block = np.zeros((rows, frames, books), np.int32)
-            piece = codes[:, start : start + frames]
-            block[:, : piece.shape[1]] = piece
-            wave, state = self.programs.decode(params, block, state)
+        for frames in cover(total, BATCH_BLOCKS[rows]):
+            block = np.zeros((rows, frames, codebooks), np.int32)  # [B, frames, Q]
+            real = codes[:, start : start + frames]
+            block[:, : real.shape[1]] = real
+            wave, state = self.programs.decode(params, block, state)  # [B, frames * samples]
             waves.append(np.asarray(wave, np.float32))
             start += frames
         return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
-
-    @property
-    def _has_window(self) -> bool:
-        """Whether the encoder's attention ends somewhere, so that its memory is constant."""
-        return self.quirks.encoder_window and self.config.encoder.transformer.window is not None
 
     def _samples(self, block: np.ndarray) -> Any:
         """Samples in the dtype of the parameters."""
@@ -267,17 +283,16 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
 
     def _check(self, codes: Any) -> np.ndarray:
         """Codes as int32 [T, Q], or one clear error."""
-        quantizer = self.config.decoder.quantizer
         array = np.asarray(codes)
-        if array.ndim != 2 or array.shape[1] != quantizer.books:
+        if array.ndim != 2 or array.shape[1] != self.codebooks:
             raise RequestError(
-                f"codes must have the shape [frames, {quantizer.books}], not {list(array.shape)}."
+                f"codes must have the shape [frames, {self.codebooks}], not {list(array.shape)}."
             )
-        return check_codes(array, quantizer.entries)
+        return check_codes(array, self._codebook_size)
 
 
 def _without_padding(codes: np.ndarray) -> np.ndarray:
-    """Codes [T, Q] without the last frames whose first code is -1, which fill up a batch."""
+    """Codes [T, Q] without the trailing frames whose first code is -1 (batch padding)."""
     if not codes.size:
         return codes
     real = np.flatnonzero(codes[:, 0] != -1)

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TalkerConfig
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params
-from qtts_jax.generation.loops import FRAMES_PER_CALL, MAX_SEED
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tokenizer_25hz.schedule import schedule
-from qtts_jax.speech_tokenizer.base import SpeechTokenizer, check_chunk, check_codes
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.batch_shapes import group
+from qtts_jax.speech_tokenizer.checks import check_chunk
+from qtts_jax.speech_tokenizer.host_stream_25hz import open_host_stream, step_host_stream
+from qtts_jax.speech_tokenizer.inputs_25hz import (
+    check_flow,
+    check_frames,
+    check_noise,
+    check_voice,
+    each,
+    noise_keys,
+    stack,
+)
 from qtts_jax.speech_tokenizer.live_decoder_25hz import DeviceStreamDecoder
-from qtts_jax.speech_tokenizer.programs_12hz import group
 from qtts_jax.speech_tokenizer.programs_25hz_decode import GUIDANCE, STEPS, decode_programs
 from qtts_jax.speech_tokenizer.programs_25hz_encode import encode_programs
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice, ReferenceVoiceExtractor
+from qtts_jax.speech_tokenizer.stream_25hz import SpeechStream25Hz
 from qtts_jax.speech_tokenizer.voice_files import VOICES, read_voices
+from qtts_jax.speech_tokenizer.whole_decode_25hz import decode_whole
 
-# The voice of `voices.npz` for everyone who has none of their own.
+# The voice of `voices.npz` for every speaker without an entry.
 DEFAULT_VOICE = "default"
-# Tells the keys of the noise from those of sampling, which fold in frame numbers.
-NOISE = np.uint32(2**32 - 1)
 
 
 class SpeechTokenizer25Hz(SpeechTokenizer):
@@ -47,21 +57,26 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
 
     Attributes:
         voices: the checkpoint's own voices by name.
-        steps, guidance: of the flow, where a call does not say otherwise. `steps` counts points in
-            time from noise to speech, as in the official code, so the network runs steps - 1 times.
-        look_ahead: blocks that a stream waits for behind the one it gives out; None for all that
-            the block depends on, which gives the audio of whole decoding.
+        steps, guidance: defaults of the flow. `steps` counts points in time from noise to speech,
+            as in the official code, so the network runs steps - 1 times.
+        look_ahead: blocks that a stream of generated speech decodes after a block before it returns
+            that block; None for all that the block depends on, which gives the audio of whole
+            decoding.
     """
 
     config: Tokenizer25HzConfig
     quirks: Quirks25Hz
-    model, quirks_class = Tokenizer25Hz, Quirks25Hz
+    model, config_class, quirks_class = Tokenizer25Hz, Tokenizer25HzConfig, Quirks25Hz
     needs_voice = True
 
     def __init__(
         self, config: Tokenizer25HzConfig, params: Params, *, quirks: Quirks25Hz | None = None
     ) -> None:
         super().__init__(config, params, quirks=quirks)
+        self.codebooks = 1
+        self.input_sample_rate = config.encoder.sample_rate
+        self.min_samples = config.encoder.samples_per_code
+        self._dit = config.decoder.dit
         self.voices: Mapping[str, ReferenceVoice] = {}
         self.steps, self.guidance = STEPS, GUIDANCE
         self.look_ahead: int | None = 1
@@ -76,32 +91,17 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         Raises:
             CheckpointError: `voices.npz` is damaged, or a voice does not fit the decoder.
         """
-        dit = self.config.decoder.dit
-        shortest = min_frames(dit.reference_encoder)
-        self._extractor = ReferenceVoiceExtractor(directory, dit.n_mels, shortest)
+        shortest = min_frames(self._dit.reference_encoder)
+        self._extractor = ReferenceVoiceExtractor(directory, self._dit.n_mels, shortest)
         try:
-            self.voices = {k: self.check_voice(v) for k, v in read_voices(directory).items()}
+            found = read_voices(directory)
+            self.voices = {name: check_voice(voice, self._dit) for name, voice in found.items()}
         except RequestError as error:
             raise CheckpointError(f"{directory / VOICES}: {error}") from error
 
     @property
-    def codebooks(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def input_sample_rate(self) -> int:
-        """Rate that audio is encoded at, Hz: what the encoder is made for."""
-        return self.config.encoder.sample_rate
-
-    @property
-    def min_samples(self) -> int:
-        """One code."""
-        return self.config.encoder.samples_per_code
-
-    @property
     def first_chunks(self) -> tuple[int, ...]:
-        """Frames until a first block can be given out, then a block each (16 and 8)."""
+        """The frames that complete the first block of audio, then a block each (16 and 8)."""
         block = self._decode.block_codes
         ahead = self._decode.module.flow.delay_blocks(self.steps - 1, self.look_ahead)
         return (min(block * (1 + ahead), FRAMES_PER_CALL), min(block, FRAMES_PER_CALL))
@@ -115,8 +115,8 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         self.steps, self.guidance = self._flow(steps, guidance)
 
     def misfit(self, talker: TalkerConfig) -> str | None:
-        """See the base class; a code that the decoder does not know would be another's sound."""
-        entries = self.config.decoder.dit.code_entries
+        """See the base class; the decoder's codebook must have all codes of the talker."""
+        entries = self._dit.code_entries
         if talker.codebook_size > entries:
             return (
                 f"the talker makes codes 0 ... {talker.codebook_size - 1} but the decoder of the "
@@ -129,9 +129,9 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
     def decoder_voice(
         self, given: ReferenceVoice | None, speaker: str | None = None
     ) -> ReferenceVoice:
-        """See the base class; `voices` are asked for the speaker, then for "default"."""
+        """See the base class; in `voices` the speaker is looked up, then "default"."""
         if given is not None:
-            return self.check_voice(given)
+            return check_voice(given, self._dit)
         for name in (speaker, DEFAULT_VOICE):
             if name is not None and name in self.voices:
                 return self.voices[name]
@@ -139,6 +139,13 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             f"the 25 Hz decoder does not know the voice{f' of {speaker}' if speaker else ''}: give "
             f"an x-vector and a reference mel, a recording, or a checkpoint with a {VOICES}."
         )
+
+    def placeholder_voice(self) -> ReferenceVoice:
+        """See the base class: the checkpoint's default voice, or silence of a usual length, 3 s."""
+        if DEFAULT_VOICE in self.voices:
+            return self.voices[DEFAULT_VOICE]
+        silence = np.zeros((300, self._dit.n_mels), np.float32)
+        return ReferenceVoice(np.ones(self._dit.xvector_width, np.float32), silence)
 
     def reference_voice(self, audio: AudioSource, name: str = "audio") -> ReferenceVoice:
         """X-vector and reference mel of a recording.
@@ -153,32 +160,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
                 "this tokenizer was made without a checkpoint folder, so there is no campplus.onnx "
                 "to compute an x-vector with; give the x-vector and the reference mel."
             )
-        return self.check_voice(self._extractor(audio, name))
-
-    def check_voice(self, voice: Any) -> ReferenceVoice:
-        """A voice as float32 arrays of the decoder's sizes.
-
-        Raises:
-            RequestError: anything else.
-        """
-        if not isinstance(voice, ReferenceVoice):
-            raise RequestError(
-                f"a decoder's voice must be a ReferenceVoice, not {type(voice).__name__}."
-            )
-        dit = self.config.decoder.dit
-        xvector, mel = np.asarray(voice.xvector), np.asarray(voice.ref_mel)
-        if xvector.shape != (dit.xvector_width,):
-            raise RequestError(
-                f"the x-vector must have the shape [{dit.xvector_width}], not "
-                f"{list(xvector.shape)}."
-            )
-        shortest = min_frames(dit.reference_encoder)
-        if mel.ndim != 2 or mel.shape[1] != dit.n_mels or len(mel) < shortest:
-            raise RequestError(
-                f"the reference mel must have the shape [frames, {dit.n_mels}] with at least "
-                f"{shortest} frames, not {list(mel.shape)}."
-            )
-        return ReferenceVoice(_finite("the x-vector", xvector), _finite("the reference mel", mel))
+        return check_voice(self._extractor(audio, name), self._dit)
 
     # ------------------------------------------------------------------ audio to codes
 
@@ -206,30 +188,30 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         return self._encode.encode(self.part("encoder"), waves)
 
     def stream_encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Codes while audio arrives, a window (2 s) at a time.
+        """Codes while audio arrives, one window (2 s) at a time.
 
         Args:
             chunks: float arrays [n], any n, mono at 16 kHz.
 
         Yields:
-            int32 [t]. Together they are what `encode` gives, unless the recording gets more than
-            80 dB louder: the loudness floor can follow the peak only as far as it is known.
+            int32 [t]. Their concatenation is what `encode` gives, unless the recording becomes more
+            than 80 dB louder later: the loudness floor lies 80 dB below the peak so far.
 
         Raises:
             AudioError: NaN or infinite samples, a wrong shape, or less than one code in all.
         """
         self._warn_once()
-        heard = 0
+        received = 0
 
         def checked() -> Iterator[np.ndarray]:
-            nonlocal heard
+            nonlocal received
             for chunk in chunks:
                 array = check_chunk(chunk)
-                heard += array.size
+                received += array.size
                 yield array
-            if heard < self.min_samples:
+            if received < self.min_samples:
                 raise AudioError(
-                    f"the audio stream is too short: {heard} samples, at least "
+                    f"the audio stream is too short: {received} samples, at least "
                     f"{self.min_samples} are needed."
                 )
 
@@ -265,39 +247,54 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             RequestError: codes, voice, noise or settings that do not fit.
         """
         single = not isinstance(codes, list | tuple) and np.ndim(codes) != 3
-        items = [self._check(item) for item in ([codes] if single else codes)]
+        items = [check_frames(item, self._dit) for item in ([codes] if single else codes)]
         if not items:
             raise RequestError("there are no codes to decode: the list is empty.")
-        voices = [self.decoder_voice(v) for v in _each("voice", voice, len(items))]
-        seeds = _each("seed", seed, len(items))
-        noises = [noise] if single else _each("noise", noise, len(items))
+        voices = [self.decoder_voice(v) for v in each("voice", voice, len(items))]
+        seeds = each("seed", seed, len(items))
+        noises = [noise] if single else each("noise", noise, len(items))
         steps, guidance = self._flow(steps, guidance)
         lengths = [len(item) for item in items]
-        seen, heard = lengths, [len(v.ref_mel) for v in voices]
+        # Codes and reference frames that the decoder is given of each row.
+        padded, references = lengths, [len(v.ref_mel) for v in voices]
         if self.quirks.pad_to_longest:
-            seen, heard = [max(seen)] * len(items), [max(heard)] * len(items)
-        drawn = [self._check_noise(n, size) for n, size in zip(noises, seen, strict=True)]
-        if any(n is None for n in drawn) != all(n is None for n in drawn):
+            padded = [max(padded)] * len(items)
+            references = [max(references)] * len(items)
+        given = [check_noise(n, size, self._dit) for n, size in zip(noises, padded, strict=True)]
+        if any(n is None for n in given) != all(n is None for n in given):
             raise RequestError("noise is given for some of the codes only; give all of it or none.")
         self._warn_once()
         waves: list[Any] = [None] * len(items)
-        for rows in group(seen):
-            batch = self._decode.decode_whole(
+        for rows in group(padded):
+            longest = padded[rows[0]]
+            batch = decode_whole(
+                self._decode,
                 self.part("decoder"),
-                _stack([items[i] for i in rows], seen[rows[0]]),
-                np.array([seen[i] for i in rows]),
+                stack([items[i] for i in rows], longest),
+                np.array([padded[i] for i in rows]),
                 np.stack([voices[i].xvector for i in rows]),
-                _stack([voices[i].ref_mel for i in rows], max(heard[i] for i in rows)),
-                _keys([seeds[i] for i in rows])
-                if drawn[0] is None
-                else _stack([drawn[i] for i in rows], seen[rows[0]] * self._repeats),
+                stack([voices[i].ref_mel for i in rows], max(references[i] for i in rows)),
+                noise_keys([seeds[i] for i in rows])
+                if given[0] is None
+                else stack([given[i] for i in rows], longest * self._dit.repeats),
                 steps=steps,
                 guidance=guidance,
-                reference_lengths=np.array([heard[i] for i in rows]),
+                reference_lengths=np.array([references[i] for i in rows]),
             )
             for wave, i in zip(batch, rows, strict=True):
-                waves[i] = wave[: self._samples(lengths[i], seen[i])]
+                waves[i] = wave[: self._samples(lengths[i], padded[i])]
         return waves, self.sample_rate
+
+    def decode_requests(
+        self, codes: Sequence[np.ndarray], requests: Sequence[Request]
+    ) -> list[np.ndarray]:
+        """See the base class.
+
+        Raises:
+            RequestError: a voice is missing or wrong.
+        """
+        voices = [request.decoder_voice for request in requests]
+        return self.decode(list(codes), voices, seed=[request.seed for request in requests])[0]
 
     def stream_decode(
         self,
@@ -315,9 +312,10 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         Args:
             chunks: int arrays [t] or [t, 1], any t >= 1.
             voice, noise, seed, steps, guidance: as `decode`; noise for all codes to come.
-            look_ahead: blocks to wait for behind the one that is given out. None waits for all
-                that a block depends on, steps - 1 times as many as the network looks ahead, and
-                gives together what `decode` gives; a small number (1) is soon and not the same.
+            look_ahead: blocks that must have arrived after a block before it is returned. None
+                waits for all that a block depends on, steps - 1 times the network's own look-ahead;
+                the concatenation is then what `decode` gives. A small number (1) has less delay,
+                but not the same audio.
 
         Yields:
             float32 [n], whenever blocks are complete; the rest after the end.
@@ -328,10 +326,12 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         """
         found = self.decoder_voice(voice)
         steps, guidance = self._flow(steps, guidance)
-        array, keys = self._check_noise(noise, 0), _keys([seed])
+        array, keys = check_noise(noise, 0, self._dit), noise_keys([seed])
         self._warn_once()
-        state = self._decode.init_stream(
-            self.part("decoder"),
+        params = self.part("decoder")
+        state = open_host_stream(
+            self._decode,
+            params,
             found.xvector[None],
             found.ref_mel[None],
             steps=steps,
@@ -340,30 +340,38 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         )
         done = 0
 
-        def take(codes: np.ndarray, final: bool) -> np.ndarray:
+        def push(codes: np.ndarray, final: bool) -> np.ndarray:
             nonlocal state, done
             start, done = done, done + len(codes)
-            piece: Any = keys
+            portion: Any = keys
             if array is not None:
-                self._check_noise(array, done)
-                piece = array[None, start * self._repeats : done * self._repeats]
-            wave, state = self._decode.step(
-                self.part("decoder"), codes[None], state, piece, final=final
+                check_noise(array, done, self._dit)
+                portion = array[None, start * self._dit.repeats : done * self._dit.repeats]
+            wave, state = step_host_stream(
+                self._decode, params, codes[None], state, portion, final=final
             )
             return wave[0]
 
         for chunk in chunks:
-            wave = take(self._check(chunk), False)
+            wave = push(check_frames(chunk, self._dit), False)
             if wave.size:
                 yield wave
-        wave = take(np.zeros((0,), np.int32), True)
+        wave = push(np.zeros((0,), np.int32), True)
         if wave.size:
             yield wave
 
-    def blocks(
+    def open_stream(self, session: Session, requests: Sequence[Request]) -> SpeechStream25Hz:
+        """See the base class; `steps`, `guidance` and `look_ahead` are the tokenizer's own."""
+        # Padding rows of the session repeat the last request; their audio is discarded.
+        batch = session.conditions.pad.shape[0]
+        rows = [*requests, *[requests[-1]] * (batch - len(requests))]
+        decoder = self.device_decoder([r.decoder_voice for r in rows], [r.seed for r in rows])
+        return SpeechStream25Hz(session, requests, decoder, self.samples_per_frame)
+
+    def device_decoder(
         self, voices: Sequence[ReferenceVoice | None], seeds: Sequence[int]
     ) -> DeviceStreamDecoder:
-        """A decoder for codes that are still being generated, with the tokenizer's own settings.
+        """A decoder of codes that stay on the device while they are generated, one row a voice.
 
         Raises:
             RequestError: a voice is missing.
@@ -371,17 +379,18 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         found = [self.decoder_voice(v) for v in voices]
         self._warn_once()
         lengths = np.array([len(v.ref_mel) for v in found])
-        conditioning = self._decode.voice(
-            self.part("decoder"),
+        params = self.part("decoder")
+        conditioning = self._decode.condition_padded(
+            params,
             np.stack([v.xvector for v in found]),
-            _stack([v.ref_mel for v in found], int(lengths.max())),
+            stack([v.ref_mel for v in found], int(lengths.max())),
             lengths,
         )
         return DeviceStreamDecoder(
             self._decode,
-            self.part("decoder"),
+            params,
             conditioning,
-            _keys(seeds),
+            noise_keys(seeds),
             schedule(self.steps),
             self.guidance,
             self.look_ahead,
@@ -390,7 +399,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
     # ------------------------------------------------------------------ inside
 
     def _warn_once(self) -> None:
-        """Say at the first use, after all checks, that the halves of this tokenizer do not fit."""
+        """Warn at the first use, after all checks, if encoder and decoder do not fit each other."""
         if self._misfit is not None:
             warnings.warn(
                 f"the halves of this 25 Hz tokenizer do not fit each other ({self._misfit}), so "
@@ -400,11 +409,6 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             )
         self._misfit = None
 
-    @property
-    def _repeats(self) -> int:
-        """Mel frames of a code."""
-        return self.config.decoder.dit.repeats
-
     def _samples(self, length: int, seen: int) -> int:
         """Samples of so many codes, decoded together with padding to `seen` codes."""
         if not self.quirks.declared_cut:
@@ -412,72 +416,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         return min(length * self.config.decode_upsample_rate, seen * self.samples_per_frame)
 
     def _flow(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
-        steps = self.steps if steps is None else steps
-        guidance = self.guidance if guidance is None else guidance
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 2:
-            raise RequestError(f"steps must be a whole number of at least 2, not {steps!r}.")
-        number = isinstance(guidance, numbers.Real) and not isinstance(guidance, bool)
-        if not number or not 0 <= guidance < np.inf:
-            raise RequestError(f"guidance must be a number from 0 up, not {guidance!r}.")
-        return int(steps), float(guidance)
-
-    def _check(self, codes: Any) -> np.ndarray:
-        """Codes as int32 [T], or one clear error."""
-        array = np.asarray(codes)
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            raise RequestError(f"codes must have the shape [frames], not {list(array.shape)}.")
-        return check_codes(array, self.config.decoder.dit.code_entries)
-
-    def _check_noise(self, noise: Any, codes: int) -> np.ndarray | None:
-        """Noise float32 [frames, M] for so many codes, or one clear error; None stays None."""
-        if noise is None:
-            return None
-        array, n_mels = np.asarray(noise), self.config.decoder.dit.n_mels
-        if array.ndim == 3 and len(array) == 1:
-            array = array[0]
-        needed = codes * self._repeats
-        if array.ndim != 2 or array.shape[1] != n_mels or len(array) < needed:
-            raise RequestError(
-                f"noise must have the shape [frames, {n_mels}] with at least {needed} frames, "
-                f"{self._repeats} for a code, not {list(array.shape)}."
-            )
-        return _finite("noise", array)
-
-
-def _finite(what: str, array: np.ndarray) -> np.ndarray:
-    """Floats as float32, or one clear error; what float32 cannot hold is no number either."""
-    with np.errstate(over="ignore"):
-        if np.issubdtype(array.dtype, np.floating):
-            single = array.astype(np.float32)
-            if np.isfinite(single).all():
-                return single
-    raise RequestError(f"{what} must hold finite floating point numbers.")
-
-
-def _each(name: str, value: Any, count: int) -> list[Any]:
-    """One value for all, or a list of one for each."""
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise RequestError(f"{name} has {len(value)} entries for {count} items; give one or each.")
-    return list(value)
-
-
-def _stack(arrays: Sequence[Any], length: int) -> np.ndarray:
-    """Arrays [n, ...] as [B, length, ...], filled up with zeros or cut."""
-    out = np.zeros((len(arrays), length, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, array in zip(out, arrays, strict=True):
-        row[: len(array)] = array[:length]
-    return out
-
-
-def _keys(seeds: Sequence[int]) -> jax.Array:
-    """Random keys [B] of the noise; those of generation come from the same seeds."""
-    for seed in seeds:
-        whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-        if not whole or not 0 <= seed <= MAX_SEED:
-            raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
-    keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, NOISE)
+        """Checked settings of the flow, None being the tokenizer's own."""
+        return check_flow(
+            self.steps if steps is None else steps, self.guidance if guidance is None else guidance
+        )

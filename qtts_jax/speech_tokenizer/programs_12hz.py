@@ -1,4 +1,4 @@
-"""The jitted steps of the tokenizer, compiled once per configuration and shape.
+"""The jitted steps of the 12 Hz encoder and decoder, compiled once per configuration and shape.
 
 A program takes whole frames in a few fixed sizes, so that a new text or recording of any length
 compiles nothing: offline input is covered by blocks of which the last may be padded (all layers
@@ -17,53 +17,21 @@ from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
 from qtts_jax.models.tokenizer_12hz.decoder import Decoder, DecoderState
 from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
+from qtts_jax.speech_tokenizer.batch_shapes import BATCH_SIZES
 
 # Frames of one program. The widest activation of the released decoder is 0.7 MB a frame.
 BLOCKS = (128, 64, 32, 16, 8)
 # Bounds the memory of a batch: rows times frames of one program.
-MAX_ROW_FRAMES = 256
-ROWS = (8, 4, 2, 1)
-# A block may be padded by this part of the frames it must hold; otherwise a smaller one is used.
-PADDING = 0.25
+MAX_BATCH_FRAMES = 256
+# Block sizes of a batch of each size.
+BATCH_BLOCKS = {
+    batch: tuple(size for size in BLOCKS if size * batch <= MAX_BATCH_FRAMES)
+    for batch in BATCH_SIZES
+}
 
 
-def cover(frames: int, rows: int = 1) -> list[int]:
-    """Block sizes whose sum is at least `frames`, at most a quarter of the last being padding.
-
-    Fewer frames than the smallest block take one of those.
-    """
-    sizes = [size for size in BLOCKS if size * rows <= MAX_ROW_FRAMES]
-    chosen: list[int] = []
-    while frames > 0:
-        over = [size for size in sizes if size >= frames]
-        if over and (over[-1] == sizes[-1] or over[-1] <= (1 + PADDING) * frames):
-            chosen.append(over[-1])
-            break
-        chosen.append(next(size for size in sizes if size <= frames))
-        frames -= chosen[-1]
-    return chosen
-
-
-def split(frames: int) -> list[int]:
-    """Powers of two, largest first, whose sum is exactly `frames`."""
-    chosen = [BLOCKS[0]] * (frames // BLOCKS[0])
-    rest = frames % BLOCKS[0]
-    return chosen + [1 << bit for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
-
-
-def group(lengths: list[int]) -> list[list[int]]:
-    """Indices of items to process together: similar lengths, in batches of the sizes `ROWS`."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    groups = []
-    while order:
-        rows = next(size for size in ROWS if size <= len(order))
-        groups.append(order[:rows])
-        order = order[rows:]
-    return groups
-
-
-class Programs:
-    """Pure, jitted steps of both halves; use `programs` to get the shared instance.
+class Programs12Hz:
+    """Pure, jitted steps of both halves; use `programs_12hz` to get the shared instance.
 
     Attributes:
         encoder, decoder: graph definitions, for programs of one's own (`functional.bind`).
@@ -78,6 +46,7 @@ class Programs:
         self.decode = jax.jit(self._decode, donate_argnums=2)
         self.encoder_state = jax.jit(self._encoder_state, static_argnums=(1, 2))
         self.decoder_state = jax.jit(self._decoder_state, static_argnums=1)
+        self.grow_encoder = jax.jit(self._grow_encoder, static_argnums=1)
 
     def _encode(
         self, params: Params, samples: jax.Array, lengths: jax.Array, state: EncoderState
@@ -97,15 +66,26 @@ class Programs:
         """`Encoder.init_state` in the dtype of the parameters."""
         return bind(self.encoder, params).init_state(batch, _dtype(params), capacity)
 
+    def _grow_encoder(self, state: EncoderState, capacity: int) -> EncoderState:
+        """The state of an encoder without a window, its caches padded to `capacity` frames."""
+        positions = capacity * self.config.encoder.downsample
+
+        def grow(cache: jax.Array) -> jax.Array:  # [B, S, K, h]
+            return jnp.pad(cache, ((0, 0), (0, positions - cache.shape[1]), (0, 0), (0, 0)))
+
+        transformer = state.transformer
+        layers = jax.tree.map(grow, transformer.layers)
+        return state._replace(transformer=transformer._replace(layers=layers))
+
     def _decoder_state(self, params: Params, batch: int) -> DecoderState:
         """`Decoder.init_state` in the dtype of the parameters."""
         return bind(self.decoder, params).init_state(batch, _dtype(params))
 
 
 @functools.lru_cache(maxsize=32)
-def programs(config: Tokenizer12HzConfig, quirks: Quirks12Hz) -> Programs:
+def programs_12hz(config: Tokenizer12HzConfig, quirks: Quirks12Hz) -> Programs12Hz:
     """The programs of a configuration; equal configurations share one instance and its cache."""
-    return Programs(config, quirks)
+    return Programs12Hz(config, quirks)
 
 
 def _dtype(params: Params) -> jnp.dtype:

@@ -1,8 +1,8 @@
-"""Audio to codes in jitted programs over batches of windows, whole or as it arrives.
+"""Audio to codes in jitted programs over batches of windows, whole or while it arrives.
 
-Windows of all recordings of a call are rows of one list, which batches of a few fixed sizes cover;
-a new length compiles nothing. Two programs: the log-mel power of windows, then, once the peak of
-every recording is known, their codes.
+The windows of all recordings of a call are processed in batches of a few fixed sizes, so a new
+length compiles nothing. There are two programs: one computes the log-mel power of windows; once the
+peak of every recording is known, the other computes their codes.
 """
 
 from __future__ import annotations
@@ -31,21 +31,10 @@ from qtts_jax.dsp.whisper_mel import (
 )
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
+from qtts_jax.speech_tokenizer.batch_shapes import cover
 
 # Windows of one program. Distances to 32768 entries take 6.6 MB a window of 2 s.
 BLOCKS = (32, 16, 8, 4, 2, 1)
-# A block may be padded by this part of the windows it must hold; otherwise a smaller one is used.
-PADDING = 0.25
-
-
-def cover(windows: int) -> list[int]:
-    """Block sizes whose sum is at least `windows`, at most a quarter of the last being padding."""
-    chosen: list[int] = []
-    while windows > 0:
-        over = [size for size in BLOCKS if windows <= size <= (1 + PADDING) * windows]
-        chosen.append(over[-1] if over else next(size for size in BLOCKS if size <= windows))
-        windows -= chosen[-1]
-    return chosen
 
 
 class Windows(NamedTuple):
@@ -108,9 +97,8 @@ class EncodePrograms:
         """Codes while audio arrives.
 
         A window gives its codes 12.5 ms (`MARGIN`) after its end. Their concatenation is what
-        `encode` gives for the whole recording alone if the peak is known; by default it is the
-        peak so far, which differs only where a recording is more than 80 dB louder later than
-        it is now.
+        `encode` gives for the whole recording alone if the peak is known; by default the peak so
+        far is used, which differs only if the recording becomes more than 80 dB louder later.
 
         Args:
             params: as `encode`.
@@ -124,7 +112,7 @@ class EncodePrograms:
             AudioError: no samples at all.
         """
         step, multiple = self.window_frames * ENCODER_HOP, self.config.frames_per_code
-        held, started, longest = np.zeros(0, np.float32), False, 0
+        waiting, started, longest = np.zeros(0, np.float32), False, 0
         top = np.float32(np.log10(MIN_POWER) if peak is None else peak)
 
         def encode(padded: np.ndarray) -> np.ndarray:
@@ -139,21 +127,21 @@ class EncodePrograms:
             return np.concatenate(self._encoded(params, powers, peaks, windows.frames, longest))
 
         for chunk in chunks:
-            held = np.concatenate([held, np.asarray(chunk, np.float32)])
+            waiting = np.concatenate([waiting, np.asarray(chunk, np.float32)])
             if not started:
-                if held.size <= MARGIN:
+                if waiting.size <= MARGIN:
                     continue
-                held, started = np.pad(held, (MARGIN, 0), mode="reflect"), True
-            # `held` starts MARGIN before a window.
-            complete = (held.size - 2 * MARGIN) // step
+                waiting, started = np.pad(waiting, (MARGIN, 0), mode="reflect"), True
+            # `waiting` starts MARGIN before a window.
+            complete = (waiting.size - 2 * MARGIN) // step
             if complete > 0:
-                yield encode(held[: complete * step + 2 * MARGIN])
-                held = held[complete * step :]
+                yield encode(waiting[: complete * step + 2 * MARGIN])
+                waiting = waiting[complete * step :]
         if not started:
-            yield encode(padded_wave(held, multiple))
+            yield encode(padded_wave(waiting, multiple))
             return
-        silence = frames_of(held.size - MARGIN, multiple) * ENCODER_HOP - (held.size - MARGIN)
-        yield encode(np.pad(np.pad(held, (0, silence)), (0, MARGIN), mode="reflect"))
+        silence = frames_of(waiting.size - MARGIN, multiple) * ENCODER_HOP - (waiting.size - MARGIN)
+        yield encode(np.pad(np.pad(waiting, (0, silence)), (0, MARGIN), mode="reflect"))
 
     def peak(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Largest log-mel power of each recording, float32 [items]; arguments as `encode`."""
@@ -230,7 +218,7 @@ def encode_programs(config: Encoder25HzConfig, quirks: Quirks25Hz) -> EncodeProg
 def _blocks(windows: int) -> Iterator[tuple[slice, int]]:
     """The windows of each block and its size, which may be larger."""
     start = 0
-    for size in cover(windows):
+    for size in cover(windows, BLOCKS):
         yield slice(start, min(start + size, windows)), size
         start += size
 

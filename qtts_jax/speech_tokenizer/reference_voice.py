@@ -1,8 +1,8 @@
-"""The voice that the 25 Hz decoder speaks with: an x-vector and a mel of reference speech.
+"""The speaker features of the 25 Hz decoder: an x-vector and the mel of reference speech.
 
 Source: upstream `XVectorExtractor`. The CAM++ speaker network comes with a checkpoint as an ONNX
-file and runs in onnxruntime on the CPU (the extra `xvector`), once a recording; whoever has the two
-arrays needs neither.
+file and runs in onnxruntime on the CPU (the extra `xvector`), once per recording. Neither is needed
+when the two arrays are given.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIN_PADDED = 16384
 
 @dataclass(frozen=True, eq=False)
 class ReferenceVoice:
-    """What the 25 Hz decoder knows of a speaker.
+    """The speaker features that the 25 Hz decoder is conditioned on.
 
     Attributes:
         xvector: [X] float32, the normalised CAM++ embedding.
@@ -41,7 +41,7 @@ class ReferenceVoice:
 
 
 def reference_mel_config(n_mels: int) -> MelConfig:
-    """The analysis of the reference mel; everything but the bins is fixed upstream."""
+    """Settings of the reference mel; all but the number of bins are fixed upstream."""
     return MelConfig(
         sample_rate=ENCODER_SAMPLE_RATE,
         n_fft=1024,
@@ -56,7 +56,7 @@ _log_mel = jax.jit(log_mel, static_argnums=1)
 
 
 def reference_mel(wave: np.ndarray, n_mels: int) -> np.ndarray:
-    """Log-mel frames [T, M] float32 of a 16 kHz wave (before SoX's norm or after it, as given).
+    """Log-mel frames [T, M] float32 of a 16 kHz wave (used as given: peak-normalise it first).
 
     Raises:
         AudioError: the wave is too short to be reflected at its ends.
@@ -80,13 +80,13 @@ def reference_mel(wave: np.ndarray, n_mels: int) -> np.ndarray:
 class ReferenceVoiceExtractor:
     """Computes reference voices from recordings with the CAM++ network of a checkpoint.
 
-    The network is loaded when the first recording comes, so that a checkpoint without it can do
+    The network is loaded with the first recording, so that a checkpoint without it is usable for
     everything else.
 
     Args:
         directory: the tokenizer's folder, which holds `campplus.onnx`.
         n_mels: bins of the reference mel.
-        min_frames: frames of the reference mel that its reader needs at least.
+        min_frames: the fewest frames of a reference mel that the decoder accepts.
     """
 
     def __init__(self, directory: Path, n_mels: int, min_frames: int = 1) -> None:
@@ -131,12 +131,14 @@ class ReferenceVoiceExtractor:
             RequestError: onnxruntime is not installed.
         """
         session = self._session
-        wave = load_audio(audio, ENCODER_SAMPLE_RATE, min_samples=self.min_samples, name=name)
+        wave = load_audio(
+            audio, ENCODER_SAMPLE_RATE, min_samples=self.min_samples, name=name, audible=True
+        )
         wave = normalize_peak(wave)
         return ReferenceVoice(self._embed(session, wave), reference_mel(wave, self.n_mels))
 
     def _embed(self, session: Any, wave: np.ndarray) -> np.ndarray:
-        """CAM++ over mean-free fbank features, to length one."""
+        """The CAM++ embedding [X] of mean-free fbank features, normalised to length one."""
         features = fbank(wave)
         features -= features.mean(axis=0, keepdims=True)
         inputs = {session.get_inputs()[0].name: features[None]}

@@ -1,8 +1,8 @@
-"""Reference voices in files: single arrays, and the named voices of a checkpoint.
+"""Reads and writes reference voices: single arrays, and the named voices of a checkpoint.
 
 No released checkpoint has such a file: preset speakers of a 25 Hz talker were never published, and
-the official package has no way to decode them. A checkpoint made here keeps in `voices.npz`, beside
-the tokenizer's `config.json`, what its decoder needs for each of its speakers.
+the official package has no way to decode them. A checkpoint made here keeps the features of each
+of its speakers in `voices.npz`, beside the tokenizer's `config.json`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Upstream: `Qwen2TokenizerFast` of transformers, and `Qwen3TTSModel._build_assist
 
 import json
 import re
+import shutil
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,15 @@ _INSTRUCT_HEAD = "<|im_start|>user\n"
 _ROLE = 3
 _ASSISTANT_END = 5
 _REFERENCE_END = 2
+# Files of a checkpoint folder that hold the text tokenizer; released folders lack the last one.
+_TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+
+
+def copy_text_files(source: Path, destination: Path) -> None:
+    """Copy those files of the text tokenizer that a checkpoint folder has into another folder."""
+    for name in _TEXT_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, destination / name)
 
 
 def byte_words(split: str = QWEN2_SPLIT) -> pre_tokenizers.PreTokenizer:
@@ -74,7 +84,7 @@ class TextTokenizer:
         for token in ("<|im_start|>", "<|im_end|>"):
             if token not in added_tokens:
                 raise TextError(f"The text tokenizer has no token {token}: use its own files.")
-        # Given to the model too, so that they get the ids the checkpoint says.
+        # Given to the model too, so that they get the ids of the checkpoint.
         ids = {**vocab, **added_tokens}
         if len(set(ids.values())) != len(ids):
             raise TextError("The text vocabulary gives one id to two tokens: use its own files.")
@@ -162,7 +172,7 @@ class TextTokenizer:
         return self.encode(_INSTRUCT_HEAD + text + _REFERENCE_TAIL)
 
     def incremental(self) -> "IncrementalText":
-        """A fresh consumer of text that arrives in pieces."""
+        """A new consumer of text that arrives in parts."""
         return IncrementalText(self)
 
     def normalize(self, text: str) -> str:
@@ -209,9 +219,9 @@ class TextTokenizer:
 
 
 class IncrementalText:
-    """Ids of a text that arrives in pieces, each given out once no continuation can change it.
+    """Ids of a text that arrives in parts; each id is returned once no continuation can change it.
 
-    All ids given out, put together, are `assistant_ids(text)[1]` of the whole text, however it was
+    All ids returned, concatenated, are `assistant_ids(text)[1]` of the whole text, however it was
     cut. Held back are: what may become an added token, what NFC may still change, and the last
     pre-token with whatever before it may still join it. The work is linear in the text as long as
     words are of bounded length.
@@ -230,10 +240,10 @@ class IncrementalText:
         self._finished = False
 
     def push(self, piece: str) -> list[int]:
-        """Take the next piece (any length, even empty) and give the text ids now final.
+        """Take the next part (any length, even empty) and return the text ids that are now final.
 
         Raises:
-            TextError: after `finish`, or if the piece is not text.
+            TextError: after `finish`, or if the part is not text.
         """
         if self._finished:
             raise TextError("This text has ended: begin another for more pieces.")
@@ -355,7 +365,7 @@ def _joined_surrogates(text: str, open_ended: bool = False) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     except ValueError as error:
@@ -370,7 +380,7 @@ def _read_vocab_and_merges(
         raise TextError(f"{directory / 'vocab.json'} is not a table of tokens: copy it again.")
     path = directory / "merges.txt"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     if lines[0].startswith("#version:"):

@@ -1,4 +1,4 @@
-"""Notices values that are not finite and losses that run away."""
+"""Detection of divergence: values that are not finite, and a rising smoothed loss."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from qtts_jax.errors import TrainingError
 
 
-class DivergenceWatch:
-    """Judges every step by its metrics.
+class DivergenceDetector:
+    """Checks the metrics of every step.
 
     A run has diverged when its smoothed loss exceeds the lowest smoothed loss so far by
     `margin`. The margin is absolute, since a loss may be near or below zero.
 
     Args:
-        margin: None to look for values that are not finite only.
-        smoothing: of the exponential average of the loss.
-        patience: steps before the first judgement, while the average settles.
+        margin: None to check only for values that are not finite.
+        smoothing: decay of the exponential average of the loss.
+        patience: steps before the first check, while the average settles.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class DivergenceWatch:
         self._seen, self._average, self._lowest = 0, 0.0, math.inf
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Look at the metrics of a step.
+        """Check the metrics of one step.
 
         Raises:
             TrainingError: a metric is not finite, or the loss has diverged.

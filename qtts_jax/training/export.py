@@ -1,15 +1,18 @@
-"""Checkpoint folders from trained weights: what `SpeechTokenizer` and `QwenTTS` open.
+"""Export of trained weights as checkpoint folders for `SpeechTokenizer` and `QwenTTS`.
 
-They have the released layout, so `python -m convert` makes torch folders of them, which the
-official package runs.
+They have the released layout, so `python -m convert --to-torch` exports them for the official
+package.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
@@ -17,14 +20,14 @@ from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, cast
 from qtts_jax.io.atomic_directory import new_directory
-from qtts_jax.io.checkpoint import save_params
+from qtts_jax.io.checkpoint import CONFIG, MARKER, PARAMS, save_params, stored_params
 from qtts_jax.layers.rvq import divide
 
 
 def save_tokenizer(
     directory: Path, config: Tokenizer12HzConfig, params: Params, dtype: Any = jnp.bfloat16
 ) -> Path:
-    """Write a tokenizer checkpoint, whole or not at all; an earlier one is replaced.
+    """Write a tokenizer checkpoint atomically; an earlier one is replaced.
 
     Args:
         params: of `TokenizerTask.tokenizer_params`.
@@ -47,10 +50,10 @@ def save_talker(
     generation: dict[str, Any],
     dtype: Any = jnp.bfloat16,
 ) -> Path:
-    """Write the files of a talker that are not text or speech tokenizer, into a folder in making.
+    """Write configuration and weights of a talker; the text and speech tokenizers are the caller's.
 
     Args:
-        directory: exists (a `new_directory`, say).
+        directory: an existing folder, such as that of `new_directory`.
         params: of `TalkerTask.model_params`.
         generation: content of `generation_config.json`.
 
@@ -63,10 +66,40 @@ def save_talker(
     return directory
 
 
-def divided_books(params: Params) -> Params:
-    """The tree with every codebook as its entries and counts of 1.
+def export_checkpoint(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    config: TTSConfig,
+    params: Params,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a trained model as a checkpoint folder, all or nothing.
 
-    Entries are the quotients of two averages, each of which a short type would round.
+    Text files, generation settings and the speech tokenizer are those of `source`, the checkpoint
+    that training began with, and so is the floating-point type of the parameters.
+
+    Raises:
+        CheckpointError: `source` is no checkpoint, or `destination` exists, cannot be written, is
+            `source` or holds it.
+    """
+    source = Path(source)
+    dtype = next(iter(stored_params(source).values())).dtype
+    with new_directory(Path(destination), overwrite, [source]) as partial:
+        for path in sorted(source.iterdir()):
+            if path.name in (CONFIG, MARKER, PARAMS):
+                continue
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, partial / path.name)
+        text = json.dumps(config.to_hf(), indent=2, ensure_ascii=False) + "\n"
+        (partial / CONFIG).write_text(text, encoding="utf-8")
+        save_params(partial, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
+
+
+def divided_books(params: Params) -> Params:
+    """The tree with every codebook stored as its entries, with counts of 1.
+
+    Entries are quotients of two averages, both of which a 16-bit dtype would round.
     """
     flat = dict(traverse_util.flatten_dict(params))
     for path in [p for p in flat if p[-1] == "embed_sum"]:
@@ -77,7 +110,7 @@ def divided_books(params: Params) -> Params:
 
 
 def preprocessor(sample_rate: int) -> dict[str, Any]:
-    """`preprocessor_config.json`, which the official package wants beside a tokenizer."""
+    """`preprocessor_config.json`, which the official package reads beside a tokenizer."""
     return {
         "chunk_length_s": None,
         "feature_extractor_type": "EncodecFeatureExtractor",

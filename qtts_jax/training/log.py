@@ -1,4 +1,4 @@
-"""The record of a run: `metrics.jsonl`, TensorBoard events, audio and pictures."""
+"""Logs of a run: `metrics.jsonl`, TensorBoard events, audio and pictures."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PARTIAL = "partial"
 
 
 class RunLog:
-    """Writes the record below a run's directory, and goes on with it after a restart.
+    """Writes the logs in a run's directory, and continues them after a restart.
 
         metrics.jsonl                   one object a line: step, time (Unix seconds), scalars;
-                                        "partial" where a piece ended before its line was full
+                                        "partial" where a session ended between two lines
         samples/00001000/NAME.wav|png   audio and pictures of a step
         tensorboard/                    the same for TensorBoard
 
     Args:
-        directory: of the run; made if absent.
-        step: steps already done; what an interrupted run recorded beyond it is dropped, and so are
+        directory: of the run; created if absent.
+        step: steps already done; lines of an interrupted run beyond it are dropped, and so are
             partial lines, whose steps are in the next one (TensorBoard keeps their points).
         tensorboard: also write TensorBoard events (package tensorboardX, extra `train`).
 
@@ -144,7 +144,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
 
 def _until(path: Path, step: int) -> bytes:
-    """The full lines of steps up to `step`; a kill may have left a part of a line at the end."""
+    """The full lines of steps up to `step`; a killed process may leave half a line."""
     kept = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:

@@ -1,4 +1,4 @@
-"""Where parameters, optimizer state and batches lie on a mesh: data parallel, FSDP, model axis."""
+"""Shardings of parameters, optimizer state and batches: data parallel, FSDP, model axis."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class MeshConfig:
     Attributes:
         data: devices over which the rows of a batch are split.
         model: devices over which heads, feed-forward width and vocabulary are split
-            (`sharding.RULES`); above 1 it needs a task that declares its axes (`SplitTask`).
+            (`sharding.RULES`); above 1 it needs a task that declares its axes (`Task.axes`).
         fsdp: split parameters and optimizer state over `data` too (fully sharded data parallel);
             the compiler gathers each parameter where it is used.
-        fsdp_min_size: parameters with fewer elements stay whole.
+        fsdp_min_size: parameters with fewer elements are replicated.
     """
 
     data: int = 1
@@ -34,13 +34,13 @@ class MeshConfig:
     fsdp_min_size: int = 1 << 16
 
 
-class Placement:
-    """Shardings on the mesh of a configuration."""
+class TrainingMesh:
+    """The mesh of a configuration, and the shardings of arrays on it."""
 
     def __init__(self, config: MeshConfig) -> None:
         self.config = config
         self.mesh: Mesh = make_mesh(config.data, config.model)
-        self.whole = NamedSharding(self.mesh, PartitionSpec())
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
 
     def params(self, shapes: Params, axes: Params | None) -> Params:
@@ -64,7 +64,7 @@ class Placement:
         )
 
     def fsdp(self, leaf: Any, spec: list[Any] | None = None) -> NamedSharding:
-        """Split the longest dimension that `spec` leaves whole and that divides over `data`."""
+        """Shard over `data` the longest dimension that divides and that `spec` does not shard."""
         c, spec = self.config, spec or [None] * len(leaf.shape)
         if c.fsdp and c.data > 1 and np.prod(leaf.shape) >= c.fsdp_min_size:
             free = [

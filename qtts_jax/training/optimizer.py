@@ -23,7 +23,7 @@ class OptimizerConfig:
         decay: the rate after the warmup: "constant", or half a cosine or a line down to
             `final_ratio` of the highest rate at `total_steps`.
         total_steps: steps of the whole schedule, warmup included; unused when constant.
-        b1, b2, eps: of Adam.
+        b1, b2, eps: coefficients of Adam.
         weight_decay: per unit of learning rate, for parameters of two or more dimensions; scales
             and biases are not decayed.
         clip_norm: the gradients of the group are scaled down to this global norm; None for never.
@@ -85,10 +85,10 @@ def optimizer(c: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def final_factor(ending: jax.Array, step: jax.Array) -> jax.Array:
-    """What every rate is multiplied by while a run comes to its end: 1 before, then a line to 0.
+    """Factor of every learning rate during the final decay: 1 before, then linear to 0.
 
-    Warmup, a constant rate, and a short decay whenever the time is up (WSD, arXiv:2404.06395,
-    section 4) need no number of steps beforehand, and the weights before the decay can go on.
+    Warmup, a constant rate and a short final decay (WSD, arXiv:2404.06395, section 4) need no
+    number of steps in advance, and training can continue from the weights before the decay.
 
     Args:
         ending: int32 [2], first step of the decay and the step after its last; [0, 0] for none.

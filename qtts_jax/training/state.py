@@ -1,4 +1,4 @@
-"""Everything that a training step changes, as one tree of arrays."""
+"""The training state: everything that a step changes, as one tree of arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qtts_jax.training.mesh import Placement
-from qtts_jax.training.task import Extras, Groups, SplitTask, Task
+from qtts_jax.training.mesh import TrainingMesh
+from qtts_jax.training.task import Extras, Groups, Task
 
 
 class TrainState(NamedTuple):
@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
         extras: the task's arrays without gradients.
         average: moving average of `params`, or None.
         key: uint32 data of the run's random key; step and microbatch are folded into it.
-        ending: int32 [2], the steps at which the last decay of a run begins and ends (see
+        ending: int32 [2], the steps at which the final decay of a run begins and ends (see
             `optimizer.final_factor`); [0, 0] while no end is in sight.
     """
 
@@ -60,23 +60,21 @@ def first_state(
 
 
 def state_shardings(
-    placement: Placement,
+    mesh: TrainingMesh,
     task: Task,
     optimizers: Mapping[str, optax.GradientTransformation],
     shapes: TrainState,
 ) -> TrainState:
     """A sharding for every array of the state.
 
-    Moments and averages lie where their parameters lie. Extras follow the size rule of FSDP:
-    frozen weights may be as large as trained ones.
+    Moments and averages are sharded like their parameters. Extras follow the size rule of FSDP,
+    since frozen weights may be as large as trained ones.
     """
-    axes = task.axes() if isinstance(task, SplitTask) else {}
-    params = {
-        name: placement.params(group, axes.get(name)) for name, group in shapes.params.items()
-    }
-    whole: Any = placement.whole
+    axes = task.axes() or {}
+    params = {name: mesh.params(group, axes.get(name)) for name, group in shapes.params.items()}
+    replicated: Any = mesh.replicated
     return TrainState(
-        step=whole,
+        step=replicated,
         params=params,
         optimizer={
             name: optax.tree_utils.tree_map_params(
@@ -84,12 +82,12 @@ def state_shardings(
                 lambda _, sharding: sharding,
                 state,
                 params[name],
-                transform_non_params=lambda _: whole,
+                transform_non_params=lambda _: replicated,
             )
             for name, state in shapes.optimizer.items()
         },
-        extras=jax.tree.map(placement.fsdp, shapes.extras),
+        extras=jax.tree.map(mesh.fsdp, shapes.extras),
         average=None if shapes.average is None else params,
-        key=whole,
-        ending=whole,
+        key=replicated,
+        ending=replicated,
     )

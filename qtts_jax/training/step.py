@@ -78,10 +78,12 @@ def _accumulated(
         return task.gradients(params, extras, batch, key)
 
     def split(x: jax.Array) -> jax.Array:
-        # Every device cuts its own rows, so nothing moves between devices.
+        # Every device splits its own rows, so nothing moves between devices.
         return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
 
-    def one(carry, item):
+    def one(
+        carry: tuple[Groups, Extras], item: tuple[dict[str, jax.Array], jax.Array]
+    ) -> tuple[tuple[Groups, Extras], Metrics]:
         total, extras = carry
         microbatch, i = item
         grads, extras, metrics = task.gradients(

@@ -1,8 +1,9 @@
-"""What the trainer asks of a model under training, and of the data that feeds it."""
+"""Interfaces of the trainer: a task (a model with its losses) and its batches."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -17,28 +18,43 @@ parameters); {} for none."""
 Batch = dict[str, Any]
 """Arrays that all have the rows of the batch as axis 0."""
 Metrics = dict[str, jax.Array]
-"""Float32 scalars; `loss` must be among them, it is what divergence is judged by."""
+"""Float32 scalars; `loss` must be among them, the divergence check reads it."""
 
 
-class Task(Protocol):
+class Task(ABC):
     """A model with its losses, as pure functions of arrays.
 
     The trainer owns everything else: master weights, optimizers, accumulation over microbatches,
     devices, checkpoints and logs. A task with several optimizers (generator and discriminator)
     returns the gradients of each group's own loss.
+
+    Attributes:
+        start: initial parameters; None for random ones.
+        accumulate: microbatches per step, where the task counts them in its extras; the trainer
+            refuses another number than its own. None where the task does not depend on it.
     """
 
-    def init(self, key: jax.Array) -> tuple[Groups, Extras]:
-        """Float32 parameters and the first extras."""
-        ...
+    start: Params | None = None
+    accumulate: int | None = None
 
+    @abstractmethod
+    def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
+        """Float32 parameters and the first extras.
+
+        Args:
+            key: of the random parameters.
+            start: replaces the attribute `start`. The trainer passes it as an argument, because a
+                compiled program would otherwise hold these parameters as constants.
+        """
+
+    @abstractmethod
     def gradients(
         self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
     ) -> tuple[Groups, Extras, Metrics]:
         """Gradients of the mean loss over the rows of `batch`, traced inside `jax.jit`.
 
-        Microbatches of equal size are averaged with equal weight, so a loss over a varying number
-        of targets should divide by a count for the whole batch that the rows carry along (see
+        Microbatches of equal size are averaged with equal weight. A loss over a varying number of
+        targets should therefore divide by a count for the whole batch that the rows carry (see
         `talker_batch.collate`); then accumulation equals one large batch exactly. Extras pass from
         one microbatch to the next.
 
@@ -48,52 +64,24 @@ class Task(Protocol):
         Returns:
             a tree like `params`, a tree like `extras`, and scalars.
         """
-        ...
 
+    def axes(self) -> Groups | None:
+        """A tree like `params` of tuples of axis names (`functional.logical_axes`).
 
-@runtime_checkable
-class SplitTask(Protocol):
-    """A task whose parameters declare logical axes, so that a mesh can have a `model` axis."""
-
-    def axes(self) -> Groups:
-        """A tree like `params` of tuples of axis names (`functional.logical_axes`)."""
-        ...
-
-
-@runtime_checkable
-class StartedTask(Protocol):
-    """A task that begins with given parameters, or could.
-
-    Its `init` takes them as an argument too: a compiled program that makes the first state of a
-    mesh would otherwise hold them as constants.
-
-    Attributes:
-        start: the parameters, None for random ones.
-    """
-
-    start: Params | None
-
-    def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
-        """As `Task.init`, with `start` in place of the task's own."""
-        ...
-
-
-@runtime_checkable
-class CountingTask(Protocol):
-    """A task that counts microbatches in its extras, to do some things only once a step.
-
-    Attributes:
-        accumulate: microbatches of a step, the same as the trainer's.
-    """
-
-    accumulate: int
+        None where the parameters declare none; the mesh then cannot have a `model` axis.
+        """
+        return None
 
     def at_step(self, extras: Extras, step: int) -> Extras:
-        """The extras with the count as it is after `step` whole steps.
+        """The extras with their counters set to those after `step` whole steps.
 
-        They may come from a run that had done another number of steps.
+        The extras may come from a run that had done another number of steps.
+
+        Args:
+            step: steps of this run so far.
         """
-        ...
+        del step
+        return extras
 
 
 class Batches(Protocol):

@@ -1,26 +1,29 @@
-"""The time of a piece of a run: what of it the calls and saves take, and what is left."""
+"""Wall-clock budget of a run: predicts whether another call and a checkpoint still fit."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# Calls of a piece that are not counted in its speed: they compile.
-_COMPILING = 2
-# Share of the steps that would fit into the rest of a piece: hooks and saves take time too.
+# The first calls do not count in the speed: the host has not yet made batches ahead.
+_WARM_UP_CALLS = 2
+# Share of the steps that would fit into the remaining time: hooks and saves take time too.
 _CAUTION = 0.9
-# What the first save is thought to take, until one has been timed: that of a slow disk, but never
-# so much of a short piece that no step would fit.
+# Assumed duration of the first save, until one has been timed: that of a slow disk, but at most
+# this share of the budget, so that a short run still has time for steps.
 _SAVE_SECONDS, _SAVE_BYTES_A_SECOND, _SAVE_SHARE = 1.0, 100e6, 0.25
 
 
-class PieceClock:
-    """Whether another call and the save after it still fit into the time of this piece.
+class TimeBudget:
+    """Predicts whether another call, and the save after it, end within `max_seconds`.
+
+    Time spent compiling (`compiling`) does not count: it moves the end.
 
     Args:
-        max_seconds: of the piece; None without end.
-        decay_seconds: of the last decay; None for none.
-        size: of a checkpoint, bytes.
+        max_seconds: budget, from now on; None without a limit.
+        decay_seconds: duration of the final decay; None for none.
+        size: bytes of a checkpoint.
     """
 
     def __init__(self, max_seconds: float | None, decay_seconds: float | None, size: int) -> None:
@@ -34,6 +37,12 @@ class PieceClock:
         self._decay = decay_seconds
         self._last = now
         self._calls, self._steps, self._stepping = 0, 0, 0.0
+        self._compiled = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a time limit."""
+        return self._end is not None
 
     def is_up(self) -> bool:
         """Whether the next call, and a save with half as much again to spare, no longer fit."""
@@ -41,34 +50,51 @@ class PieceClock:
         return left < self._call + 1.5 * self._save
 
     def stepped(self, count: int) -> None:
-        """One more call, of so many steps, is done."""
+        """Record the end of a call of `count` steps."""
         now = time.monotonic()
         taken, self._last = now - self._last, now
         self._calls += 1
-        if self._calls > _COMPILING:
+        if self._calls > _WARM_UP_CALLS and not self._compiled:
             self._call = taken
             self._steps += count
             self._stepping += taken
+        self._compiled = False
 
     def decays(self) -> bool:
-        """Whether the time of the last decay has come; the save after it takes none of it."""
+        """Whether the final decay is due; the save after it takes none of its time."""
         if self._decay is None or self._end is None or not self._steps:
             return False
         return self._end - time.monotonic() < self._decay + 2 * self._save
 
-    def steps_left(self) -> int:
-        """How many steps, at their mean pace so far, fit before the end and its save."""
+    def steps_left(self) -> int | None:
+        """Steps that fit before the end and its save, at the mean pace so far.
+
+        None where nothing limits them, or while no call has been timed.
+        """
+        if self._end is None or not self._steps:
+            return None
         pace = self._stepping / self._steps
-        left = self._end - time.monotonic() - 2 * self._save if self._end is not None else 0.0
+        left = self._end - time.monotonic() - 2 * self._save
         return max(1, int(_CAUTION * left / max(pace, 1e-9)))
 
-    def saving(self) -> PieceClock:
-        """A context that times a save, which is none of the calls."""
-        return self
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Times a save, which belongs to none of the calls."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last = time.monotonic()
+            self._save = self._last - began
 
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: Any) -> None:
-        self._last = time.monotonic()
-        self._save = self._last - self._began
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Moves the end by the time that passes inside."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last = time.monotonic()
+            self._compiled = True
+            if self._end is not None:
+                self._end += self._last - began

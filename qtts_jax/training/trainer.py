@@ -1,8 +1,9 @@
-"""The loop of every training run: resume, step, watch, log, save, stop."""
+"""The training loop: resume, step, check for divergence, log, save and stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,41 +17,42 @@ from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
 from qtts_jax.functional import Params
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
-from qtts_jax.training.divergence import DivergenceWatch
+from qtts_jax.training.divergence import DivergenceDetector
 from qtts_jax.training.log import RunLog
-from qtts_jax.training.mesh import MeshConfig, Placement
-from qtts_jax.training.metric_window import Meter
+from qtts_jax.training.mesh import MeshConfig, TrainingMesh
+from qtts_jax.training.metric_window import MetricWindow
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import TrainState, first_state, state_shardings
 from qtts_jax.training.step import make_step
-from qtts_jax.training.task import Batches, CountingTask, StartedTask, Task
-from qtts_jax.training.time_budget import PieceClock
+from qtts_jax.training.stop_signals import StopSignals
+from qtts_jax.training.task import Batches, Task
+from qtts_jax.training.time_budget import TimeBudget
 
 CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How to train; what to train is the task's.
+    """Settings of a run that do not depend on the model.
 
     Attributes:
-        steps: updates of the whole run, over all its pieces.
-        optimizers: one for each group of the task, by name.
-        seed: of parameters and of every random choice in training.
-        accumulate: microbatches of one step.
-        steps_per_call: steps that the device does in one go (`lax.scan`), on batches of one shape.
-            A GPU does the steps of a small model faster than a host can ask for them. Checkpoints
-            and hooks come after the call in which their step is.
-        average_decay: of the moving average of the weights; None for no average.
+        steps: updates of the whole run, over all its sessions (calls of `Trainer.run`).
+        optimizers: one per parameter group of the task, by name.
+        seed: of the parameters and of every random choice in training.
+        accumulate: microbatches per step.
+        steps_per_call: steps per call of the device (`lax.scan`), on batches of one shape. A GPU
+            does the steps of a small model faster than a host can dispatch them one by one.
+            Checkpoints and hooks follow the call that contains their step.
+        average_decay: decay of the moving average of the weights; None for no average.
         mesh: devices and how parameters are split over them.
-        log_every: steps of one line in the log, which holds the means over them. A piece that
-            ends between two lines adds one for its last steps; when the run goes on, the line of
-            all of them takes its place.
-        save_every: steps between checkpoints; a piece of a run also saves at its end.
-        keep: checkpoints kept, the newest ones.
-        divergence_margin: see `DivergenceWatch`; None to stop at values that are not finite only.
+        log_every: steps per line of the log, which holds the means over them. A session that ends
+            between two lines adds a partial one; when the run goes on, the full line replaces it.
+        save_every: steps between checkpoints; the end of a session is saved too.
+        keep: number of newest checkpoints kept.
+        divergence_margin: see `DivergenceDetector`; None to stop only at values that are not
+            finite.
         tensorboard: also write TensorBoard events.
-        progress: show a bar with steps a second and the time left.
+        progress: show a bar with steps per second and the time left.
     """
 
     steps: int
@@ -77,40 +79,42 @@ class TrainerConfig:
 
 
 class Hook(NamedTuple):
-    """Something done beside training every `every` steps (audio samples, a validation loss)."""
+    """A function called every `every` steps (audio samples, a validation loss)."""
 
     every: int
     run: Callable[[TrainState, RunLog], None]
 
 
 class Outcome(NamedTuple):
-    """How a piece of a run ended.
+    """How a session of a run ended.
 
     Attributes:
         step: steps done.
-        finished: all steps are done, the last decay is over, or the data has ended; False when
-            time was up.
+        finished: all steps are done, the final decay is over, or the data has ended; False when
+            time was up or a signal came.
         checkpoint: the newest one.
+        signal: name of the signal that stopped it ("SIGTERM", "SIGINT"), or None.
     """
 
     step: int
     finished: bool
     checkpoint: Path
+    signal: str | None = None
 
 
 class Trainer:
-    """Trains a task in a directory; a second trainer on the same directory goes on.
+    """Trains a task and keeps its checkpoints and logs in a directory, from which it resumes.
 
     One process drives all devices of the mesh.
 
     Args:
         task: model and losses.
         batches: the data; its position is part of every checkpoint.
-        config: how to train.
-        directory: of checkpoints and logs.
-        hooks: run between steps.
-        start: what another run saved with `save_weights`, to begin with where this run has no
-            checkpoint of its own; moments and steps begin anew.
+        config: settings of the run.
+        directory: of checkpoints and logs; a later trainer on it goes on from the newest.
+        hooks: functions called between steps.
+        start: weights that another run saved with `save_weights`, used where this run has no
+            checkpoint of its own; optimizer state and steps begin anew.
 
     Raises:
         ConfigError: the optimizers do not fit the task's groups, the task counts other microbatches
@@ -128,7 +132,7 @@ class Trainer:
     ) -> None:
         self.task, self.batches, self.config, self.hooks = task, batches, config, hooks
         self.directory, self.start = Path(directory), start
-        self.placement = Placement(config.mesh)
+        self.mesh = TrainingMesh(config.mesh)
         self._optimizers = {name: optimizer(c) for name, c in config.optimizers.items()}
         self._key = jax.random.key(config.seed)
         groups = set(jax.eval_shape(task.init, self._key)[0])
@@ -137,43 +141,46 @@ class Trainer:
                 f"the task has the groups {sorted(groups)}, but the optimizers are for "
                 f"{sorted(self._optimizers)}; give one for each group."
             )
-        if isinstance(task, CountingTask) and task.accumulate != config.accumulate:
+        if task.accumulate not in (None, config.accumulate):
             raise ConfigError(
                 f"the task counts {task.accumulate} microbatches a step, and the trainer does "
                 f"{config.accumulate}; give both the same accumulate."
             )
         self._shapes = jax.eval_shape(self._new)
-        self.shardings = state_shardings(self.placement, task, self._optimizers, self._shapes)
+        self.shardings = state_shardings(self.mesh, task, self._optimizers, self._shapes)
         step = make_step(
             task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
         )
-        # Metrics are whole on every device; the state stays where it lies.
+        # Metrics are replicated; the state keeps its shardings.
         self._steps = jax.jit(
             lambda state, batches: jax.lax.scan(step, state, batches),
             donate_argnums=0,
-            out_shardings=(self.shardings, self.placement.whole),
+            out_shardings=(self.shardings, self.mesh.replicated),
         )
         self._finite = jax.jit(_all_finite)
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints of the run lie."""
+        """The directory of the checkpoints."""
         return self.directory / CHECKPOINTS
 
     def run(self, max_seconds: float | None = None, decay_seconds: float | None = None) -> Outcome:
         """Train from the newest checkpoint, or from the start, to the last step.
 
+        SIGTERM and Ctrl-C stop the run after the call under way, with a checkpoint whose path is
+        printed; a second signal ends the process at once (`StopSignals`).
+
         Args:
-            max_seconds: stop cleanly, with a checkpoint, before this time is up; the time that a
-                step and a save have taken so far is left for the next of them, and before the
-                first save what its bytes take on a slow disk.
-            decay_seconds: in the last seconds of this piece, before its save, bring all learning
-                rates down to 0 and end the run (`optimizer.final_factor`). A run that is continued
-                after its decay goes on at the full rates.
+            max_seconds: stop, with a checkpoint, before this time is up; compiling does not count.
+                The measured times of a call and of a save are kept free for the next of them, and
+                before the first save the time that its bytes take on a slow disk.
+            decay_seconds: in the last seconds, before the save, bring all learning rates down to 0
+                and end the run (`optimizer.final_factor`). A run that is continued after its decay
+                goes on at the full rates.
 
         Raises:
             TrainingError: values are not finite, or the loss diverges; the last good checkpoint
-                stays the newest.
+                stays the newest. Also when the run ends before its first step.
             CheckpointError: the newest checkpoint is damaged or of another model, or the disk is
                 full.
         """
@@ -183,27 +190,45 @@ class Trainer:
                 f"{max_seconds}; give max_seconds too."
             )
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shapes))
-        clock = PieceClock(max_seconds, decay_seconds, size)
+        budget = TimeBudget(max_seconds, decay_seconds, size)
         checkpoints.sweep(self.checkpoints)
-        watch = DivergenceWatch(self.config.divergence_margin)
-        state, saved, window = self._resume(watch)
-        first = int(state.step)
-        if 0 < int(state.ending[1]) <= first:
-            state = self._end_at(state, 0, 0)
-        try:
-            with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
-                meter = Meter(watch, log, self.config.log_every, first, window)
-                try:
-                    return self._loop(state, saved, meter, log, clock)
-                finally:
-                    meter.flush()
-        except TrainingError as error:
-            kept = checkpoints.checkpoints(self.checkpoints)
-            last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
-            raise TrainingError(
-                f"training stopped: {str(error).rstrip('.')}; {last}; lower the learning rate or "
-                "mend the data, then run again."
-            ) from error
+        detector = DivergenceDetector(self.config.divergence_margin)
+        with (
+            StopSignals() as signals,
+            tqdm(unit="step", disable=not self.config.progress, smoothing=0.05) as bar,
+        ):
+            fresh = not checkpoints.checkpoints(self.checkpoints)
+            with _compiling(budget, bar) if fresh else nullcontext():
+                state, saved, window = self._resume(detector)
+            first = int(state.step)
+            if 0 < int(state.ending[1]) <= first:
+                state = self._end_at(state, 0, 0)
+            bar.initial = bar.n = first
+            try:
+                with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
+                    means = MetricWindow(detector, log, self.config.log_every, first, window)
+                    try:
+                        outcome = self._loop(state, saved, means, log, budget, signals, bar)
+                    finally:
+                        means.flush()
+            except _NoStep as error:
+                raise TrainingError(str(error)) from None
+            except TrainingError as error:
+                kept = checkpoints.checkpoints(self.checkpoints)
+                last = (
+                    f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
+                )
+                raise TrainingError(
+                    f"training stopped: {str(error).rstrip('.')}; {last}; lower the learning rate "
+                    "or fix the data, then run again."
+                ) from error
+        if outcome.signal is not None:
+            print(
+                f"{outcome.signal}: stopped after step {outcome.step}; saved "
+                f"{outcome.checkpoint}; the same command goes on from there",
+                flush=True,
+            )
+        return outcome
 
     def newest(self) -> TrainState:
         """The state of the newest checkpoint, to export or to evaluate it.
@@ -222,10 +247,10 @@ class Trainer:
         Without the moments this is a third or a quarter of a checkpoint.
 
         Args:
-            directory: a folder for them alone; all that is in it is replaced.
+            directory: a folder for them alone; its content is replaced.
 
         Returns:
-            the checkpoint `directory/step_NUMBER`, which `checkpoints.pack` takes.
+            the checkpoint `directory/step_NUMBER`.
 
         Raises:
             CheckpointError: there is no checkpoint, or the disk is full.
@@ -234,58 +259,87 @@ class Trainer:
         params = state.params if state.average is None else state.average
         weights = state._replace(params=params, optimizer={}, average=None)
         run = {"step": int(state.step), "data": None, "watch": None}
-        # Whole or not at all: weights of another run may be there, of any step.
-        with new_directory(directory, overwrite=True) as partial:
+        # Atomic, since the folder may hold weights of another run, of any step.
+        with new_directory(directory, overwrite=True, markers=("step_*",)) as partial:
             name = checkpoints.save(partial, weights, run, keep=1).name
         return directory / name
 
     def _loop(
-        self, state: TrainState, saved: int, meter: Meter, log: RunLog, clock: PieceClock
+        self,
+        state: TrainState,
+        saved: int,
+        means: MetricWindow,
+        log: RunLog,
+        budget: TimeBudget,
+        signals: StopSignals,
+        bar: tqdm[Any],
     ) -> Outcome:
         c, first = self.config, int(state.step)
         position = self.batches.state()
         step, end = first, int(state.ending[1]) or c.steps
+        compiled: set[Any] = set()
         batches, count = self._take(min(end, c.steps) - first)
-        with tqdm(
-            total=c.steps, initial=first, unit="step", disable=not c.progress, smoothing=0.05
-        ) as bar:
-            while count and step < min(end, c.steps) and not clock.is_up():
-                if end == c.steps and clock.decays():
-                    # Whole calls, since a shorter one would be compiled anew.
-                    end = step + count * max(clock.steps_left() // count, 1)
-                    state = self._end_at(state, step, end)
+        while count and step < min(end, c.steps) and not budget.is_up() and not signals.received:
+            if end == c.steps and budget.decays():
+                # Whole calls, since a shorter one would be compiled anew.
+                end = step + count * max((budget.steps_left() or count) // count, 1)
+                state = self._end_at(state, step, end)
+            shape = tuple(sorted((name, x.shape) for name, x in batches.items()))
+            if shape in compiled:
                 state, metrics = self._steps(state, batches)
-                done, step = count, step + count
-                # The device works while the host makes the next batches and looks at the metrics
-                # of the call before.
-                position = self.batches.state()
-                batches, count = self._take(min(end, c.steps) - step)
-                meter.add(step, metrics)
-                clock.stepped(done)
-                bar.update(done)
-                bar.set_postfix(loss=f"{meter.loss:.4g}", refresh=False)
-                due = [hook for hook in self.hooks if step % hook.every < done]
-                if due:
-                    meter.settle()
-                    for hook in due:
+            else:
+                with _compiling(budget, bar):
+                    state, metrics = self._steps(state, batches)
+                compiled.add(shape)
+            done, step = count, step + count
+            # The device works while the host makes the next batches and looks at the metrics of
+            # the call before.
+            position = self.batches.state()
+            batches, count = self._take(min(end, c.steps) - step)
+            means.add(step, metrics)
+            budget.stepped(done)
+            self._show(bar, step, min(end, c.steps), means, budget)
+            due = [hook for hook in self.hooks if step % hook.every < done]
+            if due:
+                means.settle()
+                for hook in due:
+                    if hook in compiled:
                         hook.run(state, log)
-                if step % c.save_every < done:
-                    meter.settle()
-                    self._save(state, position, meter, clock)
-                    saved = step
-        meter.settle()
+                    else:
+                        with _compiling(budget, bar):
+                            hook.run(state, log)
+                        compiled.add(hook)
+            if step % c.save_every < done:
+                means.settle()
+                self._save(state, position, means, budget)
+                saved = step
+        means.settle()
+        if not step:
+            raise _NoStep(_why_no_step(signals.received, bool(count)))
         if saved != step:
-            self._save(state, position, meter, clock)
+            self._save(state, position, means, budget)
         finished = step >= min(end, c.steps) or not count
-        return Outcome(step, finished, checkpoints.checkpoints(self.checkpoints)[-1])
+        newest = checkpoints.checkpoints(self.checkpoints)[-1]
+        return Outcome(step, finished, newest, None if finished else signals.received)
+
+    def _show(
+        self, bar: tqdm[Any], step: int, end: int, means: MetricWindow, budget: TimeBudget
+    ) -> None:
+        """Update the progress bar, whose end is the last step or what fits into the time."""
+        if bar.disable:
+            return
+        left = budget.steps_left()
+        if left is not None:
+            bar.total = min(end, step + left)
+        elif not budget.limited:
+            bar.total = end
+        if means.loss is not None:
+            bar.set_postfix(loss=f"{means.loss:.4g}", refresh=False)
+        bar.update(step - bar.n)
 
     def _new(self, start: Params | None = None) -> TrainState:
-        """The state before step 0; `start` takes the place of the task's own start parameters."""
-        task, key = self.task, jax.random.fold_in(self._key, 0)
-        if start is not None and isinstance(task, StartedTask):
-            params, extras = task.init(key, start)
-        else:
-            params, extras = task.init(key)
+        """The state before step 0; `start` replaces the task's own start parameters."""
+        params, extras = self.task.init(jax.random.fold_in(self._key, 0), start)
         return first_state(
             params,
             extras,
@@ -297,23 +351,22 @@ class Trainer:
     def _first(self) -> TrainState:
         """The state before step 0, on the devices."""
         # Copied, since steps donate the state and the task may hold the arrays it began with.
-        if self.placement.mesh.size == 1:
+        if self.mesh.mesh.size == 1:
             return jax.device_put(self._new(), self.shardings, may_alias=False)
-        # One program for all devices: what they split is never whole on one of them.
-        start = self.task.start if isinstance(self.task, StartedTask) else None
-        places = jax.tree.map(self.placement.fsdp, start)
-        start = jax.device_put(start, places, may_alias=False)
+        # One program for all devices: a split parameter is never whole on one of them.
+        start = self.task.start
+        start = jax.device_put(start, jax.tree.map(self.mesh.fsdp, start), may_alias=False)
         return jax.jit(self._new, out_shardings=self.shardings)(start)
 
-    def _resume(self, watch: DivergenceWatch) -> tuple[TrainState, int, dict[str, Any]]:
-        """The state to go on from, the step of its checkpoint (-1 for none), the open window."""
+    def _resume(self, detector: DivergenceDetector) -> tuple[TrainState, int, dict[str, Any]]:
+        """The state to continue from, the step of its checkpoint (-1 for none), the open window."""
         found = checkpoints.checkpoints(self.checkpoints)
         if not found:
             state = self._first() if self.start is None else self._started(self.start)
             return self._counted(state), -1, {}
         state, run = checkpoints.restore(found[-1], self._shapes, self.shardings)
         self.batches.restore(run["data"])
-        watch.restore(run["watch"])
+        detector.restore(run["watch"])
         return self._counted(state), int(state.step), run.get("window", {})
 
     def _started(self, start: Path) -> TrainState:
@@ -327,14 +380,12 @@ class Trainer:
         return new._replace(params=given.params, extras=given.extras, average=average)
 
     def _counted(self, state: TrainState) -> TrainState:
-        """With what the task counts in its extras as it is after the steps of this run."""
-        if not isinstance(self.task, CountingTask):
-            return state
+        """The state with the task's counters set to the steps of this run (`Task.at_step`)."""
         extras = self.task.at_step(state.extras, int(state.step))
         return state._replace(extras=jax.device_put(extras, self.shardings.extras))
 
     def _end_at(self, state: TrainState, first: int, last: int) -> TrainState:
-        ending = jax.device_put(np.asarray([first, last], np.int32), self.placement.whole)
+        ending = jax.device_put(np.asarray([first, last], np.int32), self.mesh.replicated)
         return state._replace(ending=ending)
 
     def _take(self, most: int) -> tuple[dict[str, jax.Array], int]:
@@ -347,18 +398,42 @@ class Trainer:
                 break
         if not taken:
             return {}, 0
-        return self.placement.put(taken, self.config.accumulate), len(taken)
+        return self.mesh.put(taken, self.config.accumulate), len(taken)
 
     def _save(
-        self, state: TrainState, position: dict[str, Any], meter: Meter, clock: PieceClock
+        self, state: TrainState, position: dict[str, Any], means: MetricWindow, budget: TimeBudget
     ) -> None:
         if not bool(self._finite(state)):
             raise TrainingError(f"the state after step {int(state.step)} is not finite")
-        with clock.saving():
-            run = {"step": int(state.step), "data": position, **meter.state()}
+        with budget.saving():
+            run = {"step": int(state.step), "data": position, **means.state()}
             checkpoints.save(self.checkpoints, state, run, self.config.keep)
 
 
 def _all_finite(state: TrainState) -> jax.Array:
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+class _NoStep(TrainingError):
+    """The run ended before its first step."""
+
+
+def _why_no_step(signal: str | None, has_data: bool) -> str:
+    if signal is not None:
+        return f"{signal} came before the first step, so nothing was saved; run again."
+    if not has_data:
+        return "the data has no batch, so no step was made; give more clips or smaller batches."
+    return (
+        "the time was up before the first step, so nothing was saved; allow more time, which "
+        "loading the data counts in."
+    )
+
+
+@contextmanager
+def _compiling(budget: TimeBudget, bar: tqdm[Any]) -> Iterator[None]:
+    """Show "compiling" on the progress bar; the time inside does not count in the budget."""
+    bar.set_description("compiling")
+    with budget.compiling():
+        yield
+    bar.set_description(None)

@@ -1,1 +1,1 @@
-"""The public object: text, speaker and options to audio."""
+"""Text to speech: `QwenTTS`, its request objects and the verbs of the official package."""

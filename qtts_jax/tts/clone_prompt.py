@@ -1,4 +1,4 @@
-"""Reference voices for cloning, made once and used for many texts."""
+"""Encoded reference recordings for voice cloning, reusable for many texts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 
 @dataclass(frozen=True)
 class VoiceClonePromptItem:
-    """A reference voice (all fields but the last as in the official package).
+    """An encoded reference recording (all fields but the last as in the official package).
 
     Attributes:
         ref_code: [T, Q] int32 codes of the reference ([T] at 25 Hz), None in x-vector mode.
         ref_spk_embedding: [D] float32 x-vector.
         x_vector_only_mode, icl_mode: which kind of cloning; always opposites.
         ref_text: transcript of the reference (needed for in-context cloning).
-        decoder_voice: what a 25 Hz decoder knows of the voice; None for a 12 Hz one.
+        decoder_voice: speaker features of a 25 Hz decoder; None for a 12 Hz one.
     """
 
     ref_code: np.ndarray | None
@@ -45,13 +45,13 @@ def clone_voices(
     """Encode reference recordings.
 
     Args:
-        texts: what is said in each, needed unless `x_vector_only`.
-        decoder_voices: what the decoder is to know of each; None to compute it, if it needs any.
+        texts: transcripts, needed unless `x_vector_only`.
+        decoder_voices: speaker features of the decoder; None to compute them if it needs any.
 
     Raises:
         RequestError: a text is missing, or a voice is given to a decoder that takes none.
         AudioError: a recording cannot be used.
-        CheckpointError: the network that computes a decoder's voice is not there.
+        CheckpointError: the checkpoint lacks the network that computes a decoder's voice.
     """
     for i, (words, x) in enumerate(zip(texts, x_vector_only, strict=True)):
         if not x and not words:
@@ -60,21 +60,21 @@ def clone_voices(
                 "the recording; give them or set x_vector_only_mode=True."
             )
     names = [f"ref_audio {i}" for i in range(len(audios))]
-    heard = [read_audio(audio, name=name) for audio, name in zip(audios, names, strict=True)]
+    recordings = [read_audio(audio, name=name) for audio, name in zip(audios, names, strict=True)]
     decoders = [
         tokenizer.decoder_voice(given)
         if given is not None or not tokenizer.needs_voice
         else tokenizer.reference_voice(audio, name)
-        for given, audio, name in zip(decoder_voices, heard, names, strict=True)
+        for given, audio, name in zip(decoder_voices, recordings, names, strict=True)
     ]
-    embeddings = [embedder(audio, name) for audio, name in zip(heard, names, strict=True)]
-    codes: list[np.ndarray | None] = [None] * len(heard)
+    embeddings = [embedder(audio, name) for audio, name in zip(recordings, names, strict=True)]
+    codes: list[np.ndarray | None] = [None] * len(recordings)
     if not all(x_vector_only):
-        # The official code pads all references of one rate to the longest, x-vector ones
-        # included, and encodes those of unlike rates one by one; with `pad_to_longest` the codes
-        # depend on it.
-        together = len({rate for _, rate in heard}) == 1
-        groups = [heard] if together else [[audio] for audio in heard]
+        # As in the official code: references of one sample rate are encoded together, x-vector ones
+        # included, and references of different rates one by one. With `pad_to_longest` the codes
+        # depend on this.
+        together = len({rate for _, rate in recordings}) == 1
+        groups = [recordings] if together else [[audio] for audio in recordings]
         codes = [c for group in groups for c in tokenizer.encode(group)]
     return [
         VoiceClonePromptItem(None if x else c, e, bool(x), not x, t, d)

@@ -1,12 +1,12 @@
-"""From the arguments of a call to a laid-out request: names, defaults, text to ids."""
+"""Prepares requests: checks them against the checkpoint and lays out their prompts."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError, TextError
-from qtts_jax.generation.loops import MAX_SEED, Request
 from qtts_jax.generation.prompt import (
     SpeakerCondition,
     build_prompt,
@@ -23,58 +22,167 @@ from qtts_jax.generation.prompt import (
     speaker_id,
     text_needed,
 )
-from qtts_jax.speech_tokenizer.base import check_codes
-from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
+from qtts_jax.generation.request import MAX_SEED, Request
+from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.checks import check_codes
 from qtts_jax.text.bpe import IncrementalText, TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest
 
-# After the last piece of a text: whatever a caller gives as a piece is another thing.
+MODE_OF_TYPE = {
+    "custom_voice": "custom_voice",
+    "voice_design": "voice_design",
+    "base": "voice_clone",
+}
+_MODES: dict[type, str] = {
+    CustomVoice: "custom_voice",
+    VoiceDesign: "voice_design",
+    VoiceClone: "voice_clone",
+}
+# Marks the end of the text; unlike any value that a caller's iterator can yield.
 _END: Any = object()
 
-
-@dataclass(frozen=True)
-class SpeechRequest(Request):
-    """A request for audio.
-
-    Attributes:
-        decoder_voice: who speaks, for decoders that want to know (25 Hz).
-    """
-
-    decoder_voice: ReferenceVoice | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """All of a request but its text, checked."""
-
-    voice: SpeakerCondition
-    language: str
-    instruct_ids: tuple[int, ...]
-    sampling: SamplingParams
-    seed: int
-    decoder_voice: ReferenceVoice | None
+# (role ids, text ids, stream_text, text_complete) -> request
+LayOut = Callable[[Sequence[int], Sequence[int], bool, bool], Request]
+# A request whose text has begun to arrive, and the ids still to come (None: there are no more).
+Arriving = tuple[Request, Iterator[list[int]] | None]
 
 
 class RequestBuilder:
     """Makes requests for one checkpoint.
 
     Args:
-        config: what `config.json` says.
+        config: of the checkpoint.
         text_tokenizer: the checkpoint's own.
+        speech_tokenizer: resolves the decoder's voice.
         defaults: sampling settings for arguments not given.
     """
 
     def __init__(
-        self, config: TTSConfig, text_tokenizer: TextTokenizer, defaults: SamplingParams
+        self,
+        config: TTSConfig,
+        text_tokenizer: TextTokenizer,
+        speech_tokenizer: SpeechTokenizer,
+        defaults: SamplingParams,
     ) -> None:
         self.config = config
         self.text_tokenizer = text_tokenizer
+        self.speech_tokenizer = speech_tokenizer
         self.defaults = defaults
+        self.modes = tuple(MODE_OF_TYPE[each] for each in config.types)
 
-    def preset(
+    def require(self, mode: str) -> None:
+        """Check that the checkpoint does "custom_voice", "voice_design" or "voice_clone".
+
+        Raises:
+            RequestError: it does not.
+        """
+        if mode not in self.modes:
+            able = ", ".join(self.modes)
+            raise RequestError(
+                f"this is a {self.config.model_type} checkpoint, which does {able}, not {mode}; "
+                f"load a checkpoint of the other type or use the verbs of {able}."
+            )
+
+    def prepare(self, request: VoiceRequest) -> Request:
+        """Check a request whose text is complete and lay it out.
+
+        Raises:
+            RequestError: the checkpoint does not do this, or a name or setting is wrong.
+            TextError: a text is empty or no string.
+        """
+        _, lay_out = self._checked(request)
+        if not isinstance(request.text, str):
+            raise TextError(f"text must be a string, not {type(request.text).__name__}.")
+        return self._complete(lay_out, request.text, request.stream_text)
+
+    def open(self, request: VoiceRequest) -> Callable[[], Arriving]:
+        """Check a request whose text may arrive in parts.
+
+        Returns:
+            a function that lays the request out as soon as enough text has arrived.
+
+        Raises:
+            RequestError, TextError: as `prepare`; arriving text that is empty is an error of the
+                function.
+        """
+        voice, lay_out = self._checked(request)
+        if isinstance(request.text, str):
+            prepared = self._complete(lay_out, request.text, request.stream_text)
+            return lambda: (prepared, None)
+        if not isinstance(request.text, Iterable):
+            raise TextError(
+                f"text must be a string or an iterator, not {type(request.text).__name__}."
+            )
+        parts = iter(request.text)
+
+        def wait() -> Arriving:
+            incremental = self.text_tokenizer.incremental()
+            known: list[int] = []
+            complete = False
+            while len(known) < text_needed(voice) and not complete:
+                part = next(parts, _END)
+                complete = part is _END
+                known += incremental.finish() if complete else incremental.push(part)
+            prepared = lay_out(incremental.role_ids, known, True, complete)
+            return prepared, None if complete else self._later_ids(parts, incremental)
+
+        return wait
+
+    def _complete(self, lay_out: LayOut, text: str, stream_text: bool) -> Request:
+        role, ids = self.text_tokenizer.assistant_ids(text)
+        return lay_out(role, ids, stream_text, True)
+
+    def _later_ids(self, parts: Iterator[str], incremental: IncrementalText) -> Iterator[list[int]]:
+        for part in parts:
+            yield incremental.push(part)
+        yield [*incremental.finish(), self.config.tts_eos_id]
+
+    def _checked(self, request: VoiceRequest) -> tuple[SpeakerCondition, LayOut]:
+        """Check everything but the text; the function makes the request of a text's ids."""
+        if type(request) not in _MODES:
+            raise RequestError(
+                "a request must be a CustomVoice, VoiceDesign or VoiceClone, not "
+                f"{type(request).__name__}."
+            )
+        self.require(_MODES[type(request)])
+        instruct = None if isinstance(request, VoiceClone) else request.instruct
+        if isinstance(request, CustomVoice):
+            voice, instruct = self._preset(request.speaker, instruct)
+        elif isinstance(request, VoiceClone):
+            voice = self._cloned(request.voice)
+        else:
+            voice = SpeakerCondition()
+        given = request.voice if isinstance(request, VoiceClone) else request
+        decoder_voice = given.decoder_voice
+        if decoder_voice is not None or self.speech_tokenizer.needs_voice:
+            decoder_voice = self.speech_tokenizer.decoder_voice(decoder_voice, voice.speaker)
+        language = check_language(self.config.talker, request.language)
+        instruct_ids = self.text_tokenizer.instruct_ids(instruct) if instruct else ()
+        sampling = self.defaults.merge(request.sampling)
+        seed = _seed(request.seed)
+
+        def lay_out(
+            role: Sequence[int], ids: Sequence[int], stream_text: bool, text_complete: bool
+        ) -> Request:
+            prompt = build_prompt(
+                self.config,
+                role,
+                ids,
+                voice=voice,
+                language=language,
+                instruct_ids=instruct_ids,
+                stream_text=stream_text,
+                text_complete=text_complete,
+            )
+            return Request(prompt, sampling, seed, voice.codes, decoder_voice)
+
+        return voice, lay_out
+
+    def _preset(
         self, speaker: str | None, instruct: str | None
     ) -> tuple[SpeakerCondition, str | None]:
-        """A preset speaker, and the instruction if this checkpoint follows any."""
+        """A preset speaker, and the instruction if this checkpoint follows instructions."""
         name = None if speaker is None or speaker == "" else str(speaker)
         if name is not None:
             speaker_id(self.config.talker, name)
@@ -82,13 +190,13 @@ class RequestBuilder:
         if instruct and self.config.size in "0b6":
             warnings.warn(
                 "0.6B checkpoints were not trained on instructions; it is ignored.",
-                stacklevel=4,
+                stacklevel=6,  # the caller of `prepare_custom_voice`
             )
             instruct = None
         return SpeakerCondition(speaker=None if name is None else name.lower()), instruct
 
-    def cloned(self, item: VoiceClonePromptItem) -> SpeakerCondition:
-        """The voice of a reference; codes are used in context alone.
+    def _cloned(self, item: VoiceClonePromptItem) -> SpeakerCondition:
+        """The voice of a reference; its codes are used in in-context mode only.
 
         Raises:
             RequestError: no such item, or one that contradicts itself or does not fit the model.
@@ -121,6 +229,7 @@ class RequestBuilder:
         return SpeakerCondition(embedding=embedding, codes=codes, text_ids=tuple(words))
 
     def _speaker_vector(self, given: Any) -> np.ndarray:
+        """An x-vector as float32 [D]."""
         if given is None:
             raise RequestError("ref_spk_embedding is missing: a cloned voice needs its x-vector.")
         vector = _array("ref_spk_embedding", given, np.float32).reshape(-1)
@@ -133,6 +242,7 @@ class RequestBuilder:
         return vector
 
     def _reference_codes(self, given: Any) -> np.ndarray:
+        """Reference codes as int32 [T, Q]."""
         c = self.config.talker
         codes = _array("ref_code", given)
         if codes.ndim == 1 and c.codebooks == 1:
@@ -148,82 +258,6 @@ class RequestBuilder:
             checked = np.concatenate([checked, rest], axis=1)
         return checked
 
-    def layout(
-        self,
-        voice: SpeakerCondition,
-        language: str | None,
-        instruct: str | None,
-        seed: int | None,
-        sampling: dict[str, Any],
-        decoder_voice: ReferenceVoice | None = None,
-    ) -> Layout:
-        """Check all of a request but its text."""
-        return Layout(
-            voice,
-            check_language(self.config.talker, language),
-            tuple(self.text_tokenizer.instruct_ids(instruct) if instruct else ()),
-            self.defaults.merge(sampling),
-            _seed(seed),
-            decoder_voice,
-        )
-
-    def _lay_out(
-        self,
-        layout: Layout,
-        role: Sequence[int],
-        ids: Sequence[int],
-        stream_text: bool,
-        text_complete: bool = True,
-    ) -> SpeechRequest:
-        prompt = build_prompt(
-            self.config,
-            role,
-            ids,
-            voice=layout.voice,
-            language=layout.language,
-            instruct_ids=layout.instruct_ids,
-            stream_text=stream_text,
-            text_complete=text_complete,
-        )
-        return SpeechRequest(
-            prompt, layout.sampling, layout.seed, layout.voice.codes, layout.decoder_voice
-        )
-
-    def whole(self, layout: Layout, text: str, stream_text: bool) -> SpeechRequest:
-        """A request whose text is all there.
-
-        Raises:
-            TextError: the text is empty or no string.
-        """
-        if not isinstance(text, str):
-            raise TextError(f"text must be a string, not {type(text).__name__}.")
-        return self._lay_out(layout, *self.text_tokenizer.assistant_ids(text), stream_text)
-
-    def arriving(
-        self, layout: Layout, pieces: Iterator[str]
-    ) -> tuple[SpeechRequest, Iterator[list[int]] | None]:
-        """A request whose text arrives in pieces; waits until it can be laid out.
-
-        Returns:
-            the request and the ids still to come, None when the text has ended already.
-        """
-        incremental = self.text_tokenizer.incremental()
-        known: list[int] = []
-        complete = False
-        while len(known) < text_needed(layout.voice) and not complete:
-            piece = next(pieces, _END)
-            complete = piece is _END
-            known += incremental.finish() if complete else incremental.push(piece)
-        request = self._lay_out(layout, incremental.role_ids, known, True, complete)
-        return request, None if complete else self._later_ids(pieces, incremental)
-
-    def _later_ids(
-        self, pieces: Iterator[str], incremental: IncrementalText
-    ) -> Iterator[list[int]]:
-        for piece in pieces:
-            yield incremental.push(piece)
-        yield [*incremental.finish(), self.config.tts_eos_id]
-
 
 def read_sampling_defaults(directory: Path) -> SamplingParams:
     """The settings of a checkpoint's `generation_config.json`.
@@ -234,7 +268,7 @@ def read_sampling_defaults(directory: Path) -> SamplingParams:
     """
     path = directory / "generation_config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read {path} ({error}); copy it from the released checkpoint."

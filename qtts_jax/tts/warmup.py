@@ -1,7 +1,7 @@
-"""Compile what everyday requests need, so that later processes find it in the compilation cache.
+"""Compiles the programs of usual requests, so that later processes find them in the cache.
 
-Nothing here knows a program or a shape: requests of the usual kinds and lengths are run with very
-few frames through the same doors as real ones, and JAX keeps what they compile.
+No program or shape is named here: requests of the usual kinds and lengths are run with very few
+frames through the public methods, and JAX's compilation cache keeps what they compile.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from qtts_jax.errors import CheckpointError, RequestError
-from qtts_jax.generation.loops import FRAMES_PER_CALL, MIN_PROMPT, Request, Session
-from qtts_jax.speech_tokenizer.codec_25hz import SpeechTokenizer25Hz
+from qtts_jax.generation.batch import MIN_PROMPT
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.synthesis import Stream
 
 # Prompt sizes from that of a short sentence to that of a long paragraph.
 PROMPTS = tuple(MIN_PROMPT << bit for bit in range(4))
-# Seconds of reference recordings, and of audio that is encoded or decoded by itself.
+# Seconds of reference recordings.
 RECORDINGS = (3.0, 6.0, 12.0)
 SEED = 0
 
@@ -43,7 +43,7 @@ def warm_up(tts: QwenTTS, batch_size: int = 8, seconds: float = 80.0) -> int:
         seconds: the longest utterance to be ready for.
 
     Returns:
-        How many kinds were run.
+        How many kinds of request were run.
     """
     steps = list(_steps(tts, batch_size, seconds))
     with tqdm(steps, unit="program", desc="compiling") as bar:
@@ -76,28 +76,28 @@ def _steps(tts: QwenTTS, batch_size: int, seconds: float) -> Iterator[Step]:
 
 
 class _Speaker:
-    """Requests in the one way that the checkpoint speaks."""
+    """Requests of the checkpoint's first mode."""
 
     def __init__(self, tts: QwenTTS) -> None:
         self.tts = tts
         self.preset = tts.config.talker.speakers[0][0] if tts.config.talker.speakers else None
         self.chunks = tts.speech_tokenizer.first_chunks
-        # Frames that reach every chunk size of a stream; one token more is asked for than heard.
+        # Frames that reach every chunk size of a stream; `max_new_tokens` is one more than frames.
         few_frames = sum(self.chunks) + 2
-        self.voice = _decoder_voice(tts)
-        # A cloned voice brings that of its decoder along.
+        self.voice = tts.speech_tokenizer.placeholder_voice()
+        # Not for clones: their decoder's voice is part of the cloned voice.
         self.decoder: dict[str, Any] = {"decoder_voice": self.voice}
         self.few: dict[str, Any] = {"seed": SEED, "max_new_tokens": few_frames + 1}
 
     def text(self, positions: int) -> str:
-        """The longest text that fits in `positions` with all that surrounds it; at least a word."""
+        """The longest text whose prompt fits in `positions`; at least one word."""
         words = 1
         while self._positions(_text(words + 1)) <= positions:
             words += 1
         return _text(words)
 
     def _positions(self, text: str) -> int:
-        """Of a prompt and of the text that comes after it, where a layout has such."""
+        """Positions of a prompt and of the text that trails it, where a layout has such."""
         prompt = self._request(text, 1).prompt
         return len(prompt) + len(prompt.trailing)
 
@@ -115,16 +115,16 @@ class _Speaker:
             pass
 
     def long_stream(self, frames: int) -> None:
-        """Every chunk size at every cache size that a stream of `frames` goes through."""
+        """Every chunk size at every cache size that a stream of `frames` reaches."""
         tts = self.tts
-        stream = Stream(
-            tts.config, tts.params, tts.speech_tokenizer, [self._request("Long.", frames)]
-        )
-        known = stream.session.capacity
-        while stream.session.frames_asked < frames:
-            stream.session.grow_cache(FRAMES_PER_CALL)
-            if stream.session.capacity != known:
-                known = stream.session.capacity
+        request = self._request("Long.", frames)
+        session = Session(tts.config, tts.params, [request])
+        stream = tts.speech_tokenizer.open_stream(session, [request])
+        known = session.capacity
+        while session.frames_asked < frames:
+            session.grow_cache(FRAMES_PER_CALL)
+            if session.capacity != known:
+                known = session.capacity
                 for chunk in self.chunks:
                     np.asarray(stream.advance(chunk)[1])
 
@@ -137,17 +137,13 @@ class _Speaker:
             session.finished()
 
     def decode(self, rows: int, frames: int) -> None:
-        """Codes without a talker."""
+        """Decoding alone, without generating frames."""
         codec = self.tts.speech_tokenizer
-        shape = (frames,) if codec.codebooks == 1 else (frames, codec.codebooks)
-        codes = [np.zeros(shape, np.int32)] * rows
-        if isinstance(codec, SpeechTokenizer25Hz):
-            codec.decode(codes, self.voice)
-        else:
-            codec.decode(codes)
+        codes = np.zeros((frames, codec.codebooks), np.int32)
+        codec.decode_requests([codes] * rows, [self._request("Long.", 1)] * rows)
 
     def clone(self, seconds: float) -> None:
-        """A voice from a recording, and a stream that goes on from it."""
+        """A voice from a recording, and a stream after its in-context reference."""
         tts = self.tts
         rate = tts.speech_tokenizer.sample_rate
         noise = 0.1 * np.random.default_rng(SEED).standard_normal(int(seconds * rate))
@@ -191,16 +187,3 @@ def _text(words: int) -> str:
 def _frame_counts(longest: int) -> list[int]:
     """Powers of two up to `longest`: together they use every block size of a decoder."""
     return [1 << bit for bit in range(longest.bit_length())]
-
-
-def _decoder_voice(tts: QwenTTS) -> ReferenceVoice | None:
-    """The checkpoint's own voice, or one of silence, for a decoder that needs any."""
-    codec = tts.speech_tokenizer
-    if not isinstance(codec, SpeechTokenizer25Hz):
-        return None
-    try:
-        return codec.decoder_voice(None)
-    except RequestError:
-        dit = codec.config.decoder.dit
-        silence = np.zeros((300, dit.n_mels), np.float32)  # a usual length, 3 s
-        return ReferenceVoice(np.ones(dit.xvector_width, np.float32), silence)

@@ -9,8 +9,10 @@ import pytest
 import soundfile
 
 from qtts_jax import QwenTTS
-from qtts_jax.cli import batch
-from qtts_jax.cli.batch import run_batch
+from qtts_jax.cli.batch import lines
+from qtts_jax.cli.batch import results as result_files
+from qtts_jax.cli.batch import run as batch_run
+from qtts_jax.cli.batch.run import run_batch
 from qtts_jax.cli.main import main
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.io.atomic_files import write_whole
@@ -150,11 +152,11 @@ def test_finished_requests_are_not_made_again(run, model, monkeypatch):
     kept = (run.out / "a.wav").stat().st_mtime_ns
     with (run.out / "results.jsonl").open("a") as file:
         file.write('{"id": "half')  # an interrupt in the middle of a line
-    asked = []
+    made = []
     synthesize = model.synthesize
-    monkeypatch.setattr(model, "synthesize", lambda r: asked.extend(r) or synthesize(r))
+    monkeypatch.setattr(model, "synthesize", lambda r: made.extend(r) or synthesize(r))
     failed, _, got = run([line("a", seed=1), line("b"), line("c")])
-    assert failed == 0 and len(asked) == 2
+    assert failed == 0 and len(made) == 2
     assert [got[i]["status"] for i in "abc"] == ["ok"] * 3
     assert (run.out / "a.wav").stat().st_mtime_ns == kept
 
@@ -214,7 +216,7 @@ def test_a_huge_top_k_is_all_of_the_vocabulary(run):
 
 
 def test_ids_of_the_greatest_length_name_files(run):
-    id_ = "a" * batch.LONGEST_ID
+    id_ = "a" * lines.LONGEST_ID
     failed, _, got = run([line(id_)])
     assert failed == 0 and (run.out / got[id_]["codes"]).exists()
 
@@ -225,27 +227,27 @@ def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
 
 
 def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
-    """Even faults that nobody has foreseen, while preparing, speaking and saving."""
-    prepare, synthesize, save = batch._prepare, model.synthesize, batch.save_audio
+    """Unexpected exceptions too, while preparing, generating and saving."""
+    prepare, synthesize, save = batch_run.make_request, model.synthesize, batch_run.save
 
-    def prepare_badly(tts, bad, voices):
+    def prepare_badly(bad, voices):
         if bad.id == "b":
             raise ZeroDivisionError("in preparing")
-        return prepare(tts, bad, voices)
+        return prepare(bad, voices)
 
     def speak_badly(requests):
         if any(r.seed == 7 for r in requests):
             raise OverflowError("in speaking")
         return synthesize(requests)
 
-    def save_badly(path, *rest):
-        if path.stem == "d":
+    def save_badly(out, id_, *rest):
+        if id_ == "d":
             raise QTTSError("in saving.")
-        save(path, *rest)
+        save(out, id_, *rest)
 
-    monkeypatch.setattr(batch, "_prepare", prepare_badly)
+    monkeypatch.setattr(batch_run, "make_request", prepare_badly)
     monkeypatch.setattr(model, "synthesize", speak_badly)
-    monkeypatch.setattr(batch, "save_audio", save_badly)
+    monkeypatch.setattr(batch_run, "save", save_badly)
     failed, reports, got = run([line("a"), line("b"), line("c", seed=7), line("d"), line("e")])
     assert failed == len(reports) == 3
     assert [got[i]["status"] for i in "ae"] == ["ok"] * 2
@@ -256,7 +258,7 @@ def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
 
 def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
     run([line("a")])
-    monkeypatch.setattr(batch.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(result_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(QTTSError, match=r"cannot write .*results.jsonl: full"):
         run([line("b")])
 
@@ -264,12 +266,8 @@ def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monkeypatch, end):
     spoken = []
-    prepare = model.prepare_custom_voice
-    monkeypatch.setattr(
-        model,
-        "prepare_custom_voice",
-        lambda text, *a, **k: spoken.append(text) or prepare(text, *a, **k),
-    )
+    prepare = model.prepare
+    monkeypatch.setattr(model, "prepare", lambda r: spoken.append(r.text) or prepare(r))
     text = "One\u2028two\x85three."
     lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
     path = tmp_path / "raw.jsonl"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from qtts_jax.cli import main as command_line
+from qtts_jax.cli import info, speak
 from qtts_jax.cli.main import main
 
 SHORT = ["--max-new-tokens", "4", "--seed", "1"]
@@ -34,27 +34,27 @@ def samples(path):
 class Pipe:
     """Bytes on stdin, as they arrive."""
 
-    def __init__(self, pieces):
+    def __init__(self, parts):
         self.buffer = self
-        self._pieces = iter([*pieces, b""])
+        self._parts = iter([*parts, b""])
 
     def read1(self, _):
-        return next(self._pieces)
+        return next(self._parts)
 
 
 def test_say_with_the_embedded_checkpoint(tmp_path, capsys):
     out = tmp_path / "out.wav"
     assert main(["say", "Hello.", "-o", str(out), *SHORT]) == 0
     assert samples(out) == 3 * 1920
-    said = capsys.readouterr().err
-    assert "no --model given" in said
-    assert "0.24 s of speech" in said
+    printed = capsys.readouterr().err
+    assert "no --model given" in printed
+    assert "0.24 s of speech" in printed
 
 
 def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys):
-    # The second piece ends in the middle of a character.
-    pieces = [b"Hello ", "你".encode()[:2], "你".encode()[2:] + b" there."]
-    monkeypatch.setattr(sys, "stdin", Pipe(pieces))
+    # The second part ends in the middle of a character.
+    parts = [b"Hello ", "你".encode()[:2], "你".encode()[2:] + b" there."]
+    monkeypatch.setattr(sys, "stdin", Pipe(parts))
     out = tmp_path / "out.wav"
     options = ["--speaker", "ryan", *SHORT, *model_option("custom_voice")]
     assert main(["say", "-", "-o", str(out), *options]) == 0
@@ -66,23 +66,21 @@ def test_say_streams_text_from_stdin(tmp_path, model_option, monkeypatch, capsys
     np.testing.assert_allclose(*waves, rtol=0, atol=1e-5)  # other chunks, so another rounding
 
 
-@pytest.mark.parametrize("pieces", [[b"Hello.\n"], [b"Hel", b"lo.\r\n", b"\n"]])
-def test_line_breaks_at_the_end_of_stdin_are_not_spoken(
-    tmp_path, model_option, monkeypatch, pieces
-):
+@pytest.mark.parametrize("parts", [[b"Hello.\n"], [b"Hel", b"lo.\r\n", b"\n"]])
+def test_line_breaks_at_the_end_of_stdin_are_not_spoken(tmp_path, model_option, monkeypatch, parts):
     # Frames enough for all of the text.
     options = ["--speaker", "ryan", *SHORT, *model_option("custom_voice")]
     options += ["--max-new-tokens", "16"]
     outs = [tmp_path / "given.npy", tmp_path / "piped.npy"]
     assert main(["say", "Hello.", "-o", str(outs[0]), "--stream-text", *options]) == 0
-    monkeypatch.setattr(sys, "stdin", Pipe(pieces))
+    monkeypatch.setattr(sys, "stdin", Pipe(parts))
     assert main(["say", "-", "-o", str(outs[1]), *options]) == 0
     np.testing.assert_allclose(*map(np.load, outs), rtol=0, atol=1e-5)
 
 
 def test_line_breaks_inside_a_text_arrive():
-    pieces = command_line._without_last_breaks(iter(["One\n", "", "\ntwo", "\n", "three\n", "\n"]))
-    assert "".join(pieces) == "One\n\ntwo\nthree"
+    parts = speak._without_last_breaks(iter(["One\n", "", "\ntwo", "\n", "three\n", "\n"]))
+    assert "".join(parts) == "One\n\ntwo\nthree"
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
@@ -188,11 +186,11 @@ def test_a_torch_checkpoint_names_the_convert_command(tmp_path, released, capsys
     assert "python -m convert" in capsys.readouterr().err
 
 
-def test_interrupt_says_so(monkeypatch, capsys):
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "_load_tts", interrupted)
+    monkeypatch.setattr(info, "load_tts", interrupted)
     assert main(["info"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -209,3 +207,22 @@ def test_module_runs():
         [sys.executable, "-m", "qtts_jax", "--help"], capture_output=True, text=True, check=True
     )
     assert "clone" in out.stdout
+
+
+@pytest.mark.parametrize("command", ["encode", "embed"])
+def test_a_recording_is_never_overwritten(command, model_option, recording, tmp_path, capsys):
+    with open(recording, "rb") as file:
+        before = file.read()
+    for target, fault in ((recording, "is the recording to read"), ("out.wav", "name it .npy")):
+        assert main([command, recording, target, *model_option("base")]) == 1
+        assert fault in capsys.readouterr().err
+    with open(recording, "rb") as file:
+        assert file.read() == before
+
+
+def test_urls_are_fetched_only_with_the_option(model_option, tmp_path, capsys):
+    arguments = ["encode", "http://127.0.0.1:9/a.wav", str(tmp_path / "c.npy")]
+    assert main([*arguments, *model_option("base")]) == 1
+    assert "allow URLs" in capsys.readouterr().err
+    assert main([*arguments, "--allow-url", *model_option("base")]) == 1
+    assert "cannot be fetched" in capsys.readouterr().err

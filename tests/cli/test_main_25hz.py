@@ -101,8 +101,8 @@ def test_speech_that_is_cut_is_noted(converted_25hz, voice, tmp_path, capsys, st
     for frames, cut in ((4, True), (6, False)):
         tokens = str(frames + 1)
         assert main(["say", text, "-o", str(out), "--max-new-tokens", tokens, *options]) == 0
-        said = capsys.readouterr().err
-        assert ("note: the speech was cut" in said) == cut
+        printed = capsys.readouterr().err
+        assert ("note: the speech was cut" in printed) == cut
         assert np.load(out).shape == (min(frames, 5) * SAMPLES,)
 
 
@@ -125,9 +125,9 @@ def test_batch_lines_name_the_decoders_voice(files, custom, tmp_path, capsys):
     path = files / "requests.jsonl"
     path.write_text("\n".join(json.dumps(line | common) for line in lines))
     assert main(["batch", str(path), "--out", str(tmp_path), *custom, *FLOW]) == 1
-    said = capsys.readouterr().err
-    assert "line 2 (b): xvector and ref_mel describe a voice together" in said
-    assert "line 3 (c): the 25 Hz decoder does not know the voice of ryan" in said
+    printed = capsys.readouterr().err
+    assert "line 2 (b): xvector and ref_mel describe a voice together" in printed
+    assert "line 3 (c): the 25 Hz decoder does not know the voice of ryan" in printed
     assert np.load(tmp_path / "a.codes.npy").shape == (16,)
     assert len(soundfile.read(tmp_path / "a.wav")[0]) == 16 * SAMPLES
 
@@ -172,9 +172,9 @@ def test_a_fault_of_decode_is_one_line_and_leaves_nothing(
     arguments = [str(files / a) if a.endswith((".npy", ".wav")) else a for a in arguments]
     out = tmp_path / "out.wav"
     assert main(["decode", arguments[0], str(out), *arguments[1:], *custom]) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
     assert not out.exists()
 
 

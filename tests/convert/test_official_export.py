@@ -18,13 +18,13 @@ from qtts_jax.functional import initialize
 from qtts_jax.io.checkpoint import read_config, save_params
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.text.bpe import copy_text_files
 from tests.support.helpers import assert_close
 
 official = pytest.importorskip("golden.official", reason="needs the official package")
 pytestmark = pytest.mark.slow
 
 SEED = 20
-TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 SETTINGS = ("generation_config.json", "preprocessor_config.json")
 TEXT_IDS = ("im_start_id", "im_end_id", "assistant_id", "tts_pad_id", "tts_bos_id", "tts_eos_id")
 
@@ -137,7 +137,8 @@ def make_checkpoint(text_source, directory, model_type):
     """Write a checkpoint of our own sizes and parameters with the text files of another one."""
     speech_directory = directory / "speech_tokenizer"
     speech_directory.mkdir(parents=True)
-    for name in (*TEXT_FILES, *SETTINGS):
+    copy_text_files(text_source, directory)
+    for name in SETTINGS:
         shutil.copyfile(text_source / name, directory / name)
     name = "speech_tokenizer/preprocessor_config.json"
     shutil.copyfile(text_source / name, directory / name)

@@ -18,6 +18,7 @@ from qtts_jax.io.checkpoint import flatten_params, iterate_params, save_params
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.speech_tokenizer.programs_25hz_decode import decode_programs
 from qtts_jax.speech_tokenizer.programs_25hz_encode import encode_programs
+from qtts_jax.speech_tokenizer.whole_decode_25hz import decode_whole
 from tests.support.helpers import assert_close
 
 official = pytest.importorskip(
@@ -92,8 +93,14 @@ def test_the_official_decoder_gives_the_same_audio(config, params, exported):
     with torch.no_grad(), drawn:
         theirs = exported[1].decode(*map(torch.tensor, (codes, xvector, reference)))
     with jax.default_matmul_precision("highest"):
-        ours = decode_programs(config.decoder).decode_whole(
-            params["decoder"], codes, np.full(2, codes.shape[1]), xvector, reference, noise
+        ours = decode_whole(
+            decode_programs(config.decoder),
+            params["decoder"],
+            codes,
+            np.full(2, codes.shape[1]),
+            xvector,
+            reference,
+            noise,
         )
     assert_close(ours, np.stack([wave.numpy() for wave in theirs.audio_values]))
 

@@ -1,4 +1,4 @@
-"""A prepared dataset holds every clip at its rate, in movable files, however often it stopped."""
+"""Prepared datasets: every clip at its rate, in movable files, also after interruptions."""
 
 import importlib
 import json
@@ -198,3 +198,48 @@ def test_the_command_says_what_it_made_or_what_is_wrong(tmp_path, manifest, caps
     assert "already exists" in capsys.readouterr().err
     assert main(["teacher", str(manifest), str(tmp_path / "encoder")]) == 1
     assert "no Whisper model" in capsys.readouterr().err
+
+
+def test_an_untagged_manifest_keeps_clips_for_validation(tmp_path, capsys):
+    manifest = corpus(tmp_path, 12)
+    arguments = ["prepare", str(manifest), str(tmp_path / "set"), "--sample-rate", str(RATE)]
+    assert main([*arguments, "--keep", "train", "validation"]) == 0
+    dataset = Dataset(tmp_path / "set")
+    train, validation = dataset.select("train"), dataset.select("validation")
+    left = 12 - len(train) - len(validation)
+    assert left >= 1 and dataset.left_out == {"test": left}
+    printed = capsys.readouterr().out
+    assert (
+        f"train: {len(train)} clips" in printed
+        and f"validation: {len(validation)} clips" in printed
+    )
+    assert f"test: {left} clips left out (not in --keep)" in printed
+
+
+def test_help_of_prepare_shows_the_manifest_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    text = capsys.readouterr().out
+    for name in ("audio", "text", "speaker", "language", "split", "instruction", "alignment"):
+        assert f"\n  {name} " in text
+    assert '{"audio": "a.wav"' in text
+
+
+def test_overwrite_leaves_folders_of_others_alone(manifest, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    with pytest.raises(DataError, match=r"was not made by this package \(it has no dataset.json\)"):
+        prepare(manifest, precious, sample_rate=RATE, overwrite=True, **QUIET)
+    unfinished = tmp_path / "set.unfinished"
+    precious.rename(unfinished)
+    with pytest.raises(DataError, match="was not made by this package"):
+        prepare(manifest, tmp_path / "set", sample_rate=RATE, overwrite=True, **QUIET)
+    assert (unfinished / "thesis.txt").read_text() == "x"
+
+
+def test_a_directory_that_holds_the_manifest_is_never_replaced(manifest, tmp_path):
+    (manifest.parent / "dataset.json").touch()
+    with pytest.raises(DataError, match="which is read"):
+        prepare(manifest, manifest.parent, sample_rate=RATE, overwrite=True, **QUIET)
+    assert manifest.exists()

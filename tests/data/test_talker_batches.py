@@ -1,6 +1,7 @@
 """Talker batches: every clip in a fitting bucket, in all layouts, exact after a resume."""
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import types
@@ -12,8 +13,9 @@ import pytest
 from qtts_jax.data.codes import Codes, encode_dataset, pack, unpack
 from qtts_jax.data.dataset import Record, Waves
 from qtts_jax.data.mels import log_mels
-from qtts_jax.data.talker_batches import TalkerBatches
-from qtts_jax.data.talker_examples import LayoutMix, even_pace
+from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
+from qtts_jax.data.talker_examples import even_pace
+from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.data.talker_plan import (
     draw_choices,
     example_positions,
@@ -66,13 +68,20 @@ def all_waves():
 
 
 WAVES = all_waves()
-SIZES = {"positions": (48, 80, 120), "batch_positions": 8 * 120, "mel_frames": 40, "threads": 0}
+SIZES = {"positions": (48, 80, 120), "batch_positions": 8 * 120, "mel_frames": 40}
+SETTINGS = {field.name for field in dataclasses.fields(TalkerBatchConfig)}
 
 
-def batches(config=MODEL, dataset=DATASET, **options):
-    if config is CLONING:
+def batches(model=MODEL, dataset=DATASET, codes=None, **options):
+    """Batches of `TalkerBatches`; the options that are settings go into its config."""
+    if model is CLONING:
         options = {"waves": WAVES} | options
-    return TalkerBatches(config, dataset, all_codes(), byte_tokenizer(), **SIZES | options)
+    settings = SIZES | {name: options.pop(name) for name in SETTINGS & set(options)}
+    codes = all_codes() if codes is None else codes
+    config = TalkerBatchConfig(**settings)
+    return TalkerBatches(
+        model, dataset, codes, byte_tokenizer(), config, **{"threads": 0} | options
+    )
 
 
 def clips_of(batch):
@@ -81,7 +90,7 @@ def clips_of(batch):
 
 def certain(**options):
     off = dict(
-        stream_text=0.0, tag_language=0.0, preset=0.0, voiceless=0.0, in_context=0.0, instruct=0.0
+        stream_text=0.0, language_tag=0.0, preset=0.0, no_speaker=0.0, in_context=0.0, instruct=0.0
     )
     return LayoutMix(**off | options)
 
@@ -99,14 +108,14 @@ def test_an_epoch_has_every_clip_and_its_own_order():
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("config", [MODEL, CLONING], ids=["presets", "clones"])
 def test_planned_lengths_are_those_of_the_examples(config, times):
-    source = batches(config, voices=VOICES, mix=LayoutMix(voiceless=0.3))
+    source = batches(config, voices=VOICES, mix=LayoutMix(no_speaker=0.3))
     source._clips = np.repeat(np.arange(CLIPS), times)
     for number in range(40):
         epoch, plan = source._planned(number)
         planned = example_positions(source._table, epoch.choices)
         batch = source._make(number)
-        np.testing.assert_array_equal(batch["lengths"], planned[plan.places])
-        np.testing.assert_array_equal(clips_of(batch), epoch.choices.clip[plan.places])
+        np.testing.assert_array_equal(batch["lengths"], planned[plan.examples])
+        np.testing.assert_array_equal(clips_of(batch), epoch.choices.clip[plan.examples])
 
 
 def test_layouts_are_those_of_the_mix():
@@ -129,12 +138,12 @@ def test_layouts_are_those_of_the_mix():
             other = int(batch["codec"][row, batch["start"][row] - frames + 1])
             assert other != clip and RECORDS[other].speaker == RECORDS[clip].speaker
 
-    batch = next(batches(config, mix=certain(voiceless=1.0)))
+    batch = next(batches(config, mix=certain(no_speaker=1.0)))
     assert not batch["has_mel"].any() and not batch["speaker"].any()
 
 
 def test_presets_and_language_tags_are_used_where_the_model_has_them():
-    batch = next(batches(MODEL, mix=certain(preset=1.0, tag_language=1.0)))
+    batch = next(batches(MODEL, mix=certain(preset=1.0, language_tag=1.0)))
     ids, english = dict(MODEL.talker.speakers), dict(MODEL.talker.languages)["english"]
     for row, clip in enumerate(clips_of(batch)):
         prompt = batch["codec"][row, : batch["start"][row]].tolist()
@@ -147,13 +156,13 @@ def test_the_instruction_of_the_manifest_goes_before_a_description():
     tokenizer, seen = byte_tokenizer(), set()
     spoken = [tuple(tokenizer.instruct_ids(s)) for i in range(CLIPS) for s in VOICES.sentences(i)]
     given = tuple(tokenizer.instruct_ids("Whisper."))
-    source = batches(MODEL, voices=VOICES, mix=certain(voiceless=1.0))
+    source = batches(MODEL, voices=VOICES, mix=certain(no_speaker=1.0))
     for _ in range(20):
         batch = next(source)
         for row, clip in enumerate(clips_of(batch)):
             text = tuple(batch["text"][row].tolist())
             found = {s for s in {*spoken, given} if text[: len(s)] == s}
-            assert len(found) == 1, "a voiceless clip without a description"
+            assert len(found) == 1, "a clip without a speaker or a description"
             assert (found == {given}) == (clip % 4 == 1)
             seen |= found
     assert len(seen) > 4
@@ -163,16 +172,16 @@ def test_a_clip_that_has_no_voice_in_the_end_is_described():
     """No description is wanted, but the lonely speaker has no other clip and is no preset."""
     table = batches(CLONING, voices=VOICES)._table
     clips = np.arange(CLIPS)
-    mix = certain(in_context=0.5, stream_text=0.5, tag_language=0.5)
+    mix = certain(in_context=0.5, stream_text=0.5, language_tag=0.5)
     choices = draw_choices(table, mix, np.random.default_rng(3), clips)
-    np.testing.assert_array_equal(choices.voiceless, clips == 0)
-    np.testing.assert_array_equal(choices.instruct >= 0, clips == 0)
+    np.testing.assert_array_equal(choices.no_speaker, clips == 0)
+    np.testing.assert_array_equal(choices.instruct, clips == 0)
     # What is drawn for the others is what it would be with a description for everyone.
     every = dataclasses.replace(mix, instruct=1.0)
     described = draw_choices(table, every, np.random.default_rng(3), clips)
-    for name in set(choices._fields) - {"instruct"}:
+    for name in set(choices._fields) - {"instruct", "instruction"}:
         np.testing.assert_array_equal(getattr(choices, name), getattr(described, name))
-    assert choices.instruct[0] == described.instruct[0]
+    assert choices.instruction[0] == described.instruction[0]
 
 
 def aligned(clip, alignment, **changes):
@@ -207,6 +216,50 @@ def test_an_alignment_needs_the_frame_rate_of_the_codes():
     batches(frame_rate=25)
 
 
+# sha256 of the batches that these options and seeds gave before the layouts were drawn by the plan
+# alone; mels are replaced by numbered rows, so that no digest depends on a Fourier transform.
+REFERENCE_BATCHES = {
+    "presets": "c7ffc71793d18fe52df51040e90f6d9229b7083ddb11a67fb5ce0b833384a3c4",
+    "clones": "f1eeae23814d9dc7c94cf24aa99e5e9c45d2eb7113763542e417b68ebc733373",
+    "aligned": "ec734af6134944a8656625ccb2af3256859cf91d9204ca8e0a1f5b95896c2bc8",
+}
+
+
+def digest_of_batches(source, count):
+    if source._mels:
+        source._mels = {
+            i: (100 * i + np.arange(len(mel) * mel.shape[1]).reshape(mel.shape) % 97).astype(
+                np.float16
+            )
+            for i, mel in source._mels.items()
+        }
+    found = hashlib.sha256()
+    for _ in range(count):
+        for name, value in sorted(next(source).items()):
+            found.update(f"{name} {value.dtype} {value.shape}".encode())
+            found.update(value.tobytes())
+    return found.hexdigest()
+
+
+def reference_sources():
+    mix = LayoutMix(
+        stream_text=0.4, language_tag=0.6, preset=0.5, no_speaker=0.3, in_context=0.7, instruct=0.5
+    )
+    alignment = [[0, 0], [3, 1.152], [6, 1.28]]
+    return {
+        "presets": batches(voices=VOICES, mix=mix, rare_speaker_repeats=2, seed=3),
+        "clones": batches(
+            CLONING, voices=VOICES, mix=mix, batches_per_bucket_run=2, mel_frames=24, seed=5
+        ),
+        "aligned": batches(CLONING, dataset=aligned(4, alignment), indices=range(2, CLIPS)),
+    }
+
+
+@pytest.mark.parametrize("name", list(REFERENCE_BATCHES))
+def test_the_same_seed_gives_the_same_batches_as_before(name):
+    assert digest_of_batches(reference_sources()[name], 30) == REFERENCE_BATCHES[name]
+
+
 @pytest.mark.parametrize("threads", [0, 3])
 def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
     options = {"voices": VOICES, "threads": threads}
@@ -226,15 +279,14 @@ def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
 
 def test_a_run_does_not_go_on_with_other_clips(monkeypatch):
     position = batches().state()
-    batches(rare_speaker_repeats=2, mix=certain()).restore(
-        position
-    )  # the same clips, laid out otherwise
+    # The same clips, laid out otherwise.
+    batches(rare_speaker_repeats=2, mix=certain()).restore(position)
     changed = Codes({i: all_codes()[i].astype(np.uint16) for i in range(CLIPS)}, "hash")
     changed._codes[7][0, 1] += 1
     other = [
         batches(indices=range(CLIPS - 1)),
         batches(dataset=aligned(4, None, text="other")),
-        TalkerBatches(MODEL, DATASET, changed, byte_tokenizer(), **SIZES),
+        batches(codes=changed),
         batches(seed=1),
     ]
     for source in other:
@@ -252,23 +304,23 @@ def test_what_does_not_fit_is_refused_before_training():
     with pytest.raises(DataError, match="cannot come 0 times in an epoch"):
         batches(rare_speaker_repeats=0)
     with pytest.raises(DataError, match="0 batches cannot follow"):
-        batches(together=0)
+        batches(batches_per_bucket_run=0)
     codes = Codes({i: c for i, c in all_codes().items() if i != 9}, "hash")
     with pytest.raises(DataError, match="clip 9 has no codes"):
-        TalkerBatches(MODEL, DATASET, codes, byte_tokenizer(), **SIZES)
+        batches(codes=codes)
 
 
-@pytest.mark.parametrize("together", [1, 3])
-def test_a_plan_fills_batches_and_wastes_no_clip(together):
+@pytest.mark.parametrize("run", [1, 3])
+def test_a_plan_fills_batches_and_wastes_no_clip(run):
     rng = np.random.default_rng(0)
     positions = rng.integers(1, 30, 200)
-    batches = plan_batches(positions, (10, 20, 30), (16, 8, 4), rng, together)
-    buckets = np.asarray([b.bucket for b in batches]).reshape(-1, together)
+    batches = plan_batches(positions, (10, 20, 30), (16, 8, 4), rng, run)
+    buckets = np.asarray([b.bucket for b in batches]).reshape(-1, run)
     assert (buckets == buckets[:, :1]).all()
-    assert all(len(b.places) == (16, 8, 4)[b.bucket] for b in batches)
-    assert all(positions[b.places].max() <= (10, 20, 30)[b.bucket] for b in batches)
-    count = np.bincount(np.concatenate([b.places for b in batches]), minlength=200)
-    assert count.min() == 1 and count.sum() - 200 < 4 * together
+    assert all(len(b.examples) == (16, 8, 4)[b.bucket] for b in batches)
+    assert all(positions[b.examples].max() <= (10, 20, 30)[b.bucket] for b in batches)
+    count = np.bincount(np.concatenate([b.examples for b in batches]), minlength=200)
+    assert count.min() == 1 and count.sum() - 200 < 4 * run
 
 
 def test_rare_speakers_come_more_often_in_an_epoch():
@@ -287,7 +339,7 @@ def test_repeated_clips_have_layouts_of_their_own_and_are_never_their_own_voice(
     assert (choices.clip == clips).all() and (choices.reference != clips).all()
     for clip, other in zip(clips, choices.reference, strict=True):
         assert other == -1 if clip == 0 else RECORDS[other].speaker == RECORDS[clip].speaker
-    assert len(set(choices.stream.reshape(CLIPS, 3).sum(axis=1))) > 2
+    assert len(set(choices.stream_text.reshape(CLIPS, 3).sum(axis=1))) > 2
     lengths = example_positions(table, choices)
     wanted = table.frames[clips] + np.where(choices.in_context, table.frames[choices.reference], 0)
     assert (lengths > wanted).all()
@@ -317,7 +369,7 @@ def test_packed_codes_come_back(tmp_path, entries):
 
 
 class FakeTokenizer:
-    """Codes that count the samples; remembers how often it was asked."""
+    """Codes that count the samples; counts its calls."""
 
     input_sample_rate, calls = 8000, 0
 

@@ -15,7 +15,7 @@ from qtts_jax.data.whisper import WhisperConfig, WhisperEncoder, window_mel
 from qtts_jax.data.whisper_files import CONFIG, convert_whisper, load_whisper
 from qtts_jax.errors import CheckpointError, DataError
 from qtts_jax.functional import abstract, bind
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 from tests.support.speech_files import tone
 
 RATE, HOP = 8000, 160
@@ -23,7 +23,7 @@ LENGTHS = (3 * HOP + 7, 40 * HOP, 25 * HOP + 1)
 
 
 def some_waves(rate=RATE):
-    """Clips whose samples tell the clip and the place: 10000 * clip + sample // 8."""
+    """Clips whose samples encode the clip and the place: 10000 * clip + sample // 8."""
     waves = [(10000 * i + np.arange(n) // 8) / 32768 for i, n in enumerate(LENGTHS)]
     return Waves(rate, np.asarray([7, 3, 5]), waves, np.asarray(LENGTHS))
 
@@ -104,7 +104,7 @@ def test_a_resumed_run_sees_the_batches_that_would_have_followed(threads):
 
 def test_a_run_does_not_go_on_with_other_recordings():
     position = batches().state()
-    batches(gain_db=3.0).restore(position)  # the same recordings, heard otherwise
+    batches(gain_db=3.0).restore(position)  # the same recordings at other gains
     fewer, changed = some_waves(), some_waves()
     changed.samples += 1
     fewer = Waves(RATE, fewer.indices[:2], [fewer[0], fewer[1]], fewer.lengths[:2])
@@ -180,7 +180,7 @@ def whisper(tmp_path_factory):
     content, arrays = ctranslate2_model()
     (directory / "model.bin").write_bytes(content)
     convert_whisper(directory, directory / "encoder")
-    # The file says nothing of the window, which is 30 s in all Whisper models.
+    # The file does not hold the window, which is 30 s in all Whisper models.
     config = directory / "encoder" / CONFIG
     config.write_text(json.dumps(dataclasses.asdict(WHISPER)))
     return directory / "encoder", arrays

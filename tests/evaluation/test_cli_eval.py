@@ -20,6 +20,6 @@ def test_a_fault_is_one_sentence(tmp_path, capsys):
     missing = tmp_path / "none.jsonl"
     out = tmp_path / "out"
     assert main(["eval", "codec", "--manifest", str(missing), "--out", str(out)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("qtts: the manifest") and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("qtts: the manifest") and error.count("\n") == 1
     assert not out.exists()

@@ -57,10 +57,10 @@ def test_score_is_in_the_unit_of_the_table():
 
 
 def test_memo_asks_a_judge_once(tmp_path):
-    asked = []
+    scored = []
 
     def judge(sample):
-        asked.append(sample.clip)
+        scored.append(sample.clip)
         return {"mos": (3.5, 1)}
 
     wave = np.ones(5, np.float32)
@@ -71,27 +71,27 @@ def test_memo_asks_a_judge_once(tmp_path):
     path.write_text(path.read_text() + '{"key": "mos')
     again = Memo(path)
     assert again("mos 1", judge, replace(sample, clip="b")) == {"mos": (3.5, 1)}
-    assert asked == ["a"]
+    assert scored == ["a"]
     again("mos 2", judge, sample)
     again("mos 1", judge, replace(sample, wave=wave + 1))
-    assert len(asked) == 3
+    assert len(scored) == 3
     path.write_bytes(b"\xff")
     with pytest.raises(EvaluationError, match=r"memo.jsonl cannot be read .*; remove it"):
         Memo(path)
 
 
 def test_a_changed_judge_judges_again(tmp_path, monkeypatch):
-    asked = []
+    scored = []
 
     def judge(sample):
-        asked.append(sample.clip)
+        scored.append(sample.clip)
         return {"mos": (3.5, 1)}
 
     sample = Sample("a", np.ones(5, np.float32), "text", "english")
     for code in ("1", "1", "2"):
         monkeypatch.setattr("qtts_jax.evaluation.panel._own_version", lambda code=code: code)
         Panel({"mos": judge}, {"mos": "x 1"}, tmp_path / "memo.jsonl").scores(sample)
-    assert len(asked) == 2
+    assert len(scored) == 2
 
 
 def test_everything_that_is_judged_is_in_the_digest():

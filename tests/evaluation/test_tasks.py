@@ -8,7 +8,7 @@ import pytest
 
 from qtts_jax.data import prepare
 from qtts_jax.errors import DataError, EvaluationError, RequestError
-from qtts_jax.evaluation.sample import hear
+from qtts_jax.evaluation.sample import load_mono_16k
 from qtts_jax.evaluation.tasks.clips import choose
 from qtts_jax.evaluation.tasks.clone import clone_rows
 from qtts_jax.evaluation.tasks.codec import codec_rows
@@ -66,7 +66,7 @@ def test_a_manifest_of_held_out_clips_says_who_is_unseen(tmp_path):
     ]
     chosen = choose(write_manifest(tmp_path, clips), min_seconds=0.1, unseen=True)
     assert [c.speaker for c in chosen] == ["bob", "cid"]
-    # What is to train on counts, whatever else is said.
+    # The training split counts, whatever the other marks.
     clips.append(("bob", "four", LOW, {"split": "train", "unseen_speaker": True}))
     chosen = choose(write_manifest(tmp_path, clips), min_seconds=0.1, unseen=True)
     assert [c.speaker for c in chosen] == ["cid"]
@@ -102,7 +102,7 @@ class Halving:
     config = SimpleNamespace(encoder=SimpleNamespace(entries=16))
 
     def encode(self, audios):
-        self._wave = hear(audios[0])
+        self._wave = load_mono_16k(audios[0])
         return [np.tile([[1, 2]], (-(-len(self._wave) // FRAME), 1))]
 
     def decode(self, codes):
@@ -151,9 +151,9 @@ def test_words_lost_by_the_codec_are_counted_against_the_original(clips):
 def test_preset_voices_take_turns_and_endless_speech_is_counted(clips):
     tts = TTS("custom_voice", frames=lambda speaker: 12 if speaker == "ann" else 999)
     recordings, row = tts_rows(tts, clips, panel(), Speaking(seed=5, seconds=2.0, batch=2))
-    assert [voice for _, voice, _, _ in tts.asked] == ["ann", "bob", "ann", "bob", "ann"]
-    assert [o["seed"] for *_, o in tts.asked] == [5, 6, 7, 8, 9]
-    assert {language for _, _, language, _ in tts.asked} == {"english"}
+    assert [voice for _, voice, _, _ in tts.requests] == ["ann", "bob", "ann", "bob", "ann"]
+    assert [o["seed"] for *_, o in tts.requests] == [5, 6, 7, 8, 9]
+    assert {language for _, _, language, _ in tts.requests} == {"english"}
     assert row.estimates()["no_eos"].value == pytest.approx(2 / 5)
     assert "no_eos" not in recordings.estimates()
     assert recordings.clips.keys() == row.clips.keys()
@@ -162,10 +162,10 @@ def test_preset_voices_take_turns_and_endless_speech_is_counted(clips):
 def test_described_voices_take_the_instruction_of_each_clip(clips):
     tts = TTS("voice_design")
     tts_rows(tts, clips, panel(), Speaking())
-    assert [words for _, words, _, _ in tts.asked] == [None, "A man.", None, None, None]
+    assert [words for _, words, _, _ in tts.requests] == [None, "A man.", None, None, None]
     tts = TTS("voice_design")
     tts_rows(tts, clips, panel(), Speaking(), instruct="A woman.")
-    assert {words for _, words, _, _ in tts.asked} == {"A woman."}
+    assert {words for _, words, _, _ in tts.requests} == {"A woman."}
 
 
 def test_a_base_checkpoint_needs_voices_for_texts(clips):
@@ -173,7 +173,7 @@ def test_a_base_checkpoint_needs_voices_for_texts(clips):
         tts_rows(TTS("voice_clone"), clips, panel(), Speaking())
     tts = TTS("voice_clone")
     tts_rows(tts, clips, panel(), Speaking(), voices=["a.wav", "b.wav"])
-    assert [v for _, v, _, _ in tts.asked][:3] == ["a.wav", "b.wav", "a.wav"]
+    assert [v for _, v, _, _ in tts.requests][:3] == ["a.wav", "b.wav", "a.wav"]
 
 
 def test_recordings_to_speak_like_are_used_or_refused(clips):
@@ -183,7 +183,7 @@ def test_recordings_to_speak_like_are_used_or_refused(clips):
             task(tts, clips, speaking=Speaking(), voices=["a.wav"])
     tts.modes = ("custom_voice", "voice_clone")
     tts_rows(tts, clips, panel(), Speaking(), voices=["a.wav"])
-    assert {v for _, v, _, _ in tts.asked} == {"a.wav"}
+    assert {v for _, v, _, _ in tts.requests} == {"a.wav"}
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
@@ -195,24 +195,29 @@ def test_the_longest_utterance_is_a_length(seconds):
 def test_clones_say_another_text_and_are_held_against_other_speakers(clips):
     # A cloner that gets ann right and gives everybody else her voice, too.
     tts = TTS("voice_clone", pitch=lambda item: LOW)
-    heard = []
+    samples = []
 
     def judge(sample):
-        heard.append(sample)
+        samples.append(sample)
         return {}
 
     recordings, row = clone_rows(tts, clips, panel(judge=judge), Speaking(), Embedder())
     # cid has one clip only and is left out.
-    references = [v.rsplit("/", 1)[1] for _, v, _, _ in tts.asked]
+    references = [v.rsplit("/", 1)[1] for _, v, _, _ in tts.requests]
     assert references == ["0.wav", "3.wav", "1.wav", "4.wav"]
-    assert [text for text, *_ in tts.asked] == ["three four", "nine ten", "one two", "seven eight"]
+    assert [text for text, *_ in tts.requests] == [
+        "three four",
+        "nine ten",
+        "one two",
+        "seven eight",
+    ]
     assert recordings.estimates()["own_nearest"].value == 1
     assert row.estimates()["own_nearest"].value == 0.5
     assert recordings.details["speakers"] == 2
     angle = (HIGH - LOW) / 200
     assert recordings.details["best_other_speaker_pair"] == pytest.approx(np.cos(angle), abs=0.01)
-    assert all(s.voice is not None for s in heard)
-    assert heard[-1].expected_seconds == pytest.approx(1.0)
+    assert all(s.voice is not None for s in samples)
+    assert samples[-1].expected_seconds == pytest.approx(1.0)
 
 
 def test_clones_without_a_judge_of_speakers(clips):
@@ -227,7 +232,7 @@ def test_cloning_needs_two_clips_of_a_speaker(clips):
 
 def test_descriptions_that_are_obeyed_and_not(clips):
     pairs = [Pair("pitch", "low", "high"), Pair("speed", "slow", "fast")]
-    # Obeys pitch; speaks slower when asked to be fast.
+    # Obeys pitch; speaks slower when fast speech is requested.
     tts = TTS(
         "voice_design",
         pitch=lambda words: {"low": 110, "high": 220}.get(words, 150),
@@ -239,13 +244,13 @@ def test_descriptions_that_are_obeyed_and_not(clips):
     assert by_pitch.estimates()["moved_by"].value == pytest.approx(1200, abs=30)
     assert by_speed.estimates()["moved"].value == 0
     assert by_speed.estimates()["moved_by"].value == pytest.approx(-50, abs=5)
-    seeds = [options["seed"] for *_, options in tts.asked]
+    seeds = [options["seed"] for *_, options in tts.requests]
     assert seeds == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     with pytest.raises(RequestError, match="takes no descriptions"):
         description_rows(TTS("voice_clone"), clips, Speaking(), pairs)
 
 
-def test_the_usual_pairs_differ_in_the_asked_word_only():
+def test_the_usual_pairs_differ_in_the_described_word_only():
     pairs = default_pairs()
     assert {p.attribute for p in pairs} == {"pitch", "speed"}
     for p in pairs:

@@ -6,7 +6,7 @@ import pytest
 
 from qtts_jax import QwenTTS
 from qtts_jax.generation.device_params import gather_text_rows
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.host_table import HostTable
 
 
@@ -19,7 +19,7 @@ def test_codes_are_those_of_a_table_on_the_device(converted, monkeypatch, weight
     directory = converted("custom_voice")
     options = {"dtype": "float32", "weights": weights}
     plain = QwenTTS.from_pretrained(directory, **options)
-    monkeypatch.setattr(dispatch, "tables_on_host", lambda: True)
+    monkeypatch.setattr(storage_policy, "tables_on_host", lambda: True)
     lean = QwenTTS.from_pretrained(directory, **options)
     assert isinstance(table(lean.params), HostTable)
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(table(lean.params).table))
@@ -32,9 +32,9 @@ def test_codes_are_those_of_a_table_on_the_device(converted, monkeypatch, weight
             )
             for text, whole in (("A text.", True), ("Another, longer text.", False), ("B", True))
         ]
-        pieces = iter(["Text ", "in ", "pieces."])
-        heard = tts.stream_custom_voice(pieces, "ryan", "english", seed=2, max_new_tokens=4)
-        made.append(([s.codes for s in tts.synthesize(requests)], np.concatenate(list(heard))))
+        parts = iter(["Text ", "in ", "parts."])
+        streamed = tts.stream_custom_voice(parts, "ryan", "english", seed=2, max_new_tokens=4)
+        made.append(([s.codes for s in tts.synthesize(requests)], np.concatenate(list(streamed))))
     for a, b in zip(*(codes for codes, _ in made), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(made[0][1], made[1][1])

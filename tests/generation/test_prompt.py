@@ -1,5 +1,7 @@
 """Layouts as data: rows, tags, dialects and what text must be known."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ from qtts_jax.generation.prompt import (
     SpeakerCondition,
     build_prompt,
     check_language,
+    prompt_positions,
     supported_languages,
+    tags_language,
     text_needed,
 )
 
@@ -43,6 +47,45 @@ def test_language_and_dialect_tags(language, speaker, wanted):
         assert tags(prompt) == [2155, 2156, 2157, *rest]
     else:
         assert tags(prompt) == [2154, 2156, first, 2157, *rest]
+
+
+VOICES = {
+    "none": SpeakerCondition(),
+    "preset": SpeakerCondition(speaker="ryan"),
+    "dialect": SpeakerCondition(speaker="Eric"),
+    "clone": SpeakerCondition(embedding=np.zeros(2048, np.float32)),
+    "reference": SpeakerCondition(
+        embedding=np.zeros(2048, np.float32), codes=CODES, text_ids=(7, 8)
+    ),
+    "empty reference": SpeakerCondition(
+        embedding=np.zeros(2048, np.float32), codes=CODES[:0], text_ids=(7, 8)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_planned_positions_are_those_of_the_prompt(name):
+    voice = VOICES[name]
+    cases = list(
+        itertools.product(("auto", "english", "chinese"), (0, 1, 5), (0, 1, 4, 9), (False, True))
+    )
+    found = [
+        len(build_prompt(CONFIG, ROLE, range(text), voice=voice, language=language,
+                         instruct_ids=range(instruct), stream_text=stream))
+        for language, instruct, text, stream in cases
+    ]  # fmt: skip
+    language, instruct, text, stream = map(np.asarray, zip(*cases, strict=True))
+    planned = prompt_positions(
+        role=len(ROLE),
+        text=text,
+        instruct=instruct,
+        language_tag=np.asarray([tags_language(TALKER, each, voice.speaker) for each in language]),
+        speaker=voice.speaker is not None or voice.embedding is not None,
+        reference_frames=0 if voice.codes is None else len(voice.codes),
+        reference_text=len(voice.text_ids),
+        stream_text=stream,
+    )
+    np.testing.assert_array_equal(planned, found)
 
 
 def test_whole_text_comes_before_bos():

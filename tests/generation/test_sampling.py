@@ -10,10 +10,10 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.sampling import (
     batch_sampler,
-    choose,
     filter_logits,
     gumbel_noise,
     process_talker_logits,
+    sample,
 )
 from qtts_jax.io.checkpoint import read_config
 
@@ -81,9 +81,9 @@ def test_rows_with_different_settings_do_not_touch_each_other():
         SamplingParams(temperature=2.0),
     ]
     noise = gumbel_noise(keys, 100)
-    together = choose(logits, noise, *batch_sampler(params))
+    together = sample(logits, noise, *batch_sampler(params))
     alone = [
-        choose(logits[i : i + 1], gumbel_noise(keys[i : i + 1], 100), *batch_sampler([p]))[0]
+        sample(logits[i : i + 1], gumbel_noise(keys[i : i + 1], 100), *batch_sampler([p]))[0]
         for i, p in enumerate(params)
     ]
     np.testing.assert_array_equal(together, alone)
@@ -95,7 +95,7 @@ def test_draws_follow_the_distribution():
     n = 20000
     keys = jax.random.split(jax.random.key(3), n)
     sampler, method = batch_sampler([SamplingParams(temperature=1.0, top_k=0)] * n)
-    drawn = choose(jnp.broadcast_to(logits, (n, 3)), gumbel_noise(keys, 3), sampler, method)
+    drawn = sample(jnp.broadcast_to(logits, (n, 3)), gumbel_noise(keys, 3), sampler, method)
     np.testing.assert_allclose(np.bincount(drawn) / n, [0.5, 0.3, 0.2], atol=0.015)
 
 
@@ -144,7 +144,7 @@ def test_a_head_that_does_not_sample_reads_no_temperature():
     sampler, method = batch_sampler(params)
     assert np.isfinite(filter_logits(logits, sampler, method)[0]).any()
     noise = gumbel_noise(jax.random.split(jax.random.key(1), 2), 50)
-    assert int(choose(logits, noise, sampler, method)[0]) == int(jnp.argmax(logits[0]))
+    assert int(sample(logits, noise, sampler, method)[0]) == int(jnp.argmax(logits[0]))
     predictor, _ = batch_sampler(
         [SamplingParams().merge({"subtalker_dosample": False, "subtalker_temperature": 0.0})],
         "subtalker_",

@@ -8,7 +8,7 @@ from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers.attention import Attention, attend, attention_context, write
-from qtts_jax.layers.rope import inverse_frequencies, rotate, rotation
+from qtts_jax.layers.rope import apply_rope, inverse_frequencies, rope_angles
 
 
 def config(**changes):
@@ -64,9 +64,9 @@ def test_attention_is_its_definition(window, kv_heads):
     layer = Attention(c, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).standard_normal((2, 7, 12)).astype(np.float32)
     slots = 7 if window is None else window - 1
-    shared = attention_context(c, jnp.zeros((2,), jnp.int32), 7, slots, None)
+    context = attention_context(c, jnp.zeros((2,), jnp.int32), 7, slots, None)
     with jax.default_matmul_precision("highest"):
-        y, _ = layer.step(jnp.asarray(x), layer.init_state(2, jnp.float32, slots), shared)
+        y, _ = layer.step(jnp.asarray(x), layer.init_state(2, jnp.float32, slots), context)
     for row in range(2):
         expected = reference(layer, x[row].astype(np.float64))
         np.testing.assert_allclose(y[row], expected, atol=1e-4 * np.abs(expected).max())
@@ -104,7 +104,7 @@ def test_write_puts_each_row_at_its_own_position():
 def test_rotation_turns_pairs_by_position():
     x = np.random.default_rng(2).standard_normal((1, 3, 2, 6)).astype(np.float32)
     positions = np.array([[0, 4, 11]])
-    y = rotate(jnp.asarray(x), rotation(jnp.asarray(positions), 6, 100.0))
+    y = apply_rope(jnp.asarray(x), rope_angles(jnp.asarray(positions), 6, 100.0))
     for t, position in enumerate(positions[0]):
         np.testing.assert_allclose(y[0, t], turn(x[0, t], position, 100.0), atol=1e-5)
     np.testing.assert_array_equal(y[0, 0], x[0, 0])
@@ -134,7 +134,7 @@ def test_frequencies_have_the_official_bits():
 @pytest.mark.parametrize(("head_dim", "theta"), [(128, 1e6), (64, 1e4)])
 def test_rotation_at_far_positions_is_that_of_the_official_float32_frequencies(head_dim, theta):
     position = 8000
-    turned = rotation(jnp.array([[position]]), head_dim, theta)
+    turned = rope_angles(jnp.array([[position]]), head_dim, theta)
     angles = (np.float32(position) * inverse_frequencies(head_dim, theta)).astype(np.float64)
     np.testing.assert_allclose(turned.cos[0, 0], np.cos(angles), atol=1e-6)
     np.testing.assert_allclose(turned.sin[0, 0], np.sin(angles), atol=1e-6)

@@ -90,7 +90,11 @@ def test_conv_streams(case):
     layer = randomized(Conv(**case, rngs=nnx.Rngs(0)))
     stride = case.get("stride", 1)
     verify_streaming(
-        layer, normal(3, 12 * stride, case["in_channels"]), unit=stride, takes_lengths=True
+        layer,
+        normal(3, 12 * stride, case["in_channels"]),
+        unit=stride,
+        takes_lengths=True,
+        receptive_field=layer.memory + stride,
     )
 
 
@@ -163,7 +167,7 @@ def test_transposed_conv_adds_each_input_to_its_outputs(kernel, stride):
 @pytest.mark.parametrize(("kernel", "stride"), TRANSPOSED)
 def test_transposed_conv_streams(kernel, stride):
     layer = randomized(ConvTranspose(3, 2, kernel, stride=stride, rngs=nnx.Rngs(0)))
-    verify_streaming(layer, normal(2, 9, 3))
+    verify_streaming(layer, normal(2, 9, 3), receptive_field=layer.memory + 1)
 
 
 @pytest.mark.parametrize("dilation", [3, 9])

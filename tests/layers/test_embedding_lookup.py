@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qtts_jax.layers import embedding_lookup as module
-from qtts_jax.layers.embedding_lookup import lookup, lookup_books
+from qtts_jax.layers.embedding_lookup import lookup, lookup_codebooks
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ CODES = jnp.asarray([[0, 6, 3], [0, 2, 3], [5, 2, 3], [0, 0, 3]])
 
 
 def test_each_book_is_read_at_its_own_codes(tables):
-    found = lookup_books(tables, CODES.reshape(2, 2, 3))
+    found = lookup_codebooks(tables, CODES.reshape(2, 2, 3))
     assert found.shape == (2, 2, 3, 5)
     for i, codes in enumerate(np.asarray(CODES)):
         for book, code in enumerate(codes):
@@ -33,7 +33,7 @@ def test_gradient_is_that_of_indexing(tables, monkeypatch, most):
     weight = jax.random.normal(jax.random.key(1), (4, 3, 5))
 
     def ours(tables):
-        return jnp.sum(lookup_books(tables, CODES) * weight) + jnp.sum(
+        return jnp.sum(lookup_codebooks(tables, CODES) * weight) + jnp.sum(
             lookup(tables[1], CODES) ** 2
         )
 

@@ -8,7 +8,7 @@ import pytest
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import abstract, bind, computation_dtype, initialize, matmul_precision
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import storage_policy
 from qtts_jax.layers.quantized_weights import (
     Quantized,
     dense,
@@ -143,10 +143,10 @@ def test_a_halved_model_computes_what_the_float32_model_does():
 
 def test_float32_models_are_halved_where_the_processor_gains_by_it(monkeypatch):
     config = tiny(tts_12hz("0b6", "base"))
-    monkeypatch.setattr(dispatch, "exact_half_weights", lambda: True)
+    monkeypatch.setattr(storage_policy, "exact_half_weights", lambda: True)
     assert storage(TTSModel, config, jnp.bfloat16, None) is None
     assert storage(TTSModel, config, jnp.float32, None) is not None
-    monkeypatch.setattr(dispatch, "exact_half_weights", lambda: False)
+    monkeypatch.setattr(storage_policy, "exact_half_weights", lambda: False)
     assert storage(TTSModel, config, jnp.float32, None) is None
     with pytest.raises(RequestError, match="int8"):
         storage(TTSModel, config, jnp.float32, "int4")

@@ -1,5 +1,6 @@
 """The contract helpers, and that the contract's one check can fail."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ class TimeFirst(RunningSum):
         return y, state.T
 
 
+class StopsGradients(RunningSum):
+    def step(self, x, state):
+        return super().step(x, jax.lax.stop_gradient(state))
+
+
 class IgnoresLengths(RunningSum):
     def step(self, x, state, lengths=None):
         return super().step(x + 0 * x[:, -1:].mean(), state)
@@ -76,7 +82,9 @@ def test_a_layer_that_keeps_the_contract_passes():
     assert isinstance(RunningSum(), Streaming)
 
 
-@pytest.mark.parametrize("broken", [Forgets, LooksAhead, MixesRows, Grows, ChangesType, TimeFirst])
+@pytest.mark.parametrize(
+    "broken", [Forgets, LooksAhead, MixesRows, Grows, ChangesType, TimeFirst, StopsGradients]
+)
 def test_a_layer_that_breaks_the_contract_fails(broken):
     with pytest.raises(AssertionError):
         verify_streaming(broken(), X)
@@ -85,6 +93,24 @@ def test_a_layer_that_breaks_the_contract_fails(broken):
 def test_padding_that_leaks_fails():
     with pytest.raises(AssertionError):
         verify_streaming(IgnoresLengths(), X, takes_lengths=True)
+
+
+class SumOfThree(RunningSum):
+    """The sum of an input and the two before it."""
+
+    def init_state(self, batch, dtype):
+        return jnp.zeros((batch, 2, 2), dtype)
+
+    def step(self, x, state):
+        x = jnp.concatenate([state, x], axis=1)
+        return x[:, 2:] + x[:, 1:-1] + x[:, :-2], x[:, -2:]
+
+
+def test_the_declared_receptive_field_must_be_the_measured_one():
+    verify_streaming(SumOfThree(), X, receptive_field=3)
+    for wrong in (2, 4):
+        with pytest.raises(AssertionError):
+            verify_streaming(SumOfThree(), X, receptive_field=wrong)
 
 
 def test_where_rows_chooses_whole_rows_of_every_leaf():

@@ -10,7 +10,7 @@ import pytest
 from qtts_jax import QwenTTS
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.functional import abstract, bind, initialize
-from qtts_jax.layers import dispatch
+from qtts_jax.layers import dispatch, storage_policy
 from qtts_jax.layers.preprojected_table import Projected
 from qtts_jax.layers.quantized_weights import Quantized, quantize_params
 from qtts_jax.models.code_predictor import with_projected_rows
@@ -75,7 +75,7 @@ def test_a_checkpoint_projects_its_rows_where_the_kernels_run(converted, monkeyp
     """... and speaks the same codes."""
     directory = converted("voice_design")
     plain = QwenTTS.from_pretrained(directory, dtype="float32")
-    monkeypatch.setattr(dispatch, "projected_rows", lambda: True)
+    monkeypatch.setattr(storage_policy, "preproject_tables", lambda: True)
     tts = QwenTTS.from_pretrained(directory, dtype="float32")
     assert isinstance(tts.params["code_predictor"]["embeddings"], Projected)
     assert tts.describe() == plain.describe()

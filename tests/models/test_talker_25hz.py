@@ -1,6 +1,7 @@
 """One-codebook talkers: configuration alone, and the codes of the official code."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ from qtts_jax.configs.presets import PRESETS, tts_12hz, tts_25hz
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import abstract
-from qtts_jax.generation.loops import Session, generate_codes
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
+from qtts_jax.generation.session import Session, generate_codes
 from qtts_jax.io.checkpoint import load_params, read_config
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.requests import RequestBuilder
+from qtts_jax.tts.voices import CustomVoice, VoiceClone
 from tests.golden_tools.cases_25hz_talker import CASES
 
 PRESET_NAMES = [name for name in PRESETS if "25Hz-" in name]
@@ -26,27 +28,27 @@ def test_codes_are_the_official_ones(case, golden, converted_25hz):
     folder = converted_25hz(case.kind, case.overrides)
     config = TTSConfig.from_hf(read_config(folder))
     params = load_params(folder, abstract(TTSModel, config)[1], dtype=np.float32)
-    builder = RequestBuilder(config, TextTokenizer.from_dir(folder), SamplingParams())
-    if case.kind == "base":
-        width, in_context = config.talker.transformer.width, case.reference > 0
-        voice = builder.cloned(
-            VoiceClonePromptItem(
-                case.codes()[:, 0] if in_context else None,
-                case.embedding(width),
-                not in_context,
-                in_context,
-                case.reference_text,
-            )
-        )
-    else:
-        voice, _ = builder.preset(case.speaker, None)
+    tokenizer = SimpleNamespace(needs_voice=False)  # no audio is made
+    builder = RequestBuilder(config, TextTokenizer.from_dir(folder), tokenizer, SamplingParams())
     sampling = {
         "do_sample": False,
         "subtalker_dosample": False,
         "max_new_tokens": case.max_new_tokens,
     }
-    layout = builder.layout(voice, case.language, None, 0, sampling)
-    requests = [builder.whole(layout, text, case.stream_text) for text in case.texts]
+    options = {"seed": 0, "stream_text": case.stream_text, "sampling": sampling}
+    if case.kind == "base":
+        width, in_context = config.talker.transformer.width, case.reference > 0
+        voice = VoiceClonePromptItem(
+            case.codes()[:, 0] if in_context else None,
+            case.embedding(width),
+            not in_context,
+            in_context,
+            case.reference_text,
+        )
+        spoken = [VoiceClone(text, voice, case.language, **options) for text in case.texts]
+    else:
+        spoken = [CustomVoice(text, case.speaker, case.language, **options) for text in case.texts]
+    requests = [builder.prepare(each) for each in spoken]
     together = generate_codes(Session(config, params, requests))
     for i, codes in enumerate(together):
         assert codes.shape[1] == 1

@@ -12,15 +12,13 @@ import pytest
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import bind, initialize
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.speech_tokenizer.batch_shapes import BATCH_SIZES, cover, group, split
 from qtts_jax.speech_tokenizer.programs_12hz import (
+    BATCH_BLOCKS,
     BLOCKS,
-    MAX_ROW_FRAMES,
-    ROWS,
-    Programs,
-    cover,
-    group,
-    programs,
-    split,
+    MAX_BATCH_FRAMES,
+    Programs12Hz,
+    programs_12hz,
 )
 from tests.support.contract import verify_streaming
 from tests.support.helpers import GOLDEN
@@ -68,11 +66,11 @@ def codes(config, *shape):
 
 
 def encoder(config, params, quirks=None):
-    return bind(Programs(config, quirks or Quirks12Hz()).encoder, params["encoder"])
+    return bind(Programs12Hz(config, quirks or Quirks12Hz()).encoder, params["encoder"])
 
 
 def test_decoder_streams(config, params):
-    model = bind(programs(config, Quirks12Hz()).decoder, params["decoder"])
+    model = bind(programs_12hz(config, Quirks12Hz()).decoder, params["decoder"])
     y = verify_streaming(model, codes(config, 2, 12, 5))
     assert y.shape == (2, 12 * 24)
     assert np.abs(y).max() <= 1
@@ -143,7 +141,7 @@ def test_each_encoder_quirk_changes_the_vectors(config, params, quirk):
 
 
 def test_bfloat16_stays_bfloat16_and_close(config, params):
-    graph = programs(config, Quirks12Hz())
+    graph = programs_12hz(config, Quirks12Hz())
     narrow = jax.tree.map(lambda t: t.astype(jnp.bfloat16), params["decoder"])
     given = codes(config, 1, 8, 5)
     exact, _ = graph.decode(params["decoder"], given, graph.decoder_state(params["decoder"], 1))
@@ -158,23 +156,23 @@ def test_bfloat16_stays_bfloat16_and_close(config, params):
 def test_mono_is_required(config):
     stereo = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, channels=2))
     with pytest.raises(AssertionError, match="mono"):
-        Programs(stereo, Quirks12Hz())
+        Programs12Hz(stereo, Quirks12Hz())
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", BATCH_SIZES)
 def test_blocks_cover_every_length_with_little_padding(rows):
     for frames in range(1, 700):
-        sizes = cover(frames, rows)
+        sizes = cover(frames, BATCH_BLOCKS[rows])
         assert sum(sizes) >= frames
         assert sum(sizes[:-1]) < frames
-        assert all(size in BLOCKS and size * rows <= MAX_ROW_FRAMES for size in sizes)
+        assert all(size in BLOCKS and size * rows <= MAX_BATCH_FRAMES for size in sizes)
         last = frames - sum(sizes[:-1])
         assert sizes[-1] <= max(BLOCKS[-1], 1.25 * last)
 
 
 def test_stream_pieces_are_exact_powers_of_two():
     for frames in range(700):
-        sizes = split(frames)
+        sizes = split(frames, BLOCKS[0])
         assert sum(sizes) == frames
         assert all(size & (size - 1) == 0 and 1 <= size <= BLOCKS[0] for size in sizes)
 
@@ -188,5 +186,5 @@ def test_groups_hold_every_item_once_and_put_similar_lengths_together():
 
 
 def test_equal_configurations_share_programs(config):
-    assert programs(config, Quirks12Hz()) is programs(tiny_config(), Quirks12Hz())
-    assert programs(config, Quirks12Hz()) is not programs(config, Quirks12Hz.official())
+    assert programs_12hz(config, Quirks12Hz()) is programs_12hz(tiny_config(), Quirks12Hz())
+    assert programs_12hz(config, Quirks12Hz()) is not programs_12hz(config, Quirks12Hz.official())

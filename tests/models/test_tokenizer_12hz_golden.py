@@ -102,12 +102,12 @@ def test_released_sizes(golden, detweights):
     data = json.loads(path.read_text())
     config = Tokenizer12HzConfig.from_hf(data)
     params = released_params(data, Tokenizer12Hz, config, detweights, SEED + 20)
-    tokenizer = SpeechTokenizer(config, params, quirks=Quirks12Hz.official())
+    tokenizer = SpeechTokenizer.from_params(config, params, quirks=Quirks12Hz.official())
     (wave,), _ = tokenizer.decode(file["codes"][0].T)
     assert np.abs(wave[::5] - file["wav"]).max() < 1e-4
     codes = tokenizer.encode((detweights.wave(SEED, "real/wave", 72077, 24000), 24000))[0]
     # The smallest gap between two distances is 3e-4 here; rounding may decide a few near ties.
     assert (codes != file["enc_codes"]).mean() < 0.01
 
-    exact = SpeechTokenizer(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
+    exact = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
     np.testing.assert_allclose(exact.decode(file["codes"][0].T)[0][0], wave, atol=1e-5)

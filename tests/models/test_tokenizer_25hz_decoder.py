@@ -10,11 +10,14 @@ import pytest
 from qtts_jax.configs.presets import tokenizer_25hz, tokenizer_25hz_class_defaults
 from qtts_jax.errors import ConfigError, RequestError
 from qtts_jax.functional import bind
-from qtts_jax.layers.stream_position import whole
+from qtts_jax.layers.stream_position import full_span
 from qtts_jax.models.tokenizer_25hz.receptive_field import latency, receptive_field
 from qtts_jax.models.tokenizer_25hz.schedule import frame_noise, schedule
-from qtts_jax.speech_tokenizer import programs_25hz_decode
+from qtts_jax.speech_tokenizer import whole_decode_25hz
+from qtts_jax.speech_tokenizer.host_stream_25hz import open_host_stream, step_host_stream
 from qtts_jax.speech_tokenizer.programs_25hz_decode import DecodePrograms, decode_programs
+from qtts_jax.speech_tokenizer.whole_decode_25hz import decode_whole
+from tests.support.contract import reach
 from tests.support.decoders_25hz import (
     CASES,
     CASES_BY_NAME,
@@ -64,7 +67,7 @@ def test_golden_network_and_vocoder(golden, detweights):
         x = jnp.pad(inputs.reshape(4, frames, width), ((0, 0), (0, padded - frames), (0, 0)))
         first = jax.tree.map(lambda t: t[0], dit.modulations(schedule(10).features))
         state = dit.init_state(4, jnp.float32, delayed=False)
-        slope, _ = dit.step(x, first, state, whole(4, padded, jnp.full((4,), frames)))
+        slope, _ = dit.step(x, first, state, full_span(4, padded, jnp.full((4,), frames)))
         mel = flow(codes, file["noise"], voice, schedule(2), 0.5)
         wave = decoder.vocoder(jnp.concatenate([mel, third]), jnp.array([frames, frames, 17]))
         return inputs, slope[:, :frames].reshape(2, 2, frames, -1), mel, wave
@@ -132,7 +135,8 @@ def decode(programs, params, given, *, rows=slice(None), length=CODES, lengths=N
     if noise.ndim == 3:
         noise = noise[rows, : length * programs.config.dit.repeats]
     codes = given["codes"][rows, :length]
-    return programs.decode_whole(
+    return decode_whole(
+        programs,
         params,
         codes,
         np.full(len(codes), length) if lengths is None else np.array(lengths),
@@ -148,13 +152,14 @@ def stream(programs, params, given, sizes, look_ahead=None, noise=None):
     """All samples of a stream fed in pieces of `sizes` codes, and the number after every piece."""
     noise = given["noise"] if noise is None else noise
     keyed, repeats = noise.ndim == 1, programs.config.dit.repeats
-    running = programs.init_stream(
-        params, given["xvector"], given["reference"], steps=STEPS, look_ahead=look_ahead
+    running = open_host_stream(
+        programs, params, given["xvector"], given["reference"], steps=STEPS, look_ahead=look_ahead
     )
     waves, start = [], 0
     for i, size in enumerate(sizes):
         stop = start + size
-        wave, running = programs.step(
+        wave, running = step_host_stream(
+            programs,
             params,
             given["codes"][:, start:stop],
             running,
@@ -218,7 +223,7 @@ def test_enough_look_ahead_is_exact(programs, params, given, offline):
 @pytest.mark.slow
 def test_many_blocks_in_one_limited_step(programs, params, given):
     """`step_blocks` with several blocks is several steps of one."""
-    voice = programs.voice(params, given["xvector"], given["reference"])
+    voice = programs.condition_padded(params, given["xvector"], given["reference"])
     plan, repeats = schedule(STEPS), programs.config.dit.repeats
     lengths = np.full(ROWS, programs.module.unbounded, np.int32)
 
@@ -250,12 +255,12 @@ def test_states_keep_their_form_and_are_batch_first(programs, params, given, loo
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         assert (a.shape[0], b.shape[0]) == (ROWS, ROWS + 1)
         assert a.shape[1:] == b.shape[1:]
-    running = programs.init_stream(
-        params, given["xvector"], given["reference"], steps=STEPS, look_ahead=look_ahead
+    running = open_host_stream(
+        programs, params, given["xvector"], given["reference"], steps=STEPS, look_ahead=look_ahead
     )
     repeats = programs.config.dit.repeats
     codes, noise = given["codes"][:, :2], given["noise"][:, : 2 * repeats]
-    _, after = programs.step(params, codes, running, noise)
+    _, after = step_host_stream(programs, params, codes, running, noise)
     assert jax.tree.structure(after.state) == jax.tree.structure(one)
     for a, b in zip(jax.tree.leaves(after.state), jax.tree.leaves(one), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
@@ -305,8 +310,8 @@ def test_lengths_share_programs(programs, params, given, offline):
 
 
 def test_long_decodes_go_through_the_stream(programs, params, given, offline, monkeypatch):
-    monkeypatch.setattr(programs_25hz_decode, "BLOCKS", (1, 2, 4))
-    monkeypatch.setattr(programs_25hz_decode, "LONG_BLOCKS", 3)
+    monkeypatch.setattr(whole_decode_25hz, "BLOCKS", (1, 2, 4))
+    monkeypatch.setattr(whole_decode_25hz, "LONG_BLOCKS", 3)
     np.testing.assert_allclose(decode(programs, params, given), offline, rtol=0, atol=2e-6)
 
 
@@ -344,12 +349,6 @@ def test_sizes_of_the_solution_add_up():
 # --- receptive field -----------------------------------------------------------------------------
 
 
-def reach(gradient):
-    """First and last index of axis 0 with a gradient."""
-    found = np.flatnonzero(np.abs(np.asarray(gradient)).reshape(len(gradient), -1).max(axis=1))
-    return found[0], found[-1]
-
-
 def test_blocks_depend_on_exactly_their_receptive_field(programs, params):
     """By gradient of one block's mel with respect to the noise of all."""
     dit, blocks, middle = programs.config.dit, 11, 5
@@ -380,7 +379,7 @@ def test_blocks_depend_on_exactly_their_receptive_field(programs, params):
             compiler_options=UNOPTIMIZED,
         )(noise, params)
         by_block = gradient[0].reshape(blocks, -1)
-        first, last = reach(by_block)
+        first, last = reach(by_block, axis=0)
         assert last == middle + ahead
         if look_ahead is None:
             assert (field.back_blocks, field.ahead_blocks) == (4, 2)
@@ -403,7 +402,7 @@ def test_samples_do_not_depend_on_later_mel(programs, params):
     # Far taps of fourteen filters in a row multiply to less than float32 holds, so the outermost
     # frames show in the layers' own tests only.
     for sample in range(120, 120 + per_frame):
-        first, last = reach(gradient(params, sample))
+        first, last = reach(gradient(params, sample), axis=0)
         assert first < 120 // per_frame < last <= (sample + right) // per_frame
 
 
@@ -429,13 +428,13 @@ def test_impossible_requests_are_refused(programs, params, given):
         decode(programs, params, given, steps=1)
     with pytest.raises(RequestError, match="look_ahead is -1"):
         stream(programs, params, given, CHUNKINGS["all"], -1)
-    running = programs.init_stream(params, given["xvector"], given["reference"], steps=STEPS)
+    running = open_host_stream(programs, params, given["xvector"], given["reference"], steps=STEPS)
     none = np.zeros((ROWS, 0), np.int32)
     noise = np.zeros((ROWS, 0, programs.config.dit.n_mels), np.float32)
-    wave, running = programs.step(params, none, running, noise, final=True)
+    wave, running = step_host_stream(programs, params, none, running, noise, final=True)
     assert wave.shape == (ROWS, 0)
     with pytest.raises(RequestError, match="start a new one"):
-        programs.step(params, none, running, noise)
+        step_host_stream(programs, params, none, running, noise)
 
 
 def test_blocks_across_codes_cannot_stream():

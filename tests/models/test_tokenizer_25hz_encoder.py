@@ -18,7 +18,8 @@ from qtts_jax.errors import AudioError
 from qtts_jax.functional import abstract, bind
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
-from qtts_jax.speech_tokenizer.programs_25hz_encode import BLOCKS, cover, encode_programs
+from qtts_jax.speech_tokenizer.batch_shapes import cover
+from qtts_jax.speech_tokenizer.programs_25hz_encode import BLOCKS, encode_programs
 from tests.golden_tools.cases_25hz_encoder import CASES
 from tests.support.contract import verify_streaming
 from tests.support.helpers import GOLDEN, assert_close
@@ -302,7 +303,7 @@ def test_lengths_and_batches_compile_nothing_new(small, waves):
 
 def test_blocks_cover_any_number_of_windows():
     for n in range(1, 200):
-        sizes = cover(n)
+        sizes = cover(n, BLOCKS)
         assert set(sizes) <= set(BLOCKS)
         assert n <= sum(sizes) <= 1.25 * n + 1e-9
 

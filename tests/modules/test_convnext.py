@@ -23,7 +23,7 @@ def inputs(steps):
 
 
 def test_convnext_streams():
-    verify_streaming(make(), inputs(12))
+    verify_streaming(make(), inputs(12), receptive_field=KERNEL)
 
 
 def test_convnext_is_its_formula():

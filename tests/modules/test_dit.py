@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qtts_jax.functional import abstract, bind
-from qtts_jax.layers.stream_position import Span, whole
+from qtts_jax.layers.stream_position import Span, full_span
 from qtts_jax.modules.dit import DiT, attend_blocks, time_features
 from tests.support.decoders_25hz import CASES_BY_NAME, UNOPTIMIZED, decoder_config
 
@@ -96,7 +96,7 @@ def test_short_rows_are_what_they_are_alone(model):
     both = steps_of(model, x, [BLOCKS], delayed=False, ends=[frames, short])
     alone = steps_of(model, x[:, : 2 * config.block], [2], delayed=False, ends=[short, short])
     np.testing.assert_allclose(both[1, :short], alone[1, :short], rtol=0, atol=2e-5)
-    assert whole(2, frames, jnp.array([frames, short])).inside(frames).sum() == frames + short
+    assert full_span(2, frames, jnp.array([frames, short])).inside(frames).sum() == frames + short
 
 
 def test_time_features_are_sines_then_cosines():

@@ -45,7 +45,8 @@ def inputs(*shape):
 
 
 def test_residual_unit_streams():
-    verify_streaming(Residual(4, 2, 3, 4, rngs=nnx.Rngs(0)), inputs(2, 12, 4))
+    unit = Residual(4, 2, 3, 4, rngs=nnx.Rngs(0))
+    verify_streaming(unit, inputs(2, 12, 4), receptive_field=unit.conv1.memory + 1)
 
 
 def test_stage_streams():

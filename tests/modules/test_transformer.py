@@ -48,7 +48,9 @@ def test_transformer_streams(window, kind):
     init = None
     if window is None:
         init = lambda batch, dtype: model.init_state(batch, dtype, 12)  # noqa: E731
-    verify_streaming(model, inputs(12), init_state=init, takes_lengths=True)
+    # Each of the two layers looks window - 1 positions back.
+    field = None if window is None else 1 + 2 * (window - 1)
+    verify_streaming(model, inputs(12), init_state=init, takes_lengths=True, receptive_field=field)
 
 
 def test_window_bounds_what_a_query_sees():

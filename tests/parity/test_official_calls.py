@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qtts_jax.functional import abstract, bind
+from qtts_jax.generation.batch import stack_prompts
 from qtts_jax.generation.frame_step import embed_prompt
-from qtts_jax.generation.state import stack_prompts
 from qtts_jax.models.tts_model import TTSModel
 from tests.support.helpers import GOLDEN, assert_close
 

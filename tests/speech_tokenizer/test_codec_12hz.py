@@ -13,7 +13,9 @@ import soundfile
 from qtts_jax import SpeechTokenizer
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
-from qtts_jax.speech_tokenizer.programs_12hz import Programs, cover
+from qtts_jax.speech_tokenizer import codec_12hz
+from qtts_jax.speech_tokenizer.batch_shapes import cover
+from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS, Programs12Hz
 
 SEED, RATE, FRAME = 1234, 24000, 1920
 
@@ -25,7 +27,7 @@ def official(converted):
 
 @pytest.fixture(scope="module")
 def tokenizer(official):
-    return SpeechTokenizer(official.config, official.params)
+    return SpeechTokenizer.from_params(official.config, official.params)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +36,26 @@ def waves(golden, detweights):
     return [detweights.wave(SEED, f"tok12/wave{i}", int(file[f"n{i}"][0]), RATE) for i in range(3)]
 
 
+@pytest.fixture(scope="module")
+def long_wave(tokenizer, detweights):
+    """Longer than the configured attention window of the encoder."""
+    encoder = tokenizer.config.encoder
+    frames = encoder.transformer.window // encoder.downsample + 12
+    return detweights.wave(SEED, "tok12/long", frames * FRAME + 100, RATE)
+
+
 def random_codes(frames, seed=0):
     return np.random.default_rng(seed).integers(0, 64, (frames, 16)).astype(np.int32)
 
 
 def with_quirks(tokenizer, **quirks):
-    return SpeechTokenizer(tokenizer.config, tokenizer.params, quirks=Quirks12Hz(**quirks))
+    return SpeechTokenizer.from_params(
+        tokenizer.config, tokenizer.params, quirks=Quirks12Hz(**quirks)
+    )
 
 
-def pieces(x, size, seed=0):
-    """x in pieces of `size`, or of random sizes."""
+def chunked(x, size, seed=0):
+    """x in chunks of `size`, or of random sizes."""
     rng, start = np.random.default_rng(seed), 0
     while start < len(x):
         step = size if size != "random" else int(rng.integers(1, 2 + len(x) // 5))
@@ -75,7 +87,7 @@ def test_chunked_decode_is_the_official_one(tokenizer, golden, name, chunk, cont
     codes = file["codes"][0].T
     (wave,), _ = each.decode(codes)
     assert np.abs(wave[::3] - file[name]).max() < 1e-4
-    streamed = np.concatenate(list(each.stream_decode(pieces(codes, "random"))))
+    streamed = np.concatenate(list(each.stream_decode(chunked(codes, "random"))))
     assert np.abs(streamed - wave).max() < 1e-5
 
 
@@ -101,7 +113,7 @@ def test_codes_of_a_batch_are_the_official_ones(official, golden, waves):
         np.testing.assert_array_equal(codes, golden("tok12_encode")[f"batch_codes{i}"])
 
 
-# Each item of a batch, and each piece of a stream, is what the whole would be alone
+# Each item of a batch, and each chunk of a stream, is what it is in the whole
 
 
 def test_items_of_a_batch_are_what_they_are_alone(tokenizer, waves):
@@ -117,8 +129,8 @@ def test_items_of_a_batch_are_what_they_are_alone(tokenizer, waves):
 def test_streamed_audio_is_the_whole_audio(tokenizer, size):
     codes = random_codes(41)
     whole = tokenizer.decode(codes)[0][0]
-    chunks = list(tokenizer.stream_decode(pieces(codes, size)))
-    assert [len(c) for c in chunks] == [len(p) * FRAME for p in pieces(codes, size)]
+    chunks = list(tokenizer.stream_decode(chunked(codes, size)))
+    assert [len(c) for c in chunks] == [len(p) * FRAME for p in chunked(codes, size)]
     assert np.abs(np.concatenate(chunks) - whole).max() < 1e-5
 
 
@@ -127,7 +139,7 @@ def test_streamed_audio_is_the_whole_audio(tokenizer, size):
 def test_streamed_codes_are_the_whole_codes(tokenizer, official, waves, size, which):
     each = tokenizer if which == "default" else official
     wave = waves[2]
-    streamed = np.concatenate(list(each.stream_encode(pieces(wave, size))))
+    streamed = np.concatenate(list(each.stream_encode(chunked(wave, size))))
     np.testing.assert_array_equal(streamed, each.encode((wave, RATE))[0])
 
 
@@ -140,7 +152,7 @@ def test_codes_come_as_soon_as_their_frame_is_complete(tokenizer, waves):
 
 def test_decoding_in_blocks_has_no_seam(tokenizer):
     codes = random_codes(150)
-    assert len(cover(150)) > 1
+    assert len(cover(150, BATCH_BLOCKS[1])) > 1
     graph, params = tokenizer.programs, tokenizer.params["decoder"]
     padded = np.zeros((1, 256, 16), np.int32)
     padded[0, :150] = codes
@@ -209,19 +221,46 @@ def test_a_batch_whose_rows_end_in_minus_one_is_cut_to_each_row(tokenizer):
         tokenizer.decode(np.full((1, 4, 16), -1))
 
 
-def test_an_encoder_without_a_window_is_the_official_one(official, waves):
-    encoder = official.config.encoder
-    unbounded = dataclasses.replace(encoder.transformer, window=None, max_positions=8)
-    config = dataclasses.replace(
-        official.config, encoder=dataclasses.replace(encoder, transformer=unbounded)
-    )
-    each = SpeechTokenizer(config, official.params)
-    wave = waves[2]
-    np.testing.assert_array_equal(each.encode((wave, RATE))[0], official.encode((wave, RATE))[0])
-    streamed = np.concatenate(list(each.stream_encode([wave[: 4 * FRAME]])))
-    np.testing.assert_array_equal(streamed, official.encode((wave[: 4 * FRAME], RATE))[0])
-    with pytest.raises(RequestError, match=r"4 frames at most; end the stream earlier\.$"):
-        list(each.stream_encode([wave[: 5 * FRAME]]))
+def test_long_recordings_have_the_official_codes_by_default(official, tokenizer, long_wave):
+    """The reference attends to all earlier audio: codes after the configured window, too."""
+    codes = tokenizer.encode((long_wave, RATE))[0]
+    np.testing.assert_array_equal(codes, official.encode((long_wave, RATE))[0])
+    windowed = with_quirks(tokenizer, encoder_window=True).encode((long_wave, RATE))[0]
+    assert (windowed != codes).any()
+
+
+@pytest.mark.parametrize("size", [FRAME, 5000])
+def test_a_stream_longer_than_its_first_caches_has_the_codes_of_the_whole(
+    tokenizer, long_wave, size, monkeypatch
+):
+    """Its caches grow, beyond `max_positions` too, as encoding the whole recording does."""
+    monkeypatch.setattr(codec_12hz, "FIRST_CAPACITY", 4)
+    monkeypatch.setattr(codec_12hz, "GROWTH", 2)
+    transformer = dataclasses.replace(tokenizer.config.encoder.transformer, max_positions=8)
+    encoder = dataclasses.replace(tokenizer.config.encoder, transformer=transformer)
+    config = dataclasses.replace(tokenizer.config, encoder=encoder)
+    short = SpeechTokenizer.from_params(config, tokenizer.params)
+    streamed = np.concatenate(list(short.stream_encode(chunked(long_wave, size))))
+    np.testing.assert_array_equal(streamed, tokenizer.encode((long_wave, RATE))[0])
+
+
+def test_only_a_stream_with_a_window_has_constant_memory(tokenizer, long_wave, monkeypatch):
+    monkeypatch.setattr(codec_12hz, "FIRST_CAPACITY", 4)
+    sizes = {}
+    for window in (False, True):
+        each, seen = with_quirks(tokenizer, encoder_window=window), []
+        encode = each.programs.encode
+
+        def spy(params, samples, lengths, state, encode=encode, seen=seen):
+            seen.append(sum(x.nbytes for x in jax.tree.leaves(state.transformer.layers)))
+            return encode(params, samples, lengths, state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(each.programs, "encode", spy)
+            list(each.stream_encode(chunked(long_wave, FRAME)))
+        sizes[window] = seen
+    assert len(set(sizes[True])) == 1
+    assert sizes[False][-1] > sizes[False][0]
 
 
 def test_exact_reference_is_every_quirk(official, tokenizer):
@@ -250,7 +289,7 @@ def test_other_lengths_and_instances_compile_nothing(tokenizer, waves):
     tokenizer.decode(random_codes(70))
     tokenizer.encode((waves[1][: 14 * FRAME], RATE))
     decode, encode = graph.decode._cache_size(), graph.encode._cache_size()
-    again = SpeechTokenizer(dataclasses.replace(tokenizer.config), tokenizer.params)
+    again = SpeechTokenizer.from_params(dataclasses.replace(tokenizer.config), tokenizer.params)
     again.decode(random_codes(72))
     again.decode(random_codes(69))
     again.encode((waves[1][: 13 * FRAME + 7], RATE))
@@ -265,9 +304,9 @@ def test_any_length_needs_few_programs(tokenizer, monkeypatch):
         shapes.add(codes.shape)
         return np.zeros((len(codes), codes.shape[1] * FRAME), np.float32), state
 
-    fresh = Programs(tokenizer.config, Quirks12Hz())
+    fresh = Programs12Hz(tokenizer.config, Quirks12Hz())
     monkeypatch.setattr(fresh, "decode", decode)
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.programs = fresh
     for frames in range(1, 1000, 13):
         each.decode(np.zeros((frames, 16), np.int32))
@@ -306,7 +345,8 @@ def test_bad_codes_are_refused(tokenizer, codes, message):
     ("audio", "message"),
     [
         (np.zeros(FRAME, np.float32), "sample_rate"),
-        ((np.zeros(FRAME - 1, np.float32), RATE), "too short"),
+        (io.BytesIO(b"RIFF"), "file object"),
+        (None, "is missing"),
         ((np.zeros(0, np.float32), RATE), "empty"),
         ((np.full(FRAME, np.nan, np.float32), RATE), "NaN"),
         ((np.zeros(FRAME, np.float32), 0), "rate"),
@@ -321,10 +361,18 @@ def test_bad_audio_is_refused(tokenizer, audio, message):
         tokenizer.encode(audio)
 
 
+@pytest.mark.parametrize("samples", [1, 100, FRAME - 1])
+def test_less_than_a_frame_is_one_code_as_in_the_official_package(official, waves, samples):
+    wave = waves[0][:samples]
+    alone = official.encode((wave, RATE))[0]
+    assert alone.shape == (1, official.codebooks)
+    assert len(official.encode((waves[0][: FRAME + samples], RATE))[0]) == 2
+
+
 def test_the_faulty_item_of_a_list_is_named(tokenizer):
     good = (np.zeros(FRAME, np.float32), RATE)
     with pytest.raises(AudioError, match="audio 1"):
-        tokenizer.encode([good, (np.zeros(5, np.float32), RATE)])
+        tokenizer.encode([good, (np.zeros(0, np.float32), RATE)])
 
 
 @pytest.mark.parametrize(
@@ -343,20 +391,6 @@ def test_bad_streams_of_audio_are_refused(tokenizer, chunks, message):
         list(tokenizer.stream_encode(chunks))
 
 
-def test_a_stream_beyond_the_positions_of_the_official_encoder_is_refused(official):
-    encoder = official.config.encoder
-    few = dataclasses.replace(encoder.transformer, max_positions=8)
-    config = dataclasses.replace(
-        official.config, encoder=dataclasses.replace(encoder, transformer=few)
-    )
-    short = SpeechTokenizer(config, official.params, quirks=Quirks12Hz(encoder_window=False))
-    stream = short.stream_encode(np.zeros(FRAME, np.float32) for _ in range(5))
-    for _ in range(4):
-        assert next(stream).shape == (1, 16)
-    with pytest.raises(RequestError, match="4 frames at most"):
-        next(stream)
-
-
 def test_exact_reference_and_quirks_together_are_refused(converted):
     with pytest.raises(RequestError, match="not both"):
         SpeechTokenizer.from_pretrained(
@@ -372,7 +406,7 @@ def test_a_torch_checkpoint_is_refused_with_the_way_to_convert_it(released, tmp_
 
 
 def test_a_part_on_the_host_comes_back_when_it_is_used(tokenizer):
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.keep_on_host("encoder")
     leaves = jax.tree.leaves(each.params["encoder"])
     assert all(isinstance(x, np.ndarray) for x in leaves)

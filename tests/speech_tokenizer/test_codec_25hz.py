@@ -34,7 +34,7 @@ def official(converted):
 def tokenizer(converted_25hz):
     """A smaller one with two network evaluations, so that an exact stream starts soon."""
     loaded = SpeechTokenizer.from_pretrained(converted_25hz("custom_voice"))
-    made = SpeechTokenizer(loaded.config, loaded.params)
+    made = SpeechTokenizer.from_params(loaded.config, loaded.params)
     made.set_flow(steps=3)
     return made
 
@@ -55,7 +55,7 @@ def random_codes(frames, seed=0):
     return np.random.default_rng(seed).integers(0, 96, frames).astype(np.int32)
 
 
-def pieces(x, size):
+def chunked(x, size):
     return (x[i : i + size] for i in range(0, len(x), size))
 
 
@@ -92,7 +92,7 @@ def test_codes_of_a_call_are_the_official_ones(official, golden, waves):
         )
 
 
-# Items of a batch, and pieces of a stream, are what the whole would be alone
+# Items of a batch, and chunks of a stream, are what they are in the whole
 
 
 def test_items_of_a_batch_are_what_they_are_alone(tokenizer, voices):
@@ -110,7 +110,7 @@ def test_items_of_a_batch_are_what_they_are_alone(tokenizer, voices):
 def test_streamed_audio_is_the_whole_audio(tokenizer, voices, size):
     codes = random_codes(17)
     (whole,), _ = tokenizer.decode(codes, voices[0], seed=2)
-    chunks = list(tokenizer.stream_decode(pieces(codes, size), voices[0], seed=2))
+    chunks = list(tokenizer.stream_decode(chunked(codes, size), voices[0], seed=2))
     assert len(chunks) > 1
     assert all(len(chunk) for chunk in chunks)
     assert np.abs(np.concatenate(chunks) - whole).max() < 1e-5
@@ -121,7 +121,7 @@ def test_given_noise_is_streamed_with_its_codes(tokenizer, voices):
     codes, rng = random_codes(17), np.random.default_rng(4)
     noise = rng.standard_normal((34, 80)).astype(np.float32)
     (whole,), _ = tokenizer.decode(codes, voices[0], noise=noise[None])
-    streamed = tokenizer.stream_decode(pieces(codes, 5), voices[0], noise=noise)
+    streamed = tokenizer.stream_decode(chunked(codes, 5), voices[0], noise=noise)
     assert np.abs(np.concatenate(list(streamed)) - whole).max() < 1e-5
 
 
@@ -130,17 +130,17 @@ def test_a_short_look_ahead_is_sooner_and_not_the_same(tokenizer, voices):
     (whole,), _ = tokenizer.decode(codes, voices[0], seed=2)
     first = {}
     for ahead in (None, 0):
-        heard = 0
+        received = 0
 
         def counted(size=1):
-            nonlocal heard
-            for piece in pieces(codes, size):
-                heard += len(piece)
-                yield piece
+            nonlocal received
+            for chunk in chunked(codes, size):
+                received += len(chunk)
+                yield chunk
 
         stream = tokenizer.stream_decode(counted(), voices[0], seed=2, look_ahead=ahead)
         chunk = next(stream)
-        first[ahead] = heard
+        first[ahead] = received
         rest = np.concatenate([chunk, *stream])
         assert rest.shape == whole.shape
     assert first[0] < first[None]
@@ -154,14 +154,14 @@ def test_rows_of_a_stream_end_where_they_end(tokenizer, voices):
     made = np.full((2, 15), -1, np.int32)
     for row, each in zip(made, codes, strict=True):
         row[: len(each)] = each
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.set_flow(steps=3)
     each.look_ahead = None
-    blocks = each.blocks(voices, seeds)
-    waves = [blocks.push(made[:, :4]), blocks.push(made[:, 4:])]
-    while sum(w.shape[1] for w in waves) < blocks.delay + 14 * SAMPLES:
-        waves.append(blocks.finish())
-    streamed = np.concatenate(waves, axis=1)[:, blocks.delay :]
+    decoder = each.device_decoder(voices, seeds)
+    waves = [decoder.push(made[:, :4]), decoder.push(made[:, 4:])]
+    while sum(w.shape[1] for w in waves) < decoder.delay + 14 * SAMPLES:
+        waves.append(decoder.finish())
+    streamed = np.concatenate(waves, axis=1)[:, decoder.delay :]
     for row, (code, voice, seed) in enumerate(zip(codes, voices, seeds, strict=True)):
         (whole,), _ = tokenizer.decode(code, voice, seed=seed)
         assert np.abs(streamed[row, : len(whole)] - whole).max() < 1e-5
@@ -169,7 +169,7 @@ def test_rows_of_a_stream_end_where_they_end(tokenizer, voices):
 
 def test_streamed_codes_are_the_whole_codes(tokenizer, waves):
     whole = tokenizer.encode((waves[0], RATE))[0]
-    streamed = np.concatenate(list(tokenizer.stream_encode(pieces(waves[0], 3000))))
+    streamed = np.concatenate(list(tokenizer.stream_encode(chunked(waves[0], 3000))))
     np.testing.assert_array_equal(streamed, whole)
     assert whole.shape == (-(-len(waves[0]) // CODE),)
 
@@ -177,9 +177,9 @@ def test_streamed_codes_are_the_whole_codes(tokenizer, waves):
 def test_the_first_chunk_covers_the_look_ahead(official, tokenizer):
     block = official.config.decoder.dit.block // official.config.decoder.dit.repeats
     assert official.first_chunks == (2 * block, block)
-    paper = SpeechTokenizer(tiny_tokenizer_25hz(tokenizer_25hz()), {})
+    paper = SpeechTokenizer.from_params(tiny_tokenizer_25hz(tokenizer_25hz()), {})
     assert paper.first_chunks == (16, 8)
-    each = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    each = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     each.look_ahead = 0
     assert each.first_chunks == (block, block)
     each.set_flow(steps=3)
@@ -191,7 +191,7 @@ def test_a_declared_rate_cuts_as_the_official_code_does(tokenizer, voices):
     config = dataclasses.replace(tokenizer.config, decode_upsample_rate=7)
     codes = random_codes(14)
     for quirks, samples in ((Quirks25Hz(declared_cut=True), 7), (Quirks25Hz(), SAMPLES)):
-        each = SpeechTokenizer(config, tokenizer.params, quirks=quirks)
+        each = SpeechTokenizer.from_params(config, tokenizer.params, quirks=quirks)
         each.set_flow(steps=3)
         assert each.decode(codes, voices[0])[0][0].shape == (14 * samples,)
 
@@ -330,9 +330,9 @@ def test_a_stream_without_codes_is_silent(tokenizer, voices):
     assert list(tokenizer.stream_decode([], voices[0])) == []
 
 
-def test_halves_that_do_not_fit_are_told_once_at_the_first_use(tokenizer, voices):
+def test_halves_that_do_not_fit_are_warned_of_once_at_the_first_use(tokenizer, voices):
     """These make 25 codes a second and read 2400; 96 codes of the encoder are known."""
-    made = SpeechTokenizer(tokenizer.config, tokenizer.params)
+    made = SpeechTokenizer.from_params(tokenizer.config, tokenizer.params)
     made.set_flow(steps=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -386,7 +386,7 @@ def test_bad_streams_of_audio_are_refused(tokenizer, chunks, message):
 
 def test_quirks_of_the_other_family_are_refused(tokenizer):
     with pytest.raises(RequestError, match="Quirks25Hz, not Quirks12Hz"):
-        SpeechTokenizer(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
+        SpeechTokenizer.from_params(tokenizer.config, tokenizer.params, quirks=Quirks12Hz())
 
 
 def test_another_kind_of_model_is_refused(tmp_path):

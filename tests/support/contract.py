@@ -2,17 +2,20 @@
 
 `verify_streaming(layer, x)` feeds x in many chunkings and asserts that
 
-- the pieces together are the one-shot output (and the plain call, where there is one);
+- the chunks together are the one-shot output (and the plain call, where there is one);
+- so are their gradients, with respect to the inputs or, for integer inputs, to the parameters;
 - shapes, dtypes and structure of the state never change, and its leaves are batch-first;
-- a row neither sees the rows beside it (NaN and garbage) nor what was stored in its place;
+- a row depends neither on the rows beside it (NaN and garbage) nor on the one stored before it;
 - a row that is held or restored with `where_rows` continues as if nothing had happened;
 - outputs do not depend on later inputs, and do depend on earlier ones (by gradient);
+- they depend on exactly as many inputs as the layer declares, where it does (by gradient);
 - right padding (NaN) beyond `lengths` changes nothing before it, where the layer takes lengths.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from qtts_jax.layers.streaming import where_rows
 
@@ -25,7 +28,7 @@ class Fed:
     """A layer with its steps jitted; `step` and `init_state` may be replaced.
 
     Args:
-        unit: inputs of one smallest piece (the stride of a layer that divides the rate).
+        unit: inputs of one smallest chunk (the stride of a layer that divides the rate).
     """
 
     def __init__(self, layer, unit=1, step=None, init_state=None):
@@ -35,7 +38,7 @@ class Fed:
         self.step = jax.jit(self.function, compiler_options=FAST)
 
     def run(self, x, sizes, state=None):
-        """Feed x [B, T, ...] in pieces of `sizes` units: (y, state, states after every piece)."""
+        """Feed x [B, T, ...] in chunks of `sizes` units: (y, state, states after every chunk)."""
         state = self.init_state(x.shape[0], _state_dtype(x)) if state is None else state
         outputs, states, start = [], [], 0
         for size in sizes:
@@ -49,7 +52,7 @@ class Fed:
 
 
 def sizes_of(chunking, units, seed=0):
-    """Piece sizes of a chunking (a number, "all" or "random") of so many units."""
+    """Chunk sizes of a chunking (a number, "all" or "random") of so many units."""
     if chunking == "all":
         return [units]
     rng, sizes = np.random.default_rng(seed), []
@@ -69,12 +72,15 @@ def verify_streaming(
     step=None,
     init_state=None,
     takes_lengths=False,
+    receptive_field=None,
 ):
     """Assert the contract for x [B, T, ...] with B >= 2; returns the one-shot output.
 
     Args:
         step, init_state: instead of the layer's own (to choose an output or a capacity).
         takes_lengths: whether `step(x, state, lengths)` is offered.
+        receptive_field: the newest inputs that the outputs of one unit depend on, as the layer
+            declares it; None where it declares nothing.
     """
     with jax.default_matmul_precision("highest"):
         fed = Fed(layer, unit, step, init_state)
@@ -104,6 +110,9 @@ def verify_streaming(
         _verify_rows_apart(fed, x, whole, atol)
         _verify_hold_and_reset(fed, x, whole, atol)
         _verify_causality(fed, x, whole)
+        _verify_gradients(fed, layer, x, atol)
+        if receptive_field is not None:
+            _verify_receptive_field(fed, x, receptive_field)
         if takes_lengths:
             _verify_lengths(fed, x, atol)
         return whole
@@ -177,12 +186,68 @@ def _verify_causality(fed, x, whole):
         return
 
     def early(x):
-        y = fed.function(x, state)[0][:, :done]
-        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+        return _weighted_sum(fed.function(x, state)[0][:, :done])
 
     gradient = np.asarray(jax.jit(jax.grad(early), compiler_options=FAST)(x))
     assert (gradient[:, cut:] == 0).all(), "an output depends on a later input"
     assert np.abs(gradient[:, cut - fed.unit : cut]).max() > 0, "the newest input has no effect"
+
+
+def reach(gradient, axis):
+    """First and last index along `axis` with a gradient: the measured receptive field."""
+    rows = np.moveaxis(np.asarray(gradient), axis, 0)
+    found = np.flatnonzero(rows.reshape(len(rows), -1).any(axis=1))
+    return int(found[0]), int(found[-1])
+
+
+def _weighted_sum(y):
+    """A scalar of y [B, T, ...] with another weight for each of its numbers."""
+    return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+
+def _verify_gradients(fed, layer, x, atol):
+    """A loss over chunked steps has the gradients of the same loss over one step."""
+    units = x.shape[1] // fed.unit
+
+    def loss(step, x, sizes):
+        state, start, outputs = fed.init_state(x.shape[0], _state_dtype(x)), 0, []
+        for size in sizes:
+            y, state = step(x[:, start : start + size * fed.unit], state)
+            outputs.append(y)
+            start += size * fed.unit
+        return _weighted_sum(jnp.concatenate(outputs, axis=1))
+
+    if jnp.issubdtype(x.dtype, jnp.floating):
+
+        def gradient(sizes):
+            return jax.grad(lambda x: loss(fed.function, x, sizes))(x)
+    elif isinstance(layer, nnx.Module):
+        graph, params = nnx.split(layer)
+
+        def gradient(sizes):
+            return jax.grad(lambda p: loss(nnx.merge(graph, p).step, x, sizes))(params)
+    else:
+        return
+
+    sizes = [size for size in (1, units // 2, units - units // 2 - 1) if size]
+    both = jax.jit(lambda: (gradient(sizes), gradient([units])), compiler_options=FAST)
+    chunked, whole = both()
+    for a, b in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        scale = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=10 * atol * scale, err_msg="gradients")
+
+
+def _verify_receptive_field(fed, x, declared):
+    state = fed.init_state(x.shape[0], _state_dtype(x))
+    x = np.concatenate([x] * (declared // x.shape[1] + 1), axis=1)
+    last = x.shape[1] - 1
+
+    def newest(x):
+        y = fed.function(x, state)[0]
+        return _weighted_sum(y[:, y.shape[1] - y.shape[1] * fed.unit // x.shape[1] :])
+
+    gradient = jax.jit(jax.grad(newest), compiler_options=FAST)(x)
+    assert reach(gradient, axis=1) == (last + 1 - declared, last)
 
 
 def _verify_lengths(fed, x, atol):

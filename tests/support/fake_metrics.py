@@ -54,11 +54,11 @@ class TTS:
     speech_tokenizer = SimpleNamespace(samples_per_frame=FRAME)
 
     def __init__(self, mode, pitch=lambda words: 150, frames=lambda words: 12):
-        self.mode, self.modes, self.asked = mode, (mode,), []
+        self.mode, self.modes, self.requests = mode, (mode,), []
         self._pitch, self._frames = pitch, frames
 
     def _prepare(self, text, voice, language, **options):
-        self.asked.append((text, voice, language, options))
+        self.requests.append((text, voice, language, options))
         return (text, voice, options)
 
     def prepare_custom_voice(self, text, speaker, language, instruct, **options):

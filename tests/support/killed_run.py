@@ -1,4 +1,4 @@
-"""Run by test_kill.py: trains the toy without end, with a checkpoint every few steps.
+"""Run by test_kill.py: trains the small task without end, with a checkpoint every few steps.
 
 python killed_run.py DIRECTORY
 """

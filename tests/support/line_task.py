@@ -4,14 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax.training.task import Task
 
-class LineTask:
+
+class LineTask(Task):
     """Two groups with losses of their own; extras count and average what was seen."""
 
     def __init__(self, width=8, poison=None):
         self.width, self.poison = width, poison
 
-    def init(self, key):
+    def init(self, key, start=None):
         a, b = jax.random.normal(key, (2, self.width, self.width))
         params = {"one": {"kernel": a, "bias": jnp.zeros(self.width)}, "two": {"kernel": b}}
         return params, {"mean": jnp.zeros(self.width), "seen": jnp.zeros((), jnp.int32)}

@@ -61,10 +61,10 @@ def make(mesh, directory, steps, task=None, start=None):
 def gradients(trainer):
     """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
     state = trainer._first()
-    batch = jax.tree.map(lambda x: x[0], trainer.placement.put([batch_of(8)], 1))
+    batch = jax.tree.map(lambda x: x[0], trainer.mesh.put([batch_of(8)], 1))
     run = jax.jit(trainer.task.gradients)
     grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
-    whole = trainer.placement.whole
+    whole = trainer.mesh.replicated
     return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
         n: float(v) for n, v in metrics.items()
     }

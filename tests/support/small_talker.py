@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from qtts_jax.configs.presets import tiny, tts_12hz
-from qtts_jax.data.talker_examples import Bucket, LayoutMix, Utterance, collate, draw_layout
+from qtts_jax.data.talker_examples import Bucket, Utterance, collate, layout_utterance
+from qtts_jax.data.talker_layout import LayoutChoice, LayoutMix
 
 ROLE = [1, 2, 3]
 BOOKS, ENTRIES = 4, 96
@@ -72,8 +73,15 @@ def utterances(count, mels=False):
     return out
 
 
+def any_choice(utterance, rng):
+    """A layout that an utterance of `utterances` allows, drawn by the default mix."""
+    stream_text, language_tag, *_ = LayoutMix().draw(rng, 1)[:, 0].tolist()
+    preset = utterance.speaker is not None
+    return LayoutChoice(stream_text=stream_text, language_tag=language_tag, preset=preset)
+
+
 def batch_of(count, mels=False, extra=0):
     """One batch of `count` rows in mixed layouts; with `mels` for CLONING, otherwise for MODEL."""
     rng, config = np.random.default_rng(5), CLONING if mels else MODEL
-    found = [draw_layout(config, ROLE, u, LayoutMix(), rng) for u in utterances(count, mels)]
+    found = [layout_utterance(config, ROLE, u, any_choice(u, rng)) for u in utterances(count, mels)]
     return collate(config, found, Bucket(24 + extra, 8, 32 if mels else 0))

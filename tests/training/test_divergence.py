@@ -12,7 +12,7 @@ from experiments.nano.talker_recipe import NANO_TALKER_TRAINER
 from experiments.nano.tokenizer_recipe import NANO_TOKENIZER_TRAINER
 from experiments.train import new_speaker, run
 from qtts_jax.errors import TrainingError
-from qtts_jax.training.divergence import DivergenceWatch
+from qtts_jax.training.divergence import DivergenceDetector
 from tests.support.line_task import LineTask
 
 
@@ -33,7 +33,7 @@ def line(*points, steps=400):
 
 def stops_at(margin, losses):
     """The loss of the step that stops a run, None for none."""
-    watch = DivergenceWatch(margin)
+    watch = DivergenceDetector(margin)
     for step, loss in enumerate(losses):
         try:
             watch.check(step, {"loss": float(loss)})
@@ -74,24 +74,24 @@ def test_a_loss_with_discriminators_is_not_judged():
                           (["--divergence-margin", "inf"], float("inf"))],
 )  # fmt: skip
 def test_the_command_line_can_change_the_margin_of_a_recipe(given, wanted):
-    piece, parser = run, argparse.ArgumentParser()
+    command, parser = run, argparse.ArgumentParser()
     codes, rule = NANO_TOKENIZER_TRAINER["codes"], NANO_TALKER_TRAINER.optimizers["talker"]
     # The parser of a command with several stages has the defaults of one of them.
-    piece.add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
+    command.add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
     args = parser.parse_args(["--out", "run", *given])
     base = replace(codes, optimizers={"one": rule, "two": rule})
-    assert piece.trainer_settings(args, base, LineTask()).divergence_margin == wanted
+    assert command.trainer_settings(args, base, LineTask()).divergence_margin == wanted
     assert stops_at(float("inf"), line(1, 1e6)) is None
 
 
 def test_a_watch_goes_on_where_it_was():
     losses = np.random.default_rng(0).normal(3, 0.1, 120)
-    whole, first = DivergenceWatch(1.0), DivergenceWatch(1.0)
+    whole, first = DivergenceDetector(1.0), DivergenceDetector(1.0)
     for step, loss in enumerate(losses):
         whole.check(step, {"loss": loss})
         if step < 70:
             first.check(step, {"loss": loss})
-    second = DivergenceWatch(1.0)
+    second = DivergenceDetector(1.0)
     second.restore(json.loads(json.dumps(first.state())))
     for step, loss in enumerate(losses[70:], 70):
         second.check(step, {"loss": loss})

@@ -8,10 +8,10 @@ import pytest
 from qtts_jax.errors import CheckpointError
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.training.export import divided_books, save_tokenizer
-from qtts_jax.training.hooks import reconstruction_samples
 from qtts_jax.training.log import RunLog, read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import first_state
+from qtts_jax.training.tokenizer.samples import reconstruction_samples
 from qtts_jax.training.tokenizer.task import TokenizerTask
 from tests.support.small_tokenizer import PLAIN, toy_audio, toy_config
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from qtts_jax.training.hooks import averaged, held_out_loss, speech_samples
+from qtts_jax.training.hooks import averaged, held_out_loss
 from qtts_jax.training.log import RunLog, read_metrics
+from qtts_jax.training.talker.samples import speech_samples
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 from tests.support.line_task import LineBatches, LineTask
@@ -61,7 +62,7 @@ def test_samples_are_what_the_model_says(tts, tmp_path):
     task = TalkerTask(TalkerTaskConfig(model.config, dtype="float32"), model.params)
     says = speech_samples(task, model.speech_tokenizer, {"ryan": request})
 
-    # A run of the toy, in which the hook sees the model's parameters.
+    # A run of the small task, in which the hook sees the model's parameters.
     def run(state, log):
         params = {part: model.params[part] for part in ("talker", "code_predictor")}
         says(state._replace(params=params, average=None, extras={"frozen": {}}), log)

@@ -42,7 +42,7 @@ def test_rates_fall_on_a_line_and_are_never_zero_before_the_end():
     assert float(final_factor(jnp.array([0, 0]), jnp.array(5))) == 1
 
 
-def test_a_piece_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(tmp_path, clock):
+def test_a_run_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(tmp_path, clock):
     outcome = trainer(tmp_path).run(max_seconds=6, decay_seconds=2)
     assert outcome.finished and clock.monotonic() < 6
     rows = read_metrics(tmp_path)
@@ -58,7 +58,7 @@ def test_a_piece_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(t
 
 
 @pytest.mark.parametrize("decay_seconds", [None, 1.5])
-def test_the_only_save_of_a_piece_ends_in_its_time(tmp_path, clock, monkeypatch, decay_seconds):
+def test_the_only_save_of_a_run_ends_in_its_time(tmp_path, clock, monkeypatch, decay_seconds):
     run = trainer(tmp_path, save_every=10**6)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run._shapes))
     # A disk on which the state takes a second is what the first save is planned for.
@@ -83,7 +83,7 @@ def test_a_save_that_is_thought_to_be_long_leaves_time_for_steps(tmp_path, clock
     assert trainer(tmp_path).run(max_seconds=4).step > 50
 
 
-def test_a_decay_longer_than_the_piece_is_refused(tmp_path):
+def test_a_decay_longer_than_the_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="max_seconds"):
         trainer(tmp_path).run(max_seconds=1, decay_seconds=2)
 
@@ -93,11 +93,8 @@ def test_a_run_begins_with_the_weights_and_extras_of_another(tmp_path, average_d
     first = trainer(tmp_path / "a", steps=5, average_decay=average_decay)
     first.run()
     weights = first.save_weights(tmp_path / "weights")
-    pieces = tmp_path / "pieces"
-    checkpoints.pack(weights, pieces)
-    unpacked = checkpoints.unpack(pieces, tmp_path / "other")
     second = trainer(
-        tmp_path / "b", steps=1, average_decay=average_decay, start=unpacked, batches=LineBatches()
+        tmp_path / "b", steps=1, average_decay=average_decay, start=weights, batches=LineBatches()
     )
     state = second._resume(None)[0]
     kept = first.newest()

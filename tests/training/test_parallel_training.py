@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qtts_jax.errors import ConfigError
-from qtts_jax.training.mesh import MeshConfig, Placement
+from qtts_jax.training.mesh import MeshConfig, TrainingMesh
 from qtts_jax.training.trainer import TrainerConfig
 from tests.support.helpers import virtual_devices
 from tests.training.test_trainer import trainer
@@ -79,12 +79,12 @@ def test_a_mesh_larger_than_the_machine_is_refused(tmp_path):
 
 
 def test_a_model_axis_needs_declared_axes(monkeypatch):
-    placement = Placement(MeshConfig())
-    placement.config = MeshConfig(model=2)
+    mesh = TrainingMesh(MeshConfig())
+    mesh.config = MeshConfig(model=2)
     with pytest.raises(ConfigError, match="no logical axes"):
-        placement.params({"kernel": np.zeros((4, 4))}, None)
+        mesh.params({"kernel": np.zeros((4, 4))}, None)
 
 
 def test_the_default_is_one_device():
     config = TrainerConfig(steps=1, optimizers={})
-    assert Placement(config.mesh).mesh.size == 1 <= jax.device_count()
+    assert TrainingMesh(config.mesh).mesh.size == 1 <= jax.device_count()

@@ -61,11 +61,11 @@ def test_training_lowers_the_loss(tmp_path):
     assert found[300] < 0.3 * found[50]
 
 
-@pytest.mark.parametrize("first_piece", [4, 6])
+@pytest.mark.parametrize("first_session", [4, 6])
 def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
-    tmp_path, uninterrupted, first_piece
+    tmp_path, uninterrupted, first_session
 ):
-    trainer(tmp_path, steps=first_piece).run()
+    trainer(tmp_path, steps=first_session).run()
     outcome = trainer(tmp_path).run()
     assert outcome.step == 9
     arrays, run = final_state(tmp_path)
@@ -77,9 +77,10 @@ def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
     assert losses(tmp_path) == losses(uninterrupted)
 
 
-def test_a_piece_of_a_run_stops_in_time_and_goes_on(tmp_path, uninterrupted):
-    outcome = trainer(tmp_path).run(max_seconds=0.0)
-    assert (outcome.step, outcome.finished) == (0, False)
+def test_a_run_without_time_for_a_step_is_an_error_and_leaves_nothing(tmp_path, uninterrupted):
+    with pytest.raises(TrainingError, match="time was up before the first step"):
+        trainer(tmp_path).run(max_seconds=0.0)
+    assert not checkpoints.checkpoints(tmp_path / "checkpoints")
     outcome = trainer(tmp_path).run(max_seconds=600)
     assert (outcome.step, outcome.finished) == (9, True)
     assert final_state(tmp_path)[1] == final_state(uninterrupted)[1]
@@ -119,7 +120,7 @@ def test_values_that_are_not_finite_stop_with_the_last_good_checkpoint(tmp_path)
     arrays, _ = final_state(tmp_path)
     assert all(np.isfinite(x).all() for x in arrays.values())
     assert max(losses(tmp_path)) == 6
-    # With the data mended, the run goes on.
+    # With the data corrected, the run goes on.
     assert trainer(tmp_path).run().step == 9
 
 
@@ -221,7 +222,7 @@ def test_a_resumed_log_is_that_of_an_uninterrupted_run(tmp_path):
     single = losses(each)
     trainer(parts, log_every=4, steps=2).run()
     assert [row["step"] for row in rows(parts)] == [2]
-    # The line of a piece that ended at step 6 is the mean of its last steps.
+    # The line of a session that ended at step 6 is the mean of its last steps.
     trainer(parts, log_every=4, steps=6).run()
     assert [row["step"] for row in rows(parts)] == [4, 6]
     assert losses(parts)[6] == pytest.approx((single[5] + single[6]) / 2)
@@ -370,7 +371,7 @@ def test_a_task_that_counts_microbatches_agrees_with_the_trainer(tmp_path):
     assert other._resume(None)[0].extras["seen"] == 0
     other.run()
     assert other.newest().extras["seen"] == 6
-    # So does a piece with another number of microbatches.
+    # So does a session with another number of microbatches.
     one = Counting()
     one.accumulate = 1
     assert trainer(tmp_path / "a", task=one, steps=7).run().step == 7

@@ -1,4 +1,4 @@
-"""The public object: streams, seeds, batches, compilations and refusals."""
+"""`QwenTTS`: streams, seeds, batches, compilations and errors."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,8 @@ import pytest
 from qtts_jax import QwenTTS
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import QTTSError, RequestError, TextError
-from qtts_jax.tts.synthesis import Stream
+from qtts_jax.generation import session as sessions
+from qtts_jax.generation.programs import Programs
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -37,8 +38,8 @@ def recording(detweights):
     return detweights.wave(7, "recording", 9000, 24000), 24000
 
 
-def pieces(text, sizes):
-    """Cut a text into pieces of the given sizes, cycled."""
+def parts_of(text, sizes):
+    """Cut a text into parts of the given sizes, cycled."""
     sizes, start = itertools.cycle(sizes), 0
     while start < len(text):
         n = next(sizes)
@@ -85,9 +86,9 @@ def test_streamed_audio_equals_whole_audio(model, chunks):
 
 @pytest.mark.parametrize("sizes", [(1,), (3, 1, 7), (100,)])
 @pytest.mark.parametrize("text", [TEXTS[0], TEXTS[2]])
-def test_text_arriving_in_pieces_gives_the_streaming_text_layout(model, text, sizes):
+def test_text_arriving_in_parts_gives_the_streaming_text_layout(model, text, sizes):
     whole = speak(model, text, seed=5, non_streaming_mode=False)[0]
-    arriving = model.stream_custom_voice(pieces(text, sizes), "ryan", seed=5, **SAMPLED)
+    arriving = model.stream_custom_voice(parts_of(text, sizes), "ryan", seed=5, **SAMPLED)
     np.testing.assert_allclose(np.concatenate(list(arriving)), whole, rtol=0, atol=1e-5)
 
 
@@ -95,9 +96,9 @@ def test_voice_starts_before_the_text_has_ended(model):
     given = []
 
     def slowly():
-        for piece in pieces(TEXTS[3], (4,)):
-            given.append(piece)
-            yield piece
+        for part in parts_of(TEXTS[3], (4,)):
+            given.append(part)
+            yield part
 
     stream = model.stream_custom_voice(slowly(), "ryan", seed=1, **SAMPLED)
     next(stream)
@@ -112,7 +113,7 @@ def test_arriving_text_that_is_empty_is_refused(model):
 
 
 @pytest.mark.parametrize("before", [[], ["Hello there, ", "this is "]])
-def test_a_piece_that_is_no_text_ends_nothing(model, before):
+def test_a_part_that_is_no_text_is_refused(model, before):
     arriving = iter([*before, None, "a test."])
     with pytest.raises(TextError, match="must arrive as str, got NoneType"):
         list(model.stream_custom_voice(arriving, "ryan", seed=1, max_new_tokens=40))
@@ -126,7 +127,7 @@ def test_clone_streams_equal_whole_clones(base, recording, in_context, arriving)
     )
     options = {"voice_clone_prompt": voice, "seed": 2, **SAMPLED}
     whole = base.generate_voice_clone(TEXTS[0], **options)[0][0]
-    text = pieces(TEXTS[0], (2,)) if arriving else TEXTS[0]
+    text = parts_of(TEXTS[0], (2,)) if arriving else TEXTS[0]
     streamed = np.concatenate(list(base.stream_voice_clone(text, **options)))
     np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
 
@@ -178,25 +179,25 @@ def test_another_text_in_the_same_bucket_compiles_nothing(model):
         run("Another thing, of another length!")
         assert compiled == []
         jax.jit(lambda x: x * 3 + 1)(np.arange(7))
-        assert compiled  # the listener does hear compilations
+        assert compiled  # the listener does see compilations
     finally:
         jax.monitoring.clear_event_listeners()
 
 
 def test_caches_grow_without_changing_the_codes(model, monkeypatch):
-    from qtts_jax.generation import loops
 
     options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
     request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", **options)
     wanted = model.synthesize([request])[0].codes
     assert len(wanted) == 99
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
-    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
-    stream = Stream(model.config, model.params, model.speech_tokenizer, [request])
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "FRAMES_PER_CALL", 8)
+    session = sessions.Session(model.config, model.params, [request])
+    stream = model.speech_tokenizer.open_stream(session, [request])
     capacities, got = [], []
-    while not stream.session.exhausted:
+    while not session.exhausted:
         got.append(np.asarray(stream.advance(20)[0])[0])
-        capacities.append(stream.session.capacity)
+        capacities.append(session.capacity)
     got = np.concatenate([g[g[:, 0] >= 0] for g in got])
     np.testing.assert_array_equal(got, wanted)
     assert len(set(capacities)) > 1
@@ -215,14 +216,13 @@ def with_context(model, positions):
 @pytest.mark.parametrize("rows", [1, 2])
 def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, rows):
     """Every size is a program, so prompts of other lengths must not bring sizes of their own."""
-    from qtts_jax.generation import loops
 
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
     short = with_context(model, 150)
     sizes = []
     for text in (TEXTS[1], TEXTS[0], TEXTS[3]):
         requests = [short.prepare_custom_voice(t, "ryan", seed=0) for t in (text, TEXTS[1])[:rows]]
-        session = loops.Session(short.config, short.params, requests)
+        session = sessions.Session(short.config, short.params, requests)
         monkeypatch.setattr(session, "_grow_caches", lambda: None)
         grown = []
         while not session.exhausted:
@@ -234,29 +234,27 @@ def test_caches_end_with_the_context_whatever_the_prompts(model, monkeypatch, ro
 
 
 def test_codes_up_to_the_end_of_the_context_are_those_of_a_longer_one(model, monkeypatch):
-    """The row that ends first goes on beyond the context, where nobody hears it."""
-    from qtts_jax.generation import loops
-
+    """The row that ends first continues beyond the context, where its frames are discarded."""
     options = {"seed": 0, "top_k": 5, "max_new_tokens": 100}
     requests = [model.prepare_custom_voice(TEXTS[i], "ryan", "english", **options) for i in (3, 1)]
     whole = model.synthesize(requests)
     assert [len(speech.codes) for speech in whole] == [99, 99]
-    monkeypatch.setattr(loops, "MIN_CAPACITY", 32)
-    monkeypatch.setattr(loops, "FRAMES_PER_CALL", 8)
+    monkeypatch.setattr(sessions, "MIN_CAPACITY", 32)
+    monkeypatch.setattr(sessions, "FRAMES_PER_CALL", 8)
     positions = [len(r.prompt) for r in requests]
     assert positions[0] > positions[1]
     context = positions[0] + 41
     short = with_context(model, context)
-    session = loops.Session(short.config, short.params, requests)
+    session = sessions.Session(short.config, short.params, requests)
     assert session.limits == [context - used for used in positions]
     for codes, speech, limit in zip(
-        loops.generate_codes(session), whole, session.limits, strict=True
+        sessions.generate_codes(session), whole, session.limits, strict=True
     ):
         np.testing.assert_array_equal(codes, speech.codes[:limit])
     assert session.capacity == context < positions[0] + session.frames_asked
 
 
-def test_speech_that_ends_by_itself_says_so(model):
+def test_ended_distinguishes_natural_ends_from_cut_speech(model):
     request = model.prepare_custom_voice(TEXTS[1], "ryan", seed=3, max_new_tokens=9)
     (speech,) = model.synthesize([request])
     assert not speech.ended and len(speech.codes) == 8
@@ -268,7 +266,7 @@ def test_speech_that_ends_by_itself_says_so(model):
     (ended,) = ending.synthesize([request])
     assert ended.ended and len(ended.codes) == 5
 
-    def heard(**options):
+    def frames_and_end(**options):
         chunks = ending.stream_custom_voice(TEXTS[1], "ryan", seed=3, **options)
         samples = 0
         while True:
@@ -277,8 +275,8 @@ def test_speech_that_ends_by_itself_says_so(model):
             except StopIteration as end:
                 return samples // 1920, end.value
 
-    assert heard(max_new_tokens=9) == (5, True)
-    assert heard(max_new_tokens=5) == (4, False)
+    assert frames_and_end(max_new_tokens=9) == (5, True)
+    assert frames_and_end(max_new_tokens=5) == (4, False)
 
 
 def test_one_text_gives_a_list_of_one(model):
@@ -343,19 +341,18 @@ def test_chunk_sizes_may_be_an_array(model):
     assert [len(chunk) // 1920 for chunk in chunks] == [1, 2]
 
 
-def test_small_checkpoints_say_that_they_ignore_instructions(model, monkeypatch):
+def test_small_checkpoints_warn_that_they_ignore_instructions(model, monkeypatch):
     small = dataclasses.replace(model.config, size="0b6")
     monkeypatch.setattr(model._requests, "config", small)
     with pytest.warns(UserWarning, match="not trained on instructions"):
-        told = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
+        ignored = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
     plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)
-    np.testing.assert_array_equal(told.prompt.text, plain.prompt.text)
+    np.testing.assert_array_equal(ignored.prompt.text, plain.prompt.text)
 
 
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, rows):
     """Three rows of different lengths run as four."""
-    from qtts_jax.generation import loops
     from qtts_jax.layers import dispatch
 
     requests = [
@@ -366,7 +363,7 @@ def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, row
     for backend in ("plain", "interpret"):
         monkeypatch.setattr(dispatch, "override", backend)
         # The backend is chosen while tracing, so each needs programs of its own.
-        monkeypatch.setattr(loops, "programs", loops.Programs)
+        monkeypatch.setattr(sessions, "programs", Programs)
         codes[backend] = [s.codes for s in model.synthesize(requests)]
     for fused, plain in zip(codes["interpret"], codes["plain"], strict=True):
         np.testing.assert_array_equal(fused, plain)
@@ -374,22 +371,21 @@ def test_decode_kernels_give_the_codes_of_the_plain_path(model, monkeypatch, row
 
 @pytest.mark.slow
 def test_int8_weights_stay_close_and_the_kernels_agree(model, monkeypatch):
-    from qtts_jax.generation import loops
     from qtts_jax.layers import dispatch
     from qtts_jax.layers.quantized_weights import quantize_params
     from qtts_jax.models.tts_model import TTSModel
 
     params = quantize_params(TTSModel, model.config, model.params, "int8")
     request = model.prepare_custom_voice(TEXTS[0], "ryan", "english", seed=5, max_new_tokens=4)
-    session = loops.Session(model.config, params, [request])
-    exact = loops.Session(model.config, model.params, [request])
+    session = sessions.Session(model.config, params, [request])
+    exact = sessions.Session(model.config, model.params, [request])
     error = np.linalg.norm(session.state.hidden - exact.state.hidden)
     assert 0 < error < 0.1 * np.linalg.norm(exact.state.hidden)
     codes = []
     for backend in ("plain", "interpret"):
         monkeypatch.setattr(dispatch, "override", backend)
-        monkeypatch.setattr(loops, "programs", loops.Programs)
-        codes.append(loops.generate_codes(loops.Session(model.config, params, [request]))[0])
+        monkeypatch.setattr(sessions, "programs", Programs)
+        codes.append(sessions.generate_codes(sessions.Session(model.config, params, [request]))[0])
     np.testing.assert_array_equal(*codes)
 
 

@@ -68,11 +68,11 @@ def test_an_exact_stream_is_the_whole_audio(exact, voice, chunks):
     assert np.abs(np.concatenate(streamed) - whole).max() < 1e-5
 
 
-def test_text_may_arrive_in_pieces(exact, voice):
+def test_text_may_arrive_in_parts(exact, voice):
     text, options = "Hello there you.", {"decoder_voice": voice, **OPTIONS}
     whole = exact.generate_custom_voice(text, "ryan", non_streaming_mode=False, **options)[0][0]
-    pieces = (text[i : i + 4] for i in range(0, len(text), 4))
-    streamed = np.concatenate(list(exact.stream_custom_voice(pieces, "ryan", **options)))
+    parts = (text[i : i + 4] for i in range(0, len(text), 4))
+    streamed = np.concatenate(list(exact.stream_custom_voice(parts, "ryan", **options)))
     assert np.abs(streamed - whole).max() < 1e-5
 
 
@@ -125,7 +125,7 @@ def test_a_clone_speaks_with_the_voice_of_its_recording(base, detweights):
     assert streamed.shape == whole.shape
 
 
-def test_reference_codes_of_one_book_are_checked(base, voice):
+def test_reference_codes_of_one_codebook_are_checked(base, voice):
     width = base.config.talker.transformer.width
     codes = np.arange(7)
     item = VoiceClonePromptItem(codes, np.zeros(width), False, True, "Words.", voice)
@@ -204,4 +204,4 @@ def test_a_talker_of_more_codes_than_the_decoder_knows_is_refused(converted_25hz
 
 
 def test_a_25hz_checkpoint_is_described(custom):
-    assert custom.describe()["codes"].startswith("1 book of 64")
+    assert custom.describe()["codes"].startswith("1 codebook of 64")

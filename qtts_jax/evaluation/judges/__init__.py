@@ -1,1 +1,1 @@
-"""Pretrained judges, each read from the package that carries it; nothing is downloaded."""
+"""Pretrained metric models ("judges"), each read from its package; nothing is downloaded."""

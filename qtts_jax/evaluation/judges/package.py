@@ -1,4 +1,4 @@
-"""Where the packages of the judges are, or one sentence about the one that is missing."""
+"""Locate the packages of the judges; a missing one is an error with the install command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from qtts_jax.errors import EvaluationError
 
-# Only the weights of these two are read; what they say they need (torch and more) is not.
+# Only the weights of these two are read, without their dependencies (torch and more).
 WEIGHTS_ONLY = {"resemblyzer": "resemblyzer==0.1.4", "distillmos": "distillmos==0.9.1"}
 
 

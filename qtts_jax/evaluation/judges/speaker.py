@@ -23,8 +23,8 @@ _FRAMES = 160  # of one window, 1.6 s
 _STEP = round(SAMPLE_RATE / 1.3 / _HOP)  # 1.3 windows a second
 _MIN_COVERAGE = 0.75  # of the last window
 _LEVEL = 10 ** (-30 / 20)  # least RMS
-_VAD = 480  # samples that the detector judges at once, 30 ms
-_VAD_WIDTH, _VAD_SILENCE = 8, 6  # smoothing and longest silence kept, in such pieces
+_VAD = 480  # samples per decision of the voice detector, 30 ms
+_VAD_WIDTH, _VAD_SILENCE = 8, 6  # smoothing and longest silence kept, in such windows
 _PURPOSE = "speaker similarity"
 
 
@@ -64,7 +64,7 @@ class SpeakerJudge:
 
 
 def window_starts(samples: int) -> list[int]:
-    """First mel frames of the windows that a wave of so many samples is judged by."""
+    """First mel frames of the windows over a wave of so many samples."""
     frames = int(np.ceil((samples + 1) / _HOP))
     starts = list(range(0, max(1, frames - _FRAMES + _STEP + 1), _STEP))
     coverage = (samples - starts[-1] * _HOP) / (_FRAMES * _HOP)
@@ -82,15 +82,15 @@ def _cut_silence(wave: np.ndarray, vad: Any) -> np.ndarray:
     """The wave without the middles of long silences; as it is, if nothing in it is speech."""
     from scipy.ndimage import binary_dilation
 
-    pieces = len(wave) // _VAD
-    pcm = np.round(np.clip(wave[: pieces * _VAD], -1, 1) * 32767).astype(np.int16)
+    windows = len(wave) // _VAD
+    pcm = np.round(np.clip(wave[: windows * _VAD], -1, 1) * 32767).astype(np.int16)
     detector = vad.create()
     vad.init(detector)
     vad.set_mode(detector, 3)
     speech = np.array(
         [
             vad.process(detector, SAMPLE_RATE, pcm[i * _VAD : (i + 1) * _VAD].tobytes(), _VAD)
-            for i in range(pieces)
+            for i in range(windows)
         ],
         dtype=float,
     )
@@ -98,7 +98,7 @@ def _cut_silence(wave: np.ndarray, vad: Any) -> np.ndarray:
     padded = np.pad(speech, (left, _VAD_WIDTH // 2))
     smooth = np.convolve(padded, np.ones(_VAD_WIDTH) / _VAD_WIDTH, mode="valid")
     keep = binary_dilation(np.round(smooth).astype(bool), np.ones(_VAD_SILENCE + 1))
-    kept = wave[: pieces * _VAD][np.repeat(keep, _VAD)]
+    kept = wave[: windows * _VAD][np.repeat(keep, _VAD)]
     return kept if len(kept) else wave
 
 
@@ -120,7 +120,9 @@ def _lstm(params: dict[str, jax.Array], layer: int, x: jax.Array) -> jax.Array:
     driven = x @ w_in.T + b_in + b_state
     zeros = jnp.zeros((x.shape[1], w_state.shape[1]), x.dtype)
 
-    def step(carry: tuple[jax.Array, jax.Array], drive: jax.Array):
+    def step(
+        carry: tuple[jax.Array, jax.Array], drive: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         hidden, cell = carry
         i, f, g, o = jnp.split(drive + hidden @ w_state.T, 4, axis=-1)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)

@@ -71,7 +71,7 @@ class WhisperJudge:
             language: full lower-case name.
 
         Raises:
-            EvaluationError: a language that it is not asked about.
+            EvaluationError: a language without a metric.
         """
         if language not in CODES:
             raise EvaluationError(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from qtts_jax.data.manifest import LANGUAGES, TRAIN, Clip, read_manifest, splits_of
+from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
+from qtts_jax.data.splits import TRAIN, splits_of
 from qtts_jax.errors import DataError, EvaluationError
 from qtts_jax.evaluation.sample import evenly
 
@@ -30,11 +31,11 @@ def choose(
         count: most clips; None for all.
         split: only clips of this split; "all" for all. What the manifest puts into no split is
             where `prepare` puts it by default.
-        speech: "real" or "synthetic" takes clips that say so; "all" takes all.
+        speech: "real" or "synthetic" takes clips marked so; "all" takes all.
         language: full lower-case name; None for all.
         min_seconds: least length; judges of speakers and opinions need a second or two.
         unseen: only speakers without clips to train on; the manifest may be of held-out clips
-            alone, and then says of whom there are others (`unseen_speaker`, true or false).
+            alone, and then marks speakers with other clips (`unseen_speaker`, true or false).
 
     Raises:
         DataError: a fault in the manifest.
@@ -43,10 +44,11 @@ def choose(
     import soundfile
 
     clips = read_manifest(manifest, languages=LANGUAGES)
-    splits = {c.line: found for c, found in zip(clips, splits_of(clips), strict=True)}
+    found = splits_of([clip.text for clip in clips], [clip.split for clip in clips])
+    splits = {clip.line: its for clip, its in zip(clips, found, strict=True)}
     if unseen:
-        heard = {c.speaker for c in clips if splits[c.line] == TRAIN or not _says_unseen(c)}
-        clips = [c for c in clips if c.speaker not in heard]
+        seen = {c.speaker for c in clips if splits[c.line] == TRAIN or not _marked_unseen(c)}
+        clips = [c for c in clips if c.speaker not in seen]
     if split != "all":
         clips = [c for c in clips if splits[c.line] == split]
     if speech != "all":
@@ -64,11 +66,11 @@ def choose(
     return by_turns(clips, len(clips) if count is None else count)
 
 
-def _says_unseen(clip: Clip) -> bool:
-    """False where the manifest says that there is more of the speaker.
+def _marked_unseen(clip: Clip) -> bool:
+    """False where the manifest marks the speaker as one with more clips.
 
     Raises:
-        DataError: it says something else than true or false.
+        DataError: the mark is neither true nor false.
     """
     said = clip.extra.get("unseen_speaker", True)
     if not isinstance(said, bool):

@@ -1,4 +1,4 @@
-"""Task clone: texts in the voices of recordings that the checkpoint has never heard."""
+"""Task clone: texts in the voices of speakers that are not in the training data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.speaker import SpeakerJudge
 from qtts_jax.evaluation.panel import Panel, usable
-from qtts_jax.evaluation.rows import Row, add_rise, judge_row
-from qtts_jax.evaluation.sample import Sample, hear
+from qtts_jax.evaluation.rows import Row, add_rise, score_row
+from qtts_jax.evaluation.sample import Sample, load_mono_16k
 from qtts_jax.evaluation.tasks.speaking import (
     Speaking,
     language_of,
     recorded_samples,
     spoken_sample,
 )
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 _MODE_IN_CONTEXT, _MODE_XVECTOR = "in context", "x-vector"
 
@@ -35,14 +35,14 @@ def clone_rows(
 ) -> list[Row]:
     """Rows "recordings" and "clone".
 
-    The voice of each clip says the text of the speaker's next clip, so that the same speaker's own
+    The voice of each clip reads the text of the speaker's next clip, so that the same speaker's own
     recording of that text stands beside it. Similarity is to the reference; `sim_other` is the
     similarity to the nearest reference of another speaker of the same language, and the details
     give the best pair of recordings of two different speakers.
 
     Args:
         clips: references; speakers with one clip only are left out.
-        judge: of similarity to other speakers; None to leave that out.
+        judge: the model of similarity to other speakers; None to leave that out.
         x_vector_only: clone by x-vector; else in context, with the recording and its words.
 
     Raises:
@@ -53,10 +53,10 @@ def clone_rows(
     prompts = tts.create_voice_clone_prompt(
         [str(c.audio) for c in references], [c.text for c in references], x_vector_only
     )
-    heard = [hear(c.audio) for c in references]
-    embedded = [] if judge is None else [judge.embed(w) for w in heard]
+    references_16k = [load_mono_16k(c.audio) for c in references]
+    embedded = [] if judge is None else [judge.embed(w) for w in references_16k]
 
-    def request(i: int) -> SpeechRequest:
+    def request(i: int) -> Request:
         return tts.prepare_voice_clone(
             targets[i].text, prompts[i], language_of(tts, targets[i]), **speaking.options(tts, i)
         )
@@ -74,16 +74,16 @@ def clone_rows(
     def clones() -> Iterator[Sample]:
         spoken = speaking.speak(tts, len(targets), request)
         for i, (clip, speech) in enumerate(zip(targets, spoken, strict=True)):
-            sample = spoken_sample(tts, clip, speech, heard[i], hear(clip.audio))
+            sample = spoken_sample(tts, clip, speech, references_16k[i], load_mono_16k(clip.audio))
             yield compared(i, sample)
 
     n = len(targets)
-    recorded = (compared(i, s) for i, s in enumerate(recorded_samples(targets, heard)))
-    recordings = judge_row("recordings", recorded, panel, n)
+    recorded = (compared(i, s) for i, s in enumerate(recorded_samples(targets, references_16k)))
+    recordings = score_row("recordings", recorded, panel, n)
     recordings.details = {"speakers": len({c.speaker for c in references})}
     if judge is not None:
         recordings.details |= _pairs(references, embedded)
-    row = judge_row("clone", clones(), panel, n)
+    row = score_row("clone", clones(), panel, n)
     row.details = {"kind": _MODE_XVECTOR if x_vector_only else _MODE_IN_CONTEXT}
     add_rise(row, recordings)
     return [recordings, row]

@@ -13,8 +13,8 @@ from qtts_jax.data.manifest import Clip
 from qtts_jax.evaluation.codebooks import usage
 from qtts_jax.evaluation.opus import check_bits, round_trip
 from qtts_jax.evaluation.panel import Panel
-from qtts_jax.evaluation.rows import Row, add_rise, judge_row
-from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear, same_length
+from qtts_jax.evaluation.rows import Row, add_rise, score_row
+from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, load_mono_16k, same_length
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.io.audio import read_audio
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
@@ -29,22 +29,22 @@ def codec_rows(
     """Rows "original", "Opus N" and "tokenizer".
 
     Args:
-        opus: bits a second to ask Opus for; the rows say what it took.
+        opus: target bit rates of Opus; the rows give the actual ones.
 
     Raises:
         AudioError: a recording cannot be used.
-        EvaluationError: Opus is asked for, and `av` is not installed or it cannot take such rates.
+        EvaluationError: Opus is requested, and `av` is not installed or it cannot take such rates.
     """
     for bits in opus:
         check_bits(bits)
     n = len(clips)
-    original = judge_row("original", map(_original, clips), panel, n)
+    original = score_row("original", map(_original, clips), panel, n)
     rows = [original]
     for bits in opus:
         samples = (_opus(clip, bits) for clip in clips)
-        rows.append(judge_row(f"Opus {bits / 1000:g} kbit/s", samples, panel, n))
+        rows.append(score_row(f"Opus {bits / 1000:g} kbit/s", samples, panel, n))
     codes: list[np.ndarray] = []
-    row = judge_row("tokenizer", tokenized(tokenizer, clips, codes), panel, n)
+    row = score_row("tokenizer", tokenized(tokenizer, clips, codes), panel, n)
     row.details = _codebooks(tokenizer, codes)
     rows.append(row)
     for other in rows[1:]:
@@ -53,7 +53,7 @@ def codec_rows(
 
 
 def _original(clip: Clip) -> Sample:
-    return Sample(name_of(clip), hear(clip.audio), clip.text, clip.language)
+    return Sample(name_of(clip), load_mono_16k(clip.audio), clip.text, clip.language)
 
 
 def _opus(clip: Clip, bits: int) -> Sample:
@@ -84,7 +84,7 @@ def tokenized(
 
 def _compared(clip: Clip, wave: np.ndarray, rate: int, known: dict[str, Any]) -> Sample:
     """A decoded wave beside its original, both as long as the original."""
-    original, decoded = hear(clip.audio), hear((wave, rate))
+    original, decoded = load_mono_16k(clip.audio), load_mono_16k((wave, rate))
     return Sample(
         name_of(clip),
         same_length(decoded, len(original)),

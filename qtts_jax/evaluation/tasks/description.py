@@ -1,4 +1,4 @@
-"""Task description: does a voice move the way that the words of its description ask?"""
+"""Task description: pitch, rate and level of voices against the words of their description."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from qtts_jax.evaluation import pitch
 from qtts_jax.evaluation.bootstrap import Score
 from qtts_jax.evaluation.panel import usable
 from qtts_jax.evaluation.rows import Row
-from qtts_jax.evaluation.sample import SAMPLE_RATE, hear
+from qtts_jax.evaluation.sample import SAMPLE_RATE, load_mono_16k
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.evaluation.tasks.speaking import Speaking, language_of
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 ATTRIBUTES = ("pitch", "speed")
 
@@ -33,8 +33,8 @@ class Pair:
 
     Attributes:
         attribute: "pitch" or "speed".
-        low: asks for less of it.
-        high: asks for more of it.
+        low: description that requests less of it.
+        high: description that requests more of it.
     """
 
     attribute: str
@@ -62,7 +62,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     names = [f.name for f in fields(Pair)]
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the pairs {path} cannot be read: {error}.") from error
     pairs = []
@@ -97,7 +97,7 @@ def description_rows(
     *,
     speakers: Sequence[str] = (),
 ) -> list[Row]:
-    """A row for each attribute: how many pairs moved as asked, and by how much.
+    """A row for each attribute: the share of pairs that moved as requested, and by how much.
 
     Each text is spoken twice with the same seed, by the two descriptions of a pair. Pitch is the
     median of the voiced frames (cents apart); speed is letters a second of speech without pauses
@@ -115,7 +115,7 @@ def description_rows(
         raise RequestError("a base checkpoint takes no descriptions; use a VoiceDesign checkpoint.")
     names = list(speakers) or tts.supported_speakers
 
-    def request(i: int) -> SpeechRequest:
+    def request(i: int) -> Request:
         clip, p = clips[i // 2], pairs[i // 2 % len(pairs)]
         words, language = (p.low, p.high)[i % 2], language_of(tts, clip)
         options = speaking.options(tts, i // 2)
@@ -127,7 +127,9 @@ def description_rows(
     rows = {a: Row(a, {}) for a in dict.fromkeys(p.attribute for p in pairs)}
     spoken = speaking.speak(tts, 2 * len(clips), request)
     for i, clip in enumerate(tqdm(clips, desc="descriptions", unit="pair")):
-        low, high = (hear((np.clip(next(spoken).wave, -1, 1), tts.sample_rate)) for _ in range(2))
+        low, high = (
+            load_mono_16k((np.clip(next(spoken).wave, -1, 1), tts.sample_rate)) for _ in range(2)
+        )
         attribute = pairs[i % len(pairs)].attribute
         rows[attribute].clips[name_of(clip)] = moved(attribute, low, high, clip.text)
     return [row for row in rows.values() if row.clips]

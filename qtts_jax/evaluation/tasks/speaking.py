@@ -11,10 +11,10 @@ import numpy as np
 
 from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import EvaluationError, RequestError
-from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, hear
+from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, load_mono_16k
 from qtts_jax.evaluation.tasks.clips import name_of
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 from qtts_jax.tts.synthesis import Speech
 
 
@@ -58,7 +58,7 @@ class Speaking:
         )
 
     def speak(
-        self, tts: QwenTTS, count: int, request: Callable[[int], SpeechRequest]
+        self, tts: QwenTTS, count: int, request: Callable[[int], Request]
     ) -> Iterator[Speech]:
         """Speak the requests 0 ... count - 1 in batches."""
         for start in range(0, count, self.batch):
@@ -85,7 +85,7 @@ def mode_of(tts: QwenTTS, voices: Sequence[str]) -> str:
 
 
 def language_of(tts: QwenTTS, clip: Clip) -> str | None:
-    """The language to ask for: that of the clip if the checkpoint knows it, else automatic."""
+    """The language to request: that of the clip if the checkpoint has it, else automatic."""
     return clip.language if clip.language in tts.supported_languages else None
 
 
@@ -104,7 +104,7 @@ def spoken_sample(
     """
     return Sample(
         name_of(clip),
-        hear((np.clip(speech.wave, -1, 1), tts.sample_rate)),
+        load_mono_16k((np.clip(speech.wave, -1, 1), tts.sample_rate)),
         clip.text,
         clip.language,
         voice=voice,
@@ -120,4 +120,6 @@ def recorded_samples(
     """The recordings of clips themselves, with recordings of their speakers if given."""
     for i, clip in enumerate(clips):
         voice = None if voices is None else voices[i]
-        yield Sample(name_of(clip), hear(clip.audio), clip.text, clip.language, voice=voice)
+        yield Sample(
+            name_of(clip), load_mono_16k(clip.audio), clip.text, clip.language, voice=voice
+        )

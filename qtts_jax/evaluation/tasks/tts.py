@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from qtts_jax.data.manifest import Clip
 from qtts_jax.errors import RequestError
 from qtts_jax.evaluation.panel import Panel
-from qtts_jax.evaluation.rows import Row, add_rise, judge_row
+from qtts_jax.evaluation.rows import Row, add_rise, score_row
 from qtts_jax.evaluation.sample import Sample
 from qtts_jax.evaluation.tasks.speaking import (
     Speaking,
@@ -16,8 +16,8 @@ from qtts_jax.evaluation.tasks.speaking import (
     recorded_samples,
     spoken_sample,
 )
+from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
-from qtts_jax.tts.requests import SpeechRequest
 
 
 def tts_rows(
@@ -42,7 +42,7 @@ def tts_rows(
         RequestError: the checkpoint cannot speak so.
     """
     request = _requests(tts, clips, speaking, speakers, instruct, voices)
-    # All of them first: what cannot be asked for is known before anything is judged.
+    # All requests first, so that an invalid one fails before anything is scored.
     requests = [request(i) for i in range(len(clips))]
 
     def samples() -> Iterator[Sample]:
@@ -51,8 +51,8 @@ def tts_rows(
             yield spoken_sample(tts, clip, speech)
 
     n = len(clips)
-    recordings = judge_row("recordings", recorded_samples(clips), panel, n)
-    row = judge_row("speech", samples(), panel, n)
+    recordings = score_row("recordings", recorded_samples(clips), panel, n)
+    row = score_row("speech", samples(), panel, n)
     add_rise(row, recordings)
     return [recordings, row]
 
@@ -64,7 +64,7 @@ def _requests(
     speakers: Sequence[str],
     instruct: str | None,
     voices: Sequence[str],
-):
+) -> Callable[[int], Request]:
     """The request of clip i, for the kind of the checkpoint."""
 
     def language(i: int) -> str | None:
@@ -74,7 +74,7 @@ def _requests(
     if mode == "custom_voice":
         names = list(speakers) or tts.supported_speakers
 
-        def preset(i: int) -> SpeechRequest:
+        def preset(i: int) -> Request:
             options = speaking.options(tts, i)
             name = names[i % len(names)]
             return tts.prepare_custom_voice(clips[i].text, name, language(i), instruct, **options)
@@ -82,7 +82,7 @@ def _requests(
         return preset
     if mode == "voice_design":
 
-        def design(i: int) -> SpeechRequest:
+        def design(i: int) -> Request:
             words = instruct or clips[i].instruction
             return tts.prepare_voice_design(
                 clips[i].text, words, language(i), **speaking.options(tts, i)
@@ -96,7 +96,7 @@ def _requests(
         )
     items = tts.create_voice_clone_prompt(list(voices), None, True)
 
-    def like(i: int) -> SpeechRequest:
+    def like(i: int) -> Request:
         item = items[i % len(items)]
         return tts.prepare_voice_clone(clips[i].text, item, language(i), **speaking.options(tts, i))
 

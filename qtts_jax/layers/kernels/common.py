@@ -1,4 +1,4 @@
-"""What the decoding kernels share."""
+"""Scalars and rounding, shared by the decoding kernels."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def cell(value: Scalar, dtype: Any) -> jax.Array:
 
 
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
-    """Float32 values as `dtype` would hold them."""
+    """Float32 values rounded to `dtype`."""
     return x.astype(dtype).astype(F32)

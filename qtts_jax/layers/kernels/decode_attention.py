@@ -1,8 +1,8 @@
-"""Attention of one new position a row over a cache: norms, rotation, cache write, mix."""
+"""Attention of one new position per row over a cache, with QK norm, RoPE and the cache write."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from qtts_jax.layers.attention import attend, write
 from qtts_jax.layers.dispatch import Backend
 from qtts_jax.layers.kernels.common import F32, rounded
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import RopeAngles, rotate
+from qtts_jax.layers.rope import RopeAngles, apply_rope
 
 # Cache rows per step, for few rows of a batch and for many.
 TILE, BATCH_TILE, WARPS = 64, 32, 4
@@ -34,7 +34,7 @@ def plain_attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turn: RopeAngles,
+    rope: RopeAngles,
     keys: jax.Array,
     values: jax.Array,
     position: jax.Array,
@@ -42,8 +42,8 @@ def plain_attention(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Definition of `attention`."""
     qkv = qkv[:, None]
-    q = rotate(rms_norm(qkv[..., :-2, :], q_scale, eps), turn)
-    k = rotate(rms_norm(qkv[..., -2, :], k_scale, eps), turn)
+    q = apply_rope(rms_norm(qkv[..., :-2, :], q_scale, eps), rope)
+    k = apply_rope(rms_norm(qkv[..., -2, :], k_scale, eps), rope)
     keys, values = write(keys, k, position), write(values, qkv[..., -1, :], position)
     mask = (jnp.arange(keys.shape[1]) <= position[:, None])[:, None]
     return attend(q, keys, values, mask)[:, 0], keys, values
@@ -54,7 +54,7 @@ def attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turn: RopeAngles,
+    rope: RopeAngles,
     keys: jax.Array,
     values: jax.Array,
     position: jax.Array,
@@ -62,7 +62,7 @@ def attention(
     *,
     backend: Backend,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """From merged projections of one new position a row to mixed heads, cache written.
+    """Attention of one new position per row, from merged projections, which also writes the cache.
 
     The new key and value are used from registers, so that no program reads what another writes.
     Only slots below a row's position are read. A long cache of few rows is split over programs,
@@ -72,7 +72,7 @@ def attention(
     Args:
         qkv: [B, K, G+2, h]; per head its G queries, its key, its value. h is a power of two.
         q_scale, k_scale: [h], or both None without query and key normalization.
-        turn: cos and sin [B, 1, h/2] float32 of each row's position.
+        rope: cos and sin [B, 1, h/2] float32 of each row's position.
         keys, values: [B, S, K, h]; updated in place where the caller gives them up.
         position: [B] int32, filled slots. As in `attention.write`, a full cache has its last
             slot overwritten.
@@ -81,7 +81,7 @@ def attention(
         [B, K, G, h] in the type of values, keys, values.
     """
     if backend == "plain":
-        return plain_attention(qkv, q_scale, k_scale, turn, keys, values, position, eps)
+        return plain_attention(qkv, q_scale, k_scale, rope, keys, values, position, eps)
     rows, slots, heads, width = keys.shape
     groups = qkv.shape[2] - 2
     small, many = slots <= SMALL_SLOTS, rows * heads >= PROGRAMS
@@ -111,7 +111,7 @@ def attention(
         compiler_params=params,
         interpret=backend == "interpret",
         name="attention",
-    )(keys, values, qkv, q_scale, k_scale, *turn, position)
+    )(keys, values, qkv, q_scale, k_scale, *rope, position)
     if splits == 1:
         return parts[0], new_keys, new_values
     out = pl.pallas_call(
@@ -126,7 +126,7 @@ def attention(
 
 
 class _New(NamedTuple):
-    """What a program makes of the new position of its row and head, in registers.
+    """Queries, key and value of the new position of a program's row and head, in registers.
 
     Heads are two halves throughout, because rotation pairs element i with i + h/2.
 
@@ -143,20 +143,31 @@ class _New(NamedTuple):
     value: jax.Array
 
     def score(self, query: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """Of the new key, for one query."""
+        """Score of the new key for one query."""
         product = query[0] * self.key[0] + query[1] * self.key[1]
-        return jnp.sum(product) * self.value.shape[0] ** -0.5
+        return jnp.sum(product) * float(self.value.shape[0] ** -0.5)
 
 
 def _new_position(
-    row, head, queries, keys, values, qkv, q_scale, k_scale, cos, sin, position, eps: float
+    row: jax.Array,
+    head: jax.Array,
+    queries: Iterable[jax.Array | int],
+    keys: jax.Ref,
+    values: jax.Ref,
+    qkv: jax.Ref,
+    q_scale: jax.Ref | None,
+    k_scale: jax.Ref | None,
+    cos: jax.Ref,
+    sin: jax.Ref,
+    position: jax.Ref,
+    eps: float,
 ) -> _New:
     _, slots, _, width = keys.shape
     groups, half = qkv.shape[2] - 2, width // 2
     low, high = pl.ds(0, half), pl.ds(half, half)
     c, s = cos[row, 0, low], sin[row, 0, low]
 
-    def turned(index: jax.Array | int, scale) -> tuple[jax.Array, jax.Array]:
+    def rotated(index: jax.Array | int, scale: jax.Ref | None) -> tuple[jax.Array, jax.Array]:
         a, b = (qkv[row, head, index, part].astype(F32) for part in (low, high))
         if scale is not None:
             factor = jax.lax.rsqrt(jnp.sum(a * a + b * b) / width + eps)
@@ -164,17 +175,19 @@ def _new_position(
             b = rounded(rounded(b * factor, qkv.dtype) * scale[high].astype(F32), qkv.dtype)
         return rounded(a * c - b * s, qkv.dtype), rounded(b * c + a * s, qkv.dtype)
 
-    key_a, key_b = turned(groups, k_scale)
+    key_a, key_b = rotated(groups, k_scale)
     value = qkv[row, head, groups + 1, pl.ds(0, width)].astype(F32)
     return _New(
         jnp.minimum(position[row], slots - 1),
-        [turned(i, q_scale) for i in queries],
+        [rotated(i, q_scale) for i in queries],
         (rounded(key_a, keys.dtype), rounded(key_b, keys.dtype)),
         rounded(value, values.dtype),
     )
 
 
-def _write(new: _New, row, head, new_keys, new_values) -> None:
+def _write(
+    new: _New, row: jax.Array, head: jax.Array, new_keys: jax.Ref, new_values: jax.Ref
+) -> None:
     """Put the new position into the cache.
 
     Must come last in a kernel: loads cannot move above stores that might touch the same memory.
@@ -187,9 +200,22 @@ def _write(new: _New, row, head, new_keys, new_values) -> None:
 
 
 def _attention_kernel(
-    keys, values, qkv, q_scale, k_scale, cos, sin, position, new_keys, new_values, *out,
-    eps: float, tile: int, splits: int, queries: int,
-) -> None:  # fmt: skip
+    keys: jax.Ref,
+    values: jax.Ref,
+    qkv: jax.Ref,
+    q_scale: jax.Ref | None,
+    k_scale: jax.Ref | None,
+    cos: jax.Ref,
+    sin: jax.Ref,
+    position: jax.Ref,
+    new_keys: jax.Ref,
+    new_values: jax.Ref,
+    *out: jax.Ref,
+    eps: float,
+    tile: int,
+    splits: int,
+    queries: int,
+) -> None:
     _, slots, heads, width = keys.shape
     row, head = pl.program_id(0) // heads, pl.program_id(0) % heads
     first_query, split = pl.program_id(1) * queries, pl.program_id(2)
@@ -231,7 +257,7 @@ def _attention_kernel(
         # A start that is not static, because a static slice may not pass the end, even masked.
         sums = look(split, sums)
     else:
-        # Tiles are dealt in turn, so all programs are busy however much of the cache is filled.
+        # Tiles are dealt to the programs in turn, so that all are busy however full the cache is.
         steps = (pl.cdiv(new.slot, tile) - split + splits - 1) // splits
         sums = jax.lax.fori_loop(
             0, steps, lambda i, carry: look((split + i * splits) * tile, carry), sums
@@ -251,9 +277,21 @@ def _attention_kernel(
 
 
 def _batch_kernel(
-    keys, values, qkv, q_scale, k_scale, cos, sin, position, new_keys, new_values, out,
-    eps: float, tile: int,
-) -> None:  # fmt: skip
+    keys: jax.Ref,
+    values: jax.Ref,
+    qkv: jax.Ref,
+    q_scale: jax.Ref | None,
+    k_scale: jax.Ref | None,
+    cos: jax.Ref,
+    sin: jax.Ref,
+    position: jax.Ref,
+    new_keys: jax.Ref,
+    new_values: jax.Ref,
+    out: jax.Ref,
+    *,
+    eps: float,
+    tile: int,
+) -> None:
     """One program a row and head; its queries are rows of a matrix, filled up with zeros."""
     _, _, heads, width = keys.shape
     row, head = pl.program_id(0) // heads, pl.program_id(0) % heads
@@ -299,7 +337,12 @@ def _batch_kernel(
     plgpu.store(at, result, mask=jnp.broadcast_to((index < groups)[:, None], (size, width)))
 
 
-def _combine_kernel(tops, totals, mixed, out) -> None:
+def _combine_kernel(
+    tops: jax.Ref,
+    totals: jax.Ref,
+    mixed: jax.Ref,
+    out: jax.Ref,
+) -> None:
     heads, (splits, width) = mixed.shape[1], mixed.shape[3:]
     at = pl.program_id(0) // heads, pl.program_id(0) % heads, pl.program_id(1)
     all_splits, all_width = pl.ds(0, splits), pl.ds(0, width)

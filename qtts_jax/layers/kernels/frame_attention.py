@@ -1,9 +1,9 @@
 """Attention over many short sequences at once: the codebooks of every frame, with gradients.
 
-The code predictor sees a frame as a sequence of its own, 16 positions long. XLA makes norms,
-rotation, scores, softmax, mix and their gradients of some thirty kernels, which move about five
-times the bytes of inputs and outputs; that traffic, not the products, is most of the time of this
-layer. Here each direction is one kernel that reads and writes only those. `plain_attention`
+For the code predictor every frame is a sequence of 16 positions. XLA compiles norms, RoPE, scores,
+softmax, weighted sum and their gradients to some thirty kernels, which move about five times the
+bytes of inputs and outputs; that traffic, not the products, takes most of the time of this layer.
+Here each direction is one kernel that reads and writes inputs and outputs only. `plain_attention`
 defines the values.
 """
 
@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from qtts_jax.layers.attention import attend
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import RopeAngles, rotate
+from qtts_jax.layers.rope import RopeAngles, apply_rope
 
 F32 = jnp.float32
 # Matrix units multiply tiles of at least 16; longer sequences than this would not fit registers.
@@ -40,17 +40,17 @@ def plain_attention(
     qkv: jax.Array,
     q_scale: jax.Array | None,
     k_scale: jax.Array | None,
-    turns: RopeAngles,
+    rope: RopeAngles,
     eps: float,
 ) -> jax.Array:
     """Causal attention of merged projections [B, T, K, G+2, h] -> [B, T, K, G, h].
 
     Args:
         q_scale, k_scale: [h], or both None without query and key normalization.
-        turns: of the T positions, [1, T, h/2].
+        rope: of the T positions, [1, T, h/2].
     """
-    q = rotate(rms_norm(qkv[..., :-2, :], q_scale, eps), turns)
-    k = rotate(rms_norm(qkv[..., -2, :], k_scale, eps), turns)
+    q = apply_rope(rms_norm(qkv[..., :-2, :], q_scale, eps), rope)
+    k = apply_rope(rms_norm(qkv[..., -2, :], k_scale, eps), rope)
     rows, steps = qkv.shape[:2]
     at = jnp.arange(steps)
     mask = jnp.broadcast_to(at[:, None] >= at, (rows, steps, steps))
@@ -62,7 +62,7 @@ def frame_attention(
     qkv: jax.Array,
     q_scale: jax.Array,
     k_scale: jax.Array,
-    turns: RopeAngles,
+    rope: RopeAngles,
     eps: float,
     interpret: bool = False,
 ) -> jax.Array:
@@ -71,31 +71,32 @@ def frame_attention(
     Args:
         interpret: run without a GPU.
     """
-    rows, steps, heads, merged, width = qkv.shape
-    return pl.pallas_call(
+    rows, time, heads, merged, width = qkv.shape
+    out: jax.Array = pl.pallas_call(
         functools.partial(_forward_kernel, eps=eps),
         grid=(rows,),
-        out_shape=jax.ShapeDtypeStruct((rows, steps, heads, merged - 2, width), qkv.dtype),
+        out_shape=jax.ShapeDtypeStruct((rows, time, heads, merged - 2, width), qkv.dtype),
         compiler_params=PROGRAM,
         interpret=interpret,
         name="frame_attention",
-    )(qkv, q_scale, k_scale, turns.cos[0], turns.sin[0])
+    )(qkv, q_scale, k_scale, rope.cos[0], rope.sin[0])
+    return out
 
 
 def _forward(
     qkv: jax.Array,
     q_scale: jax.Array,
     k_scale: jax.Array,
-    turns: RopeAngles,
+    rope: RopeAngles,
     eps: float,
     interpret: bool,
 ) -> tuple[jax.Array, Any]:
-    out = frame_attention(qkv, q_scale, k_scale, turns, eps, interpret)
-    return out, (qkv, q_scale, k_scale, turns)
+    out = frame_attention(qkv, q_scale, k_scale, rope, eps, interpret)
+    return out, (qkv, q_scale, k_scale, rope)
 
 
 def _backward(eps: float, interpret: bool, kept: Any, given: jax.Array) -> tuple[Any, ...]:
-    qkv, q_scale, k_scale, turns = kept
+    qkv, q_scale, k_scale, rope = kept
     rows, width = qkv.shape[0], qkv.shape[-1]
     # Scales are shared by all rows: every program leaves its sum over positions and heads.
     of_row = jax.ShapeDtypeStruct((rows, width), F32)
@@ -106,7 +107,7 @@ def _backward(eps: float, interpret: bool, kept: Any, given: jax.Array) -> tuple
         compiler_params=PROGRAM,
         interpret=interpret,
         name="frame_attention_gradient",
-    )(qkv, q_scale, k_scale, turns.cos[0], turns.sin[0], given)
+    )(qkv, q_scale, k_scale, rope.cos[0], rope.sin[0], given)
     to_q, to_k = (jnp.sum(x, axis=0).astype(q_scale.dtype) for x in (to_q, to_k))
     return to_qkv, to_q, to_k, None
 
@@ -141,12 +142,20 @@ class _Heads:
         scale, cos, sin: refs [h], [T, h/2], [T, h/2].
     """
 
-    def __init__(self, qkv, at: tuple[Any, ...], scale, cos, sin, eps: float) -> None:
+    def __init__(
+        self,
+        qkv: jax.Ref,
+        at: tuple[Any, ...],
+        scale: jax.Ref,
+        cos: jax.Ref,
+        sin: jax.Ref,
+        eps: float,
+    ) -> None:
         self.qkv, self.at, self.scale, self.eps = qkv, at, scale, eps
         self.cos, self.sin, self.parts = cos, sin, _halves(qkv.shape[-1])
         self.many = isinstance(at[-1], pl.Slice)
 
-    def _turns(self) -> Pair:
+    def _rope(self) -> Pair:
         cos, sin = self.cos[...], self.sin[...]
         return (cos[:, None], sin[:, None]) if self.many else (cos, sin)
 
@@ -154,28 +163,28 @@ class _Heads:
         low, high = (self.qkv[(*self.at, part)].astype(F32) for part in self.parts)
         return _normal((low, high), self.eps)
 
-    def turned(self) -> Pair:
+    def rotated(self) -> Pair:
         """Normalized, scaled and rotated halves [T (G), h/2], rounded as the plain layers do."""
-        dtype, (cos, sin) = self.qkv.dtype, self._turns()
+        dtype, (cos, sin) = self.qkv.dtype, self._rope()
         normal, _ = self._normal()
         a, b = (
             (x.astype(dtype) * self.scale[part]).astype(F32)
             for x, part in zip(normal, self.parts, strict=True)
         )
-        turned = (a * cos - b * sin).astype(dtype), (b * cos + a * sin).astype(dtype)
-        return turned[0].reshape(-1, a.shape[-1]), turned[1].reshape(-1, a.shape[-1])
+        rotated = (a * cos - b * sin).astype(dtype), (b * cos + a * sin).astype(dtype)
+        return rotated[0].reshape(-1, a.shape[-1]), rotated[1].reshape(-1, a.shape[-1])
 
-    def write_gradient(self, to_qkv, given: Pair) -> Pair:
+    def write_gradient(self, to_qkv: jax.Ref, given: Pair) -> Pair:
         """Back through rotation and norm: writes the input's gradient, returns the scale's.
 
         Args:
             to_qkv: the ref written to, as `qkv`.
-            given: gradient of `turned`, float32.
+            given: gradient of `rotated`, float32.
 
         Returns:
             Halves [h/2], summed over positions and queries.
         """
-        (cos, sin), (normal, factor) = self._turns(), self._normal()
+        (cos, sin), (normal, factor) = self._rope(), self._normal()
         a, b = (x.reshape(normal[0].shape) for x in given)
         a, b = a * cos + b * sin, b * cos - a * sin
         width = a.shape[-1]
@@ -202,14 +211,23 @@ def _weights(q: Pair, k: Pair, groups: int) -> jax.Array:
     return weights / jnp.sum(weights, axis=-1, keepdims=True)
 
 
-def _forward_kernel(qkv, q_scale, k_scale, cos, sin, out, *, eps: float) -> None:
+def _forward_kernel(
+    qkv: jax.Ref,
+    q_scale: jax.Ref,
+    k_scale: jax.Ref,
+    cos: jax.Ref,
+    sin: jax.Ref,
+    out: jax.Ref,
+    *,
+    eps: float,
+) -> None:
     _, steps, heads, merged, width = qkv.shape
     groups, row, parts = merged - 2, pl.program_id(0), _halves(width)
 
-    def head(j, _):
+    def head(j: jax.Array, _: int) -> int:
         queries = (row, slice(None), j, pl.ds(0, groups))
-        q = _Heads(qkv, queries, q_scale, cos, sin, eps).turned()
-        k = _Heads(qkv, (row, slice(None), j, groups), k_scale, cos, sin, eps).turned()
+        q = _Heads(qkv, queries, q_scale, cos, sin, eps).rotated()
+        k = _Heads(qkv, (row, slice(None), j, groups), k_scale, cos, sin, eps).rotated()
         weights = _weights(q, k, groups).astype(qkv.dtype)
         for part in parts:
             mixed = _product(weights, qkv[row, :, j, groups + 1, part])
@@ -221,16 +239,26 @@ def _forward_kernel(qkv, q_scale, k_scale, cos, sin, out, *, eps: float) -> None
 
 
 def _backward_kernel(
-    qkv, q_scale, k_scale, cos, sin, given, to_qkv, to_q_scale, to_k_scale, *, eps: float
+    qkv: jax.Ref,
+    q_scale: jax.Ref,
+    k_scale: jax.Ref,
+    cos: jax.Ref,
+    sin: jax.Ref,
+    given: jax.Ref,
+    to_qkv: jax.Ref,
+    to_q_scale: jax.Ref,
+    to_k_scale: jax.Ref,
+    *,
+    eps: float,
 ) -> None:
     _, _, heads, merged, width = qkv.shape
     groups, row, parts, dtype = merged - 2, pl.program_id(0), _halves(width), qkv.dtype
 
-    def head(j, sums):
+    def head(j: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         queries = (row, slice(None), j, pl.ds(0, groups))
         of_q = _Heads(qkv, queries, q_scale, cos, sin, eps)
         of_k = _Heads(qkv, (row, slice(None), j, groups), k_scale, cos, sin, eps)
-        q, k = of_q.turned(), of_k.turned()
+        q, k = of_q.rotated(), of_k.rotated()
         weights = _weights(q, k, groups)
         to_weights = jnp.zeros_like(weights)
         for part in parts:

@@ -1,4 +1,4 @@
-"""Products of weights with the vector of one row, with what stands before or after them.
+"""Matrix-vector products, fused with the norm before them or the residual sum after them.
 
 Every function takes rows [B, D]; the kernels exist for B = 1, where a product is a stream of
 weights through all processors, and the plain definitions for any B.
@@ -25,15 +25,15 @@ from qtts_jax.layers.quantized_weights import Quantized, Weight, matrix, product
 MATVEC_ROWS, MATVEC_WARPS = 8, 4
 ADD_ROWS, ADD_WARPS = 4, 4
 GATE_UP_ROWS, GATE_UP_WARPS = 4, 4
-# Widest piece of a weight row held as one tile; wider rows are several tiles, loaded together.
+# Widest part of a weight row held as one tile; wider rows are several tiles, loaded together.
 COLUMNS = 1024
 
 
 def plain_norm_matvec(
-    x: jax.Array, scale: jax.Array | None, w: Weight, eps: float, book: Scalar | None = None
+    x: jax.Array, scale: jax.Array | None, w: Weight, eps: float, codebook: Scalar | None = None
 ) -> jax.Array:
     """Definition of `norm_matvec`."""
-    return product(rms_norm(x, scale, eps), w if book is None else w[book])
+    return product(rms_norm(x, scale, eps), w if codebook is None else w[codebook])
 
 
 @partial(jax.jit, static_argnames=("eps", "backend"))
@@ -43,7 +43,7 @@ def norm_matvec(
     w: Weight,
     eps: float,
     *,
-    book: Scalar | None = None,
+    codebook: Scalar | None = None,
     backend: Backend,
 ) -> jax.Array:
     """W rms_norm(x); every program normalizes x again while its weights arrive.
@@ -51,32 +51,43 @@ def norm_matvec(
     Args:
         x: [B, D].
         scale: [D] of the norm; None for no norm.
-        w: [N, D], or [L, N, D] with `book`: taking the slice in the kernel saves the copy that
-            `w[book]` would be.
-        book: int32 scalar, which of the L matrices.
+        w: [N, D], or [L, N, D] with `codebook`: taking the slice in the kernel saves the copy that
+            `w[codebook]` would be.
+        codebook: int32 scalar, which of the L matrices.
         backend: a kernel needs B = 1.
 
     Returns:
         [B, N] in the type of x.
     """
     if backend == "plain":
-        return plain_norm_matvec(x, scale, w, eps, book)
+        return plain_norm_matvec(x, scale, w, eps, codebook)
     rows = w.shape[-2]
     block = math.gcd(rows, MATVEC_ROWS)
-    index = None if book is None else cell(book, jnp.int32)
-    return pl.pallas_call(
+    index = None if codebook is None else cell(codebook, jnp.int32)
+    y: jax.Array = pl.pallas_call(
         partial(_norm_matvec_kernel, eps=eps, block=block),
         grid=(rows // block,),
         out_shape=jax.ShapeDtypeStruct((rows,), x.dtype),
         compiler_params=plgpu.CompilerParams(num_warps=MATVEC_WARPS),
         interpret=backend == "interpret",
         name="norm_matvec",
-    )(x.reshape(-1), scale, *_parts(w), index)[None]
+    )(x.reshape(-1), scale, *_parts(w), index)
+    return y[None]
 
 
-def _norm_matvec_kernel(x, scale, w, weight_scale, book, out, *, eps: float, block: int) -> None:
+def _norm_matvec_kernel(
+    x: jax.Ref,
+    scale: jax.Ref | None,
+    w: jax.Ref,
+    weight_scale: jax.Ref | None,
+    codebook: jax.Ref | None,
+    out: jax.Ref,
+    *,
+    eps: float,
+    block: int,
+) -> None:
     rows = pl.ds(pl.program_id(0) * block, block)
-    at = (rows,) if book is None else (book[0], rows)
+    at = (rows,) if codebook is None else (codebook[0], rows)
     chunks = _chunks(w.shape[-1])
     # Weights first, so that they are on their way while x is normalized.
     tiles = [w[(*at, c)] for c in chunks]
@@ -109,17 +120,26 @@ def matvec_add(x: jax.Array, w: Weight, residual: jax.Array, *, backend: Backend
         return plain_matvec_add(x, w, residual)
     rows = w.shape[0]
     block = math.gcd(rows, ADD_ROWS)
-    return pl.pallas_call(
+    y: jax.Array = pl.pallas_call(
         partial(_matvec_add_kernel, block=block),
         grid=(rows // block,),
         out_shape=jax.ShapeDtypeStruct((rows,), x.dtype),
         compiler_params=plgpu.CompilerParams(num_warps=ADD_WARPS),
         interpret=backend == "interpret",
         name="matvec_add",
-    )(x.reshape(-1), *_parts(w), residual.reshape(-1))[None]
+    )(x.reshape(-1), *_parts(w), residual.reshape(-1))
+    return y[None]
 
 
-def _matvec_add_kernel(x, w, weight_scale, residual, out, *, block: int) -> None:
+def _matvec_add_kernel(
+    x: jax.Ref,
+    w: jax.Ref,
+    weight_scale: jax.Ref | None,
+    residual: jax.Ref,
+    out: jax.Ref,
+    *,
+    block: int,
+) -> None:
     rows = pl.ds(pl.program_id(0) * block, block)
     chunks = _chunks(w.shape[-1])
     tiles = [w[rows, c] for c in chunks]
@@ -155,17 +175,27 @@ def norm_gate_up(
         return plain_norm_gate_up(x, scale, w, eps)
     rows = w.shape[1]
     block = math.gcd(rows, GATE_UP_ROWS)
-    return pl.pallas_call(
+    y: jax.Array = pl.pallas_call(
         partial(_norm_gate_up_kernel, eps=eps, block=block),
         grid=(rows // block,),
         out_shape=jax.ShapeDtypeStruct((rows,), x.dtype),
         compiler_params=plgpu.CompilerParams(num_warps=GATE_UP_WARPS),
         interpret=backend == "interpret",
         name="norm_gate_up",
-    )(x.reshape(-1), scale, *_parts(w))[None]
+    )(x.reshape(-1), scale, *_parts(w))
+    return y[None]
 
 
-def _norm_gate_up_kernel(x, scale, w, weight_scale, out, *, eps: float, block: int) -> None:
+def _norm_gate_up_kernel(
+    x: jax.Ref,
+    scale: jax.Ref,
+    w: jax.Ref,
+    weight_scale: jax.Ref | None,
+    out: jax.Ref,
+    *,
+    eps: float,
+    block: int,
+) -> None:
     rows = pl.ds(pl.program_id(0) * block, block)
     chunks = _chunks(w.shape[-1])
     tiles = [[w[half, rows, c] for c in chunks] for half in range(2)]
@@ -189,7 +219,9 @@ def _chunks(width: int) -> list[Any]:
     return [pl.ds(start, size) for start in range(0, width, size)]
 
 
-def _normalized(x, scale, eps: float, chunks: Sequence[Any]) -> list[jax.Array]:
+def _normalized(
+    x: jax.Ref, scale: jax.Ref | None, eps: float, chunks: Sequence[Any]
+) -> list[jax.Array]:
     """RMSNorm of the vector behind reference x, in float32 chunks rounded as the module does."""
     parts = [x[c].astype(F32) for c in chunks]
     if scale is None:

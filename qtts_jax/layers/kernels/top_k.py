@@ -10,6 +10,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 WARPS = 8
+# Bits fixed so far, threshold, values that are no smaller.
+Carry = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @partial(jax.jit, static_argnames="interpret")
@@ -25,7 +27,7 @@ def select(
     """Draw from the k best of every row by Gumbel noise, or take the best; the first of equals.
 
     The k-th best value is found without a sort: its float32 bits, as ordered integers, are fixed
-    from the top by counting how many values are no smaller. `generation.sampling.choose` is the
+    from the top by counting how many values are no smaller. `generation.sampling.sample` is the
     plain definition.
 
     Args:
@@ -39,7 +41,7 @@ def select(
         [B] int32.
     """
     rows = logits.shape[0]
-    return pl.pallas_call(
+    codes: jax.Array = pl.pallas_call(
         _select_kernel,
         grid=(rows,),
         out_shape=jax.ShapeDtypeStruct((rows,), jnp.int32),
@@ -47,9 +49,17 @@ def select(
         interpret=interpret,
         name="select",
     )(logits, noise, temperature, top_k, jnp.asarray(do_sample).astype(jnp.int32))
+    return codes
 
 
-def _select_kernel(logits, noise, temperature, top_k, do_sample, out) -> None:
+def _select_kernel(
+    logits: jax.Ref,
+    noise: jax.Ref,
+    temperature: jax.Ref,
+    top_k: jax.Ref,
+    do_sample: jax.Ref,
+    out: jax.Ref,
+) -> None:
     row, vocab = pl.program_id(0), logits.shape[1]
     size = pl.next_power_of_2(vocab)
     # A start that is not static, because a static slice may not pass the end, even masked.
@@ -63,7 +73,7 @@ def _select_kernel(logits, noise, temperature, top_k, do_sample, out) -> None:
     order = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     k = jnp.minimum(top_k[row], vocab)
 
-    def narrow(carry):
+    def narrow(carry: Carry) -> Carry:
         step, threshold, _ = carry
         # The sign bit first: adding it to the smallest integer gives 0.
         candidate = threshold + jnp.left_shift(jnp.int32(1), 31 - step)

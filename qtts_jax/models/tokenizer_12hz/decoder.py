@@ -38,12 +38,12 @@ class Upsample(nnx.Module):
         return self.convnext.step(self.transposed(x), state)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A whole sequence [B, T, D] from a fresh state."""
+        """A full sequence [B, T, D] from a fresh state."""
         return self.step(x, self.init_state(x.shape[0], x.dtype))[0]
 
 
 class DecoderState(NamedTuple):
-    """Memory of the decoder between two chunks of codes."""
+    """State of the decoder between two chunks of codes."""
 
     pre_conv: ConvState
     transformer: TransformerState
@@ -92,7 +92,7 @@ class Decoder(nnx.Module):
         """Decode T frames.
 
         Args:
-            codes: [B, T, Q] int, each below the entries of its book.
+            codes: [B, T, Q] int, each below the size of its codebook.
 
         Returns:
             samples [B, T * samples_per_frame] in [-1, 1], of the dtype of the state, and the
@@ -106,22 +106,24 @@ class Decoder(nnx.Module):
         """As `step`, but from the decoded vectors [B, T, D] of the quantizer, and not clipped.
 
         The last convolution computes in the dtype of its own parameters, so that training in
-        bfloat16 can keep it, and with it the samples, in float32.
+        bfloat16 can keep it, and so the samples, in float32.
         """
-        x, pre_conv = self.pre_conv.step(x, state.pre_conv)
+        x, pre_conv = self.pre_conv.step(x, state.pre_conv)  # [B, T, latent width]
         with jax.named_scope("transformer"):
             x, transformer = self.transformer.step(self.input_projection(x), state.transformer)
-            x = self.output_projection(x)
+            x = self.output_projection(x)  # [B, T, latent width]
         x, upsample = _chain(self.upsample, x, state.upsample, "upsample")
+        # [B, T * upsampling, latent width]
         x, input_conv = self.input_conv.step(x, state.input_conv)
         x, stages = _chain(self.stages, x, state.stages, "stage")
+        # [B, T * samples_per_frame, last width]
         x = self.output_activation(x.astype(self.output_conv.kernel.dtype))
-        x, output_conv = self.output_conv.step(x, state.output_conv)
+        x, output_conv = self.output_conv.step(x, state.output_conv)  # [..., 1]
         state = DecoderState(pre_conv, transformer, upsample, input_conv, stages, output_conv)
         return x[..., 0], state
 
     def __call__(self, codes: jax.Array) -> jax.Array:
-        """Whole codes [B, T, Q] -> samples [B, T * samples_per_frame] from a fresh state."""
+        """All codes [B, T, Q] -> samples [B, T * samples_per_frame] from a fresh state."""
         dtype = self.pre_conv.kernel.dtype
         return self.step(codes, self.init_state(codes.shape[0], dtype))[0]
 
@@ -129,7 +131,7 @@ class Decoder(nnx.Module):
 def _chain(
     stages: Iterable[Any], x: jax.Array, states: tuple[Any, ...], name: str
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    """Steps of `stages`, one after the other."""
+    """Apply the `step` of every stage in turn."""
     after = []
     for i, (stage, state) in enumerate(zip(stages, states, strict=True)):
         with jax.named_scope(f"{name}_{i}"):

@@ -17,7 +17,7 @@ from qtts_jax.modules.transformer import Transformer, TransformerState
 
 
 class EncoderState(NamedTuple):
-    """Memory of the encoder between two pieces of audio."""
+    """State of the encoder between two chunks of audio."""
 
     seanet: SeanetState
     transformer: TransformerState
@@ -28,7 +28,7 @@ class Encoder(nnx.Module):
     """SEANet, transformer, downsampling convolution, split residual vector quantizer.
 
     Args:
-        codebooks: how many of the stored books are computed.
+        codebooks: number Q of codebooks to use, the first of those stored.
         quirks: `encoder_window` and `downsample_padding` are read.
     """
 
@@ -82,16 +82,18 @@ class Encoder(nnx.Module):
         lengths_latent = ceil_div(lengths, self.config.samples_per_frame // self.config.downsample)
         with jax.named_scope("seanet"):
             x, seanet = self.seanet.step(samples[..., None], state.seanet, lengths)
+            # [B, T * downsample, D]
         with jax.named_scope("transformer"):
             x, transformer = self.transformer.step(x, state.transformer, lengths_latent)
         with jax.named_scope("downsample"):
             x, downsample = self.downsample.step(x, state.downsample, lengths_latent)
+            # [B, T, D]
         return x, EncoderState(seanet, transformer, downsample)
 
     def step(
         self, samples: jax.Array, state: EncoderState, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, EncoderState]:
-        """Consume whole frames of audio.
+        """Encode an integer number of frames of audio.
 
         Args:
             samples: [B, N] in [-1, 1], N a multiple of `config.samples_per_frame`.
@@ -107,7 +109,7 @@ class Encoder(nnx.Module):
             return self.quantizer.encode(x, self.codebooks), state
 
     def __call__(self, samples: jax.Array) -> jax.Array:
-        """Whole audio [B, N] -> codes [B, ceil(N / samples_per_frame), Q] int32."""
+        """All samples [B, N] -> codes [B, ceil(N / samples_per_frame), Q] int32."""
         batch, n = samples.shape
         frames = -(-n // self.config.samples_per_frame)
         padded = jnp.pad(samples, ((0, 0), (0, frames * self.config.samples_per_frame - n)))

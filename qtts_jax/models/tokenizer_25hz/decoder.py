@@ -16,7 +16,7 @@ from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder, VocoderState
 
 
 class Decoder25HzState(NamedTuple):
-    """Memory of both halves between two groups of blocks."""
+    """State of both halves between two steps."""
 
     flow: FlowState
     vocoder: VocoderState
@@ -39,7 +39,7 @@ class Decoder25Hz(nnx.Module):
         guidance: jax.Array | float,
         lengths: jax.Array | None = None,
     ) -> jax.Array:
-        """Whole codes to samples [B, T * samples_per_code]; arguments as for `Flow`.
+        """All codes to samples [B, T * samples_per_code]; arguments as for `Flow`.
 
         Samples behind a row's end are undefined.
         """
@@ -88,10 +88,10 @@ class Decoder25Hz(nnx.Module):
         late = self.flow.delay_blocks(schedule.slopes, look_ahead) * c.dit.block
         mel_span = Span(state.flow.position - late, end)
         with jax.named_scope("flow"):
-            frames = jnp.repeat(codes, c.dit.repeats, axis=1)
+            frames = jnp.repeat(codes, c.dit.repeats, axis=1)  # [B, T * repeats]
             mel, flow = self.flow.step(
                 frames, noise, end, conditioning, schedule, guidance, state.flow, look_ahead
-            )
+            )  # [B, T * repeats, M]
         with jax.named_scope("vocoder"):
             samples, vocoder = self.vocoder.step(mel, state.vocoder, mel_span)
         return samples, Decoder25HzState(flow, vocoder)

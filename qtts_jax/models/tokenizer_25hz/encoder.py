@@ -1,9 +1,10 @@
-"""Encoder of the 25 Hz tokenizer: log-mel windows to codes, one window independent of the other."""
+"""Encoder of the 25 Hz tokenizer: log-mel windows, each independent of the others, to codes."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_25hz import CONV_STRIDE, Encoder25HzConfig
@@ -21,11 +22,11 @@ class Encoder25Hz(nnx.Module):
     """Two convolutions, transformer blocks, downsampling, codebook (upstream `WhisperEncoderVQ`).
 
     The recording is cut into windows of `config.window` steps of 20 ms. Convolutions, positions
-    and attention start anew in each, so windows are rows of a batch. What lies behind the codebook
-    (`describe`) is what training shapes the codes with; making codes does not need it.
+    and attention do not cross windows, so windows are rows of a batch. The layers behind the
+    codebook (`describe`) served to train the codes; encoding does not need them.
 
     Mel frames [.., T, M] come with the real frames `lengths` of each row, both T and lengths
-    multiples of `config.frames_per_code`; what lies behind a row's end is never read.
+    multiples of `config.frames_per_code`; frames behind a row's end are never read.
     """
 
     def __init__(self, config: Encoder25HzConfig, *, rngs: nnx.Rngs) -> None:
@@ -71,9 +72,9 @@ class Encoder25Hz(nnx.Module):
         steps, attended = self._steps(lengths, attended)
         mel = jnp.where(valid_steps(mel, lengths), mel, 0)
         with jax.named_scope("convolutions"):
-            # A causal convolution read one frame later sees one frame on either side.
-            x = self.conv1(jnp.pad(mel, ((0, 0), (0, 1), (0, 0))))[:, 1:]
-            x = self.conv2(jax.nn.gelu(x, approximate=False))
+            # A causal convolution shifted by one frame is centred.
+            x = self.conv1(jnp.pad(mel, ((0, 0), (0, 1), (0, 0))))[:, 1:]  # [R, F, D]
+            x = self.conv2(jax.nn.gelu(x, approximate=False))  # [R, F / 2, D]
             x = jax.nn.gelu(x, approximate=False)
         x = x + self._positions(x)
         for block in self.layers[: self.config.quantizer_layer if layers is None else layers]:
@@ -84,7 +85,7 @@ class Encoder25Hz(nnx.Module):
     def embed(
         self, mel: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
     ) -> jax.Array:
-        """What the codebook quantizes.
+        """Vectors that the codebook quantizes.
 
         Args:
             mel: [B, T, M], any number of windows of which the last may be shorter.
@@ -94,17 +95,19 @@ class Encoder25Hz(nnx.Module):
         Returns:
             [B, T / frames_per_code, D], undefined behind the end of a row.
         """
-        batch, frames, n_mels = mel.shape
+        batch, frames, _ = mel.shape
         size = CONV_STRIDE * self.config.window
         windows = -(-frames // size)
         if windows > 1:
             mel = jnp.pad(mel, ((0, 0), (0, windows * size - frames), (0, 0)))
-            mel = mel.reshape(batch * windows, size, n_mels)
+            mel = rearrange(mel, "b (w f) m -> (b w) f m", f=size)
             starts = size * jnp.arange(windows)
             lengths = jnp.clip(lengths[:, None] - starts, 0, size).reshape(-1)
         x = self.hidden(mel, lengths, attended)
-        x = x if self.downsample is None else self.downsample(x)
-        return x.reshape(batch, -1, x.shape[-1])[:, : frames // self.config.frames_per_code]
+        x = x if self.downsample is None else self.downsample(x)  # [B W, codes of a window, D]
+        return rearrange(x, "(b w) t d -> b (w t) d", b=batch)[
+            :, : frames // self.config.frames_per_code
+        ]
 
     def encode(
         self, mel: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
@@ -119,9 +122,9 @@ class Encoder25Hz(nnx.Module):
     ) -> jax.Array:
         """The continuous output for the codes of windows.
 
-        The network in front of a text decoder, through which the codes learned what they stand
-        for: two steps are averaged, so this is one vector per 40 ms. The official model puts the
-        rows of `ends` around those of a recording.
+        These layers preceded a text decoder in the training of the codebook. Two steps are
+        averaged, so there is one vector per 40 ms. The official model puts the rows of `ends`
+        around those of a recording.
 
         Args:
             codes: [R, C].
@@ -133,18 +136,18 @@ class Encoder25Hz(nnx.Module):
         if self.config.window % 2:
             raise AssertionError(f"windows of {self.config.window} steps do not pair up")
         steps, attended = self._steps(lengths, attended)
-        x = self.quantizer.decode(codes)
+        x = self.quantizer.decode(codes)  # [R, C, D]
         if self.positioned is not None:
             x = self.positioned(x + self._positions(x))
         if self.upsample is not None:
-            x = self.upsample(x)
+            x = self.upsample(x)  # [R, F / 2, D]
         for block in self.layers[self.config.quantizer_layer :]:
             x = block(x, steps, attended)
-        pairs = x[:, : x.shape[1] // 2 * 2].reshape(x.shape[0], -1, 2, x.shape[2])
+        pairs = rearrange(x[:, : x.shape[1] // 2 * 2], "r (t pair) d -> r t pair d", pair=2)
         return self.output(self.norm(jnp.mean(pairs, axis=2)))
 
     def init_state(self, batch: int, dtype: jnp.dtype) -> tuple[()]:
-        """Windows share nothing, so there is no memory."""
+        """No state, because windows are independent."""
         return ()
 
     def step(

@@ -1,11 +1,11 @@
 """Codes to mel frames: flow matching with classifier-free guidance.
 
-An ordinary differential equation carries noise to a mel spectrogram; the DiT gives its slope at
+An ordinary differential equation takes noise to a mel spectrogram; the DiT predicts its slope at
 every time step (Lipman et al. 2023, arXiv:2210.02747; upstream `sample` of
 `Qwen3TTSTokenizerV1DecoderDiTModel`). A slope at one block depends on the blocks that the layers
 look back and ahead to, so after n slopes a block depends on n times as many.
 
-Two ways to stream follow from it:
+So there are two ways to stream:
 
 - exact: the slopes are a chain in which each is `ahead` blocks later than the one before. A step
   takes new blocks through the whole chain. Every slope of every block is computed once, and the
@@ -17,23 +17,31 @@ Two ways to stream follow from it:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.layers.linear import Embedding, Linear
-from qtts_jax.layers.stream_position import Span, delay, whole
+from qtts_jax.layers.stream_position import Span, delay, full_span
 from qtts_jax.models.speaker_encoder import SpeakerEncoder, min_frames
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule
 from qtts_jax.modules.dit import DiT, DiTState, Modulation
 
+Tree = TypeVar("Tree")
+
+# Guided and unguided rows as one batch, and back; and slopes before rows, for `jax.lax.scan` (the
+# exchange of two axes is its own inverse).
+MERGE, SPLIT = "b guided ... -> (b guided) ...", "(b guided) ... -> b guided ..."
+SLOPES_FIRST = "b n ... -> n b ..."
+
 
 class Conditioning(NamedTuple):
-    """What a voice adds to every frame, through the input projection and with its bias.
+    """Contribution of a voice to every frame, after the input projection and with its bias.
 
     Attributes:
         voice: [B, D], x-vector and reference mel.
@@ -45,14 +53,14 @@ class Conditioning(NamedTuple):
 
 
 class FlowState(NamedTuple):
-    """Memory of a stream between two groups of blocks; N slopes, C frames waited for.
+    """State of a stream between two steps; N slopes, C frames of look-ahead.
 
     Attributes:
-        position: [B] int32, mel frames taken in.
+        position: [B] int32, mel frames consumed so far.
         codes: [B, C] int32, codes of the newest frames.
         frames: exact: [B, N, ahead * block, M] float32, the newest frames in front of every slope;
             limited: [B, C, M] float32, the noise of the newest frames.
-        slopes: per layer what it keeps, [B, N, 2, ...]: of every slope, with guidance and without.
+        slopes: state of every DiT layer, [B, N, 2, ...]: for every slope, guided and unguided.
     """
 
     position: jax.Array
@@ -86,7 +94,7 @@ class Flow(nnx.Module):
     def condition(
         self, xvector: jax.Array, reference: jax.Array, lengths: jax.Array | None = None
     ) -> Conditioning:
-        """Project the description of a voice.
+        """Project the x-vector and the reference mel of a voice.
 
         Args:
             xvector: [B, X].
@@ -144,11 +152,13 @@ class Flow(nnx.Module):
         Args:
             state: leaves [B, 2, ...], with and without the conditions.
         """
-        rows = self.inputs(x, codes, conditioning)
+        rows = self.inputs(x, codes, conditioning)  # [B, 2, T, D]
         both = Span(jnp.repeat(span.position, 2), jnp.repeat(span.end, 2))
-        y, state = self.dit.step(_merge(rows), modulation, _merge(state), both, advance)
-        guided, unguided = jnp.unstack(_apart(y).astype(jnp.float32), axis=1)
-        return guided + (guided - unguided) * guidance, _apart(state)
+        y, state = self.dit.step(
+            _rearrange(rows, MERGE), modulation, _rearrange(state, MERGE), both, advance
+        )
+        guided, unguided = jnp.unstack(_rearrange(y, SPLIT).astype(jnp.float32), axis=1)
+        return guided + (guided - unguided) * guidance, _rearrange(state, SPLIT)
 
     def _modulations(self, schedule: Schedule) -> Modulation:
         return self.dit.modulations(jnp.asarray(schedule.features))
@@ -179,19 +189,21 @@ class Flow(nnx.Module):
         batch, frames, _ = noise.shape
         padded = -(-frames // c.block) * c.block
         ends = None if lengths is None else lengths * c.repeats
-        span = whole(batch, frames, ends)
+        span = full_span(batch, frames, ends)
         embedded = jnp.repeat(self.embed_codes(codes), c.repeats, axis=1)
         x, embedded = (
             jnp.pad(t, ((0, 0), (0, padded - frames), (0, 0)))
             for t in (noise.astype(jnp.float32), embedded)
         )
-        fresh = _apart(self.dit.init_state(2 * batch, embedded.dtype, delayed=False))
+        fresh = self.dit.init_state(2 * batch, embedded.dtype, delayed=False)
+        fresh = _rearrange(fresh, SPLIT)  # [B, 2, ...]
         guidance = jnp.asarray(guidance, jnp.float32)
 
         def advance(x: jax.Array, each: tuple[Modulation, jax.Array]) -> tuple[jax.Array, None]:
             modulation, size = each
-            slope, _ = self.slope(x, embedded, conditioning, guidance, modulation, fresh, span)
-            return x + size * slope, None
+            with jax.named_scope("ode_step"):
+                slope, _ = self.slope(x, embedded, conditioning, guidance, modulation, fresh, span)
+                return x + size * slope, None  # [B, T, M]
 
         each = (self._modulations(schedule), jnp.asarray(schedule.sizes))
         return jax.lax.scan(advance, x, each)[0][:, :frames]
@@ -199,7 +211,7 @@ class Flow(nnx.Module):
     # --- stream ---------------------------------------------------------------------------------
 
     def delay_blocks(self, slopes: int, look_ahead: int | None) -> int:
-        """Blocks that a block of mel comes after its codes."""
+        """Blocks by which the output of `step` is late."""
         exact = slopes * self.dit.ahead
         return exact if look_ahead is None else min(look_ahead, exact)
 
@@ -265,22 +277,25 @@ class Flow(nnx.Module):
     ) -> tuple[jax.Array, FlowState]:
         """The chain of slopes, each `ahead` blocks later than the one before."""
         slopes, late = each[1].shape[0], self.dit.ahead * self.config.block
-        line = jnp.concatenate([state.codes, codes], axis=1)
-        embedded = self._embed_frames(line)
+        line = jnp.concatenate([state.codes, codes], axis=1)  # [B, C + T]
+        embedded = self._embed_frames(line)  # [B, C + T, D]
 
-        def advance(x: jax.Array, each: tuple) -> tuple[jax.Array, tuple]:
+        def advance(
+            x: jax.Array, each: tuple[jax.Array, Modulation, jax.Array, jax.Array, DiTState]
+        ) -> tuple[jax.Array, tuple[jax.Array, DiTState]]:
             i, modulation, size, frames, layers = each
-            # The codes that lie `i * late` frames back.
+            # Codes of the frames `i * late` before the newest.
             start = (slopes - i) * late
-            here = jax.lax.dynamic_slice_in_dim(embedded, start, x.shape[1], axis=1)
+            here = jax.lax.dynamic_slice_in_dim(embedded, start, x.shape[1], axis=1)  # [B, T, D]
             at = span.delayed(i * late)
-            slope, layers = self.slope(x, here, conditioning, guidance, modulation, layers, at)
-            x, frames = delay(x, frames)
-            return x + size * slope, (frames, layers)
+            with jax.named_scope("ode_step"):
+                slope, layers = self.slope(x, here, conditioning, guidance, modulation, layers, at)
+                x, frames = delay(x, frames)  # [B, T, M], [B, ahead * block, M]
+                return x + size * slope, (frames, layers)
 
-        memory = (_swap(state.frames), jax.tree.map(_swap, state.slopes))
+        memory = _rearrange((state.frames, state.slopes), SLOPES_FIRST)
         x, memory = jax.lax.scan(advance, noise, (jnp.arange(slopes), *each, *memory))
-        frames, layers = jax.tree.map(_swap, memory)
+        frames, layers = _rearrange(memory, SLOPES_FIRST)
         position = state.position + codes.shape[1]
         return x, FlowState(position, line[:, codes.shape[1] :], frames, layers)
 
@@ -298,22 +313,27 @@ class Flow(nnx.Module):
         block, waiting = self.config.block, state.codes.shape[1]
 
         def finish(state: FlowState, new: tuple[jax.Array, ...]) -> tuple[FlowState, jax.Array]:
-            line = jnp.concatenate([state.codes, new[0]], axis=1)
-            frames = jnp.concatenate([state.frames, new[1]], axis=1)
-            embedded = self._embed_frames(line)
+            line = jnp.concatenate([state.codes, new[0]], axis=1)  # [B, C + block]
+            frames = jnp.concatenate([state.frames, new[1]], axis=1)  # [B, C + block, M]
+            embedded = self._embed_frames(line)  # [B, C + block, D]
             at = Span(state.position - waiting, span.end)
 
-            def advance(x: jax.Array, each: tuple) -> tuple[jax.Array, DiTState]:
+            def advance(
+                x: jax.Array, each: tuple[Modulation, jax.Array, DiTState]
+            ) -> tuple[jax.Array, DiTState]:
                 modulation, size, layers = each
-                slope, layers = self.slope(
-                    x, embedded, conditioning, guidance, modulation, layers, at, 1
-                )
-                return x + size * slope, layers
+                with jax.named_scope("ode_step"):
+                    slope, layers = self.slope(
+                        x, embedded, conditioning, guidance, modulation, layers, at, 1
+                    )
+                    return x + size * slope, layers
 
-            x, layers = jax.lax.scan(advance, frames, (*each, jax.tree.map(_swap, state.slopes)))
+            x, layers = jax.lax.scan(
+                advance, frames, (*each, _rearrange(state.slopes, SLOPES_FIRST))
+            )
             position = state.position + block
             state = FlowState(
-                position, line[:, block:], frames[:, block:], jax.tree.map(_swap, layers)
+                position, line[:, block:], frames[:, block:], _rearrange(layers, SLOPES_FIRST)
             )
             return state, x[:, :block]
 
@@ -321,31 +341,22 @@ class Flow(nnx.Module):
         if count == 1:
             state, mel = finish(state, (codes, noise))
             return mel, state
-        new = tuple(
-            _swap(t.reshape(t.shape[0], count, block, *t.shape[2:])) for t in (codes, noise)
-        )
-        state, mel = jax.lax.scan(finish, state, new)
-        return _swap(mel).reshape(noise.shape), state
+        blocks = "b (n t) ... -> n b t ..."
+        new = tuple(rearrange(x, blocks, n=count) for x in (codes, noise))
+        state, mel = jax.lax.scan(finish, state, new)  # [N, B, block, M]
+        return rearrange(mel, "n b t m -> b (n t) m"), state
 
     def _embed_frames(self, codes: jax.Array) -> jax.Array:
-        """Projected codes [B, T, D] of the code of every frame [B, T].
+        """The code of every frame [B, T] -> projected codes [B, T, D].
 
-        Each code is projected once: blocks hold whole codes, which a stream demands.
+        Each code is projected once: in a stream a block holds an integer number of codes.
         """
         repeats = self.config.repeats
         return jnp.repeat(self.embed_codes(codes[:, ::repeats]), repeats, axis=1)
 
 
-def _merge(tree: Any) -> Any:
-    """[B, 2, ...] -> [2 B, ...]."""
-    return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:]), tree)
-
-
-def _apart(tree: Any) -> Any:
-    """[2 B, ...] -> [B, 2, ...]."""
-    return jax.tree.map(lambda t: t.reshape(-1, 2, *t.shape[1:]), tree)
-
-
-def _swap(x: jax.Array) -> jax.Array:
-    """Exchange the first two axes."""
-    return jnp.swapaxes(x, 0, 1)
+def _rearrange(tree: Tree, pattern: str) -> Tree:
+    """`einops.rearrange` of every leaf; `guided` is the axis of size 2 with and without voice."""
+    sizes = {"guided": 2} if "guided" in pattern else {}
+    leaves: Tree = jax.tree.map(lambda t: rearrange(t, pattern, **sizes), tree)
+    return leaves

@@ -15,9 +15,9 @@ from qtts_jax.layers.rvq import nearest
 class VectorQuantizer(nnx.Module):
     """Euclidean codebook with the moving averages it is trained by (arXiv:1711.00937, appendix A).
 
-    Unlike the books of the 12 Hz tokenizer the entries themselves are stored, beside the sums and
+    Unlike in the 12 Hz tokenizer the entries themselves are stored, beside the sums and
     counts that the next update starts from. Upstream:
-    `DistributedGroupResidualVectorQuantization` of one group and one book.
+    `DistributedGroupResidualVectorQuantization` of one group and one codebook.
     """
 
     def __init__(self, config: Encoder25HzConfig, *, rngs: nnx.Rngs) -> None:

@@ -1,4 +1,4 @@
-"""How far the 25 Hz decoder looks, and what that costs a stream in time."""
+"""Receptive field of the 25 Hz decoder, and the latency that it causes in a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What a piece of output depends on.
+    """Input that a part of the output depends on.
 
     Attributes:
         back_blocks, ahead_blocks: attention blocks around a block that its mel depends on, over all
@@ -28,13 +28,13 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class Latency:
-    """Waiting that a stream adds, in milliseconds of speech, computing time not counted.
+    """Algorithmic latency of a stream in milliseconds of speech, without computing time.
 
     Attributes:
         block_ms: a block, the unit in which codes are taken.
         look_ahead_ms: the blocks that must follow a block before it is finished.
         vocoder_ms: the right context of the vocoder.
-        first_codes: codes that must be there before the first audio comes.
+        first_codes: codes needed before the first audio.
     """
 
     block_ms: float
@@ -46,8 +46,8 @@ class Latency:
 def receptive_field(config: Decoder25HzConfig, steps: int) -> ReceptiveField:
     """The receptive field of a decode with `steps` points of the solution.
 
-    An evaluation of the network sees one block further for every layer that looks ahead (or back),
-    and the next evaluation starts from what this one has seen.
+    An evaluation of the network reaches one block further for every layer that attends to the block
+    after (or before), and the reach of successive evaluations adds up.
     """
     slopes, layers = steps - 1, range(config.dit.layers)
     return ReceptiveField(
@@ -58,10 +58,10 @@ def receptive_field(config: Decoder25HzConfig, steps: int) -> ReceptiveField:
 
 
 def latency(config: Tokenizer25HzConfig, steps: int, look_ahead: int | None = None) -> Latency:
-    """The waiting of a stream with this `look_ahead` (see `Flow.init_state`).
+    """The latency of a stream with this `look_ahead` (see `Flow.init_state`).
 
-    Audio of the first block begins once the blocks that it needs are there, unless the vocoder's
-    right context is longer than a block.
+    Audio of the first block starts once the blocks that it depends on are complete, unless the
+    vocoder's right context is longer than a block.
     """
     dit, vocoder = config.decoder.dit, config.decoder.vocoder
     field = receptive_field(config.decoder, steps)
@@ -83,4 +83,5 @@ def latency(config: Tokenizer25HzConfig, steps: int, look_ahead: int | None = No
 @functools.lru_cache(maxsize=8)
 def _vocoder_delay(config: BigVGANConfig) -> int:
     """`Vocoder.delay`, from the structure without its parameters."""
-    return shapes_of(Vocoder, config).delay
+    vocoder: Vocoder = shapes_of(Vocoder, config)
+    return vocoder.delay

@@ -1,4 +1,4 @@
-"""Time steps and noise of the flow, the two things that do not depend on its parameters."""
+"""Time steps and noise of the flow, which do not depend on its parameters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def schedule(steps: int, sway: float = SWAY) -> Schedule:
     """
     if steps < 2:
         raise RequestError(f"steps is {steps}: give at least 2, which is one network evaluation.")
-    # Both halves are counted from their own end, which is how the official code rounds.
+    # Each half counts from its own end, which rounds as the official code does.
     up = np.arange(steps, dtype=np.float32) * (np.float32(1) / np.float32(steps - 1))
     times = np.where(np.arange(steps) < steps // 2, up, np.float32(1) - up[::-1])
     bend = np.cos(np.float32(np.pi / 2) * times) - np.float32(1) + times
@@ -52,7 +52,7 @@ def schedule(steps: int, sway: float = SWAY) -> Schedule:
 
 
 def frame_noise(keys: jax.Array, position: jax.Array, frames: int, n_mels: int) -> jax.Array:
-    """Standard normal noise [B, T, M] float32 that belongs to positions, however it is asked for.
+    """Standard normal noise [B, T, M] float32, a function of key and position in any chunking.
 
     Args:
         keys: [B] random keys, one a row, so that a row does not depend on the batch around it.

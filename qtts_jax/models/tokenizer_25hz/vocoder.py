@@ -12,7 +12,7 @@ from flax import nnx
 from qtts_jax.configs.tokenizer_25hz_decoder import BigVGANConfig
 from qtts_jax.layers.alias_free_snake import AHEAD, AliasFreeSnake
 from qtts_jax.layers.conv import Conv, ConvState
-from qtts_jax.layers.stream_position import Span, whole
+from qtts_jax.layers.stream_position import Span, full_span
 from qtts_jax.modules.bigvgan import AMPStage, AMPState
 
 # Fixed in the upstream class `Qwen3TTSTokenizerV1DecoderBigVGANModel`, absent from its config.
@@ -22,7 +22,7 @@ FLOOR_DB, REFERENCE_DB = -115.0, 20.0
 
 
 class VocoderState(NamedTuple):
-    """Memory of the vocoder between two pieces of mel."""
+    """State of the vocoder between two chunks of mel."""
 
     input_conv: ConvState
     stages: tuple[AMPState, ...]
@@ -72,7 +72,7 @@ class Vocoder(nnx.Module):
 
     @property
     def flush_frames(self) -> int:
-        """Frames of any value, after the last, that push the last sample out of `step`."""
+        """Frames of any value, after the last, that flush the last sample out of `step`."""
         return -(-self.delay // self.config.samples_per_frame)
 
     def init_state(self, batch: int, dtype: jnp.dtype) -> VocoderState:
@@ -90,8 +90,8 @@ class Vocoder(nnx.Module):
         """Vocode T frames.
 
         Args:
-            mel: [B, T, M] natural-log amplitudes at `span`; outside of the signal it may be
-                anything, NaN included.
+            mel: [B, T, M] natural-log amplitudes at `span`; outside the signal any
+                value, NaN included.
 
         Returns:
             samples [B, T * samples_per_frame] in [-1, 1] and the state. The samples are `delay`
@@ -99,22 +99,22 @@ class Vocoder(nnx.Module):
         """
         dtype = self.input_conv.kernel[...].dtype
         x = span.masked(normalize(mel.astype(jnp.float32)).astype(dtype))
-        x, input_conv = self.input_conv.step(x, state.input_conv)
+        x, input_conv = self.input_conv.step(x, state.input_conv)  # [B, T, C]
         span = span.delayed(INPUT_KERNEL // 2)
         stages = []
         for i, (stage, old) in enumerate(zip(self.stages, state.stages, strict=True)):
             with jax.named_scope(f"stage_{i}"):
-                x, new = stage.step(x, old, span)
+                x, new = stage.step(x, old, span)  # [B, T * rates so far, C / 2**(i + 1)]
             span = span.upsampled(stage.rate).delayed(stage.delay)
             stages.append(new)
         y, activation = self.output_activation.step(x[:, None], state.output_activation, span)
-        x = span.delayed(AHEAD).masked(y[:, 0])
+        x = span.delayed(AHEAD).masked(y[:, 0])  # [B, T * samples_per_frame, C]
         x, output_conv = self.output_conv.step(x, state.output_conv)
         after = VocoderState(input_conv, tuple(stages), activation, output_conv)
         return jnp.clip(x[..., 0], -1, 1), after
 
     def __call__(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """Whole mels [B, T, M] -> samples [B, T * samples_per_frame] from a fresh state.
+        """Full mels [B, T, M] -> samples [B, T * samples_per_frame] from a fresh state.
 
         Args:
             lengths: [B], the real frames of each row; None for all. Samples behind them are
@@ -123,5 +123,5 @@ class Vocoder(nnx.Module):
         batch, frames, _ = mel.shape
         padded = jnp.pad(mel, ((0, 0), (0, self.flush_frames), (0, 0)))
         state = self.init_state(batch, self.input_conv.kernel[...].dtype)
-        samples, _ = self.step(padded, state, whole(batch, frames, lengths))
+        samples, _ = self.step(padded, state, full_span(batch, frames, lengths))
         return samples[:, self.delay : self.delay + frames * self.config.samples_per_frame]

@@ -1,4 +1,4 @@
-"""Two products of training that autodiff alone makes larger than they need be."""
+"""A loss summed over chunks of rows, each of which has its gradients before the next begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sum_of_chunks(
 ) -> tuple[jax.Array, jax.Array]:
     """Sums of `function(params, rows of given, rows of targets)` over chunks of rows.
 
-    A loss is a sum, so the gradients of a chunk need nothing of the others: each is computed
+    A loss is a sum, so the gradients of a chunk do not depend on the others: they are computed
     right after its values, whose memory is then free. `jax.checkpoint` would compute the values
     again, a third more work.
 
@@ -82,32 +82,3 @@ def _split(items: Any, size: int) -> Any:
         return filled.reshape(count, each, *x.shape[1:])
 
     return jax.tree.map(split, items)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def wide_product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.einsum(subscripts, a, b)` in float32, with gradients multiplied in the inputs' types.
-
-    Autodiff would multiply a float32 gradient with a bfloat16 input as two float32 numbers, at
-    half the speed of the device and with twice the bytes.
-
-    Args:
-        subscripts: of a product without sums over one input alone ("ab,cb->ac").
-    """
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
-
-
-def _product_forward(subscripts: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Any]:
-    return wide_product(subscripts, a, b), (a, b)
-
-
-def _product_backward(subscripts: str, kept: Any, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-    a, b = kept
-    inputs, result = subscripts.split("->")
-    of_a, of_b = inputs.split(",")
-    to_a = jnp.einsum(f"{result},{of_b}->{of_a}", out.astype(b.dtype), b)
-    to_b = jnp.einsum(f"{result},{of_a}->{of_b}", out.astype(a.dtype), a)
-    return to_a.astype(a.dtype), to_b.astype(b.dtype)
-
-
-wide_product.defvjp(_product_forward, _product_backward)

@@ -1,4 +1,4 @@
-"""Work of a training step, and its share of what the device could do."""
+"""FLOPs of a training step of the talker, and peak FLOP/s of known devices."""
 
 from __future__ import annotations
 

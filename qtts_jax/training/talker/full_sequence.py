@@ -20,7 +20,7 @@ from qtts_jax.layers import dispatch
 from qtts_jax.layers.attention import Attention
 from qtts_jax.layers.kernels import frame_attention as frames
 from qtts_jax.layers.norm import rms_norm
-from qtts_jax.layers.rope import RopeAngles, rotate, rotation
+from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
 from qtts_jax.modules.transformer import Block, Transformer
 
 Remat = Literal["none", "blocks", "products"]
@@ -35,7 +35,7 @@ def run_stack(
     remat: Remat = "none",
     attention: AttentionKernel = "auto",
 ) -> jax.Array:
-    """`stack(x)`, made for long sequences and gradients.
+    """`stack(x)` for a full sequence, with fused attention and rematerialised blocks.
 
     Every position sees itself and all earlier ones, so right padding needs no mask: it changes
     nothing before it, and its own outputs are meaningless.
@@ -43,9 +43,9 @@ def run_stack(
     Args:
         stack: without a window.
         x: [B, T, D].
-        remat: what the backward pass computes again: "none"; whole "blocks" from their inputs,
-            which keeps [B, T, D] a block; or everything but the results of matrix "products",
-            which keeps about ten times that and saves most of the second forward pass.
+        remat: what the backward pass computes again: "none"; all of the "blocks" from their
+            inputs, which keeps [B, T, D] a block; or everything but the results of matrix
+            "products", which keeps about ten times that and saves most of the second forward pass.
         attention: "cudnn" needs an NVIDIA GPU and a 16-bit type; "frames" is for many sequences
             of 16 or 32 positions (`frame_attention.py`; interpreted without a GPU); "plain" keeps
             scores of [B, H, T, T]; "auto" takes what is best here.
@@ -64,15 +64,10 @@ def run_stack(
             f"attention 'frames' takes normalized heads over 16 or 32 positions, not {x.shape[1]} "
             f"positions, {c.heads // c.kv_heads} queries a key, width {c.head_dim}; use 'auto'."
         )
-    turns = rotation(jnp.arange(x.shape[1])[None], c.head_dim, c.rope_theta)
+    rope = rope_angles(jnp.arange(x.shape[1])[None], c.head_dim, c.rope_theta)
 
     def run(block: Block, x: jax.Array) -> jax.Array:
-        with jax.named_scope("attention"):
-            y = _attention(block.attention, block.attention_norm(x), turns, attention)
-            x = x + (y if block.attention_scale is None else block.attention_scale[...] * y)
-        with jax.named_scope("ffn"):
-            y = block.ffn(block.ffn_norm(x))
-            return x + (y if block.ffn_scale is None else block.ffn_scale[...] * y)
+        return block(x, lambda y: (_attention(block.attention, y, rope, attention), None))[0]
 
     for i, block in enumerate(stack.layers):
         with jax.named_scope(f"layer_{i}"):
@@ -89,7 +84,7 @@ def _rematerialised(function: Function, remat: Remat) -> Function:
 
 
 def _attention(
-    layer: Attention, x: jax.Array, turns: RopeAngles, kernel: AttentionKernel
+    layer: Attention, x: jax.Array, rope: RopeAngles, kernel: AttentionKernel
 ) -> jax.Array:
     """`Attention.step` from an empty cache: [B, T, D] -> [B, T, D]."""
     qkv, eps = layer.qkv(x), layer.config.norm_eps
@@ -97,12 +92,12 @@ def _attention(
         None if norm is None else norm.scale[...] for norm in (layer.q_norm, layer.k_norm)
     )
     if kernel == "plain":
-        return layer.out(frames.plain_attention(qkv, q_scale, k_scale, turns, eps))
+        return layer.out(frames.plain_attention(qkv, q_scale, k_scale, rope, eps))
     if kernel == "frames":
         interpret = jax.default_backend() != "gpu"
-        return layer.out(frames.frame_attention(qkv, q_scale, k_scale, turns, eps, interpret))
-    q = rotate(rms_norm(qkv[..., :-2, :], q_scale, eps), turns)
-    k = rotate(rms_norm(qkv[..., -2, :], k_scale, eps), turns)
+        return layer.out(frames.frame_attention(qkv, q_scale, k_scale, rope, eps, interpret))
+    q = apply_rope(rms_norm(qkv[..., :-2, :], q_scale, eps), rope)
+    k = apply_rope(rms_norm(qkv[..., -2, :], k_scale, eps), rope)
     # Query heads of one key/value head are neighbours here, as the fused call expects.
     heads = q.reshape(*q.shape[:2], -1, q.shape[-1])
     y = jax.nn.dot_product_attention(

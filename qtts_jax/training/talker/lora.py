@@ -52,7 +52,7 @@ def adapted(module: Any, config: Any, lora: LoraConfig) -> dict[str, int]:
     state = nnx.state(shapes_of(module, config))
     columns = nnx.to_pure_dict(
         jax.tree.map(
-            # -1 stands for parameters that are no matrix; None would be no leaf.
+            # -1 stands for parameters that are not matrices; None would not be a leaf.
             lambda v: v.get_metadata()["columns"] or -1,
             state,
             is_leaf=lambda v: isinstance(v, nnx.Param),
@@ -70,7 +70,7 @@ def adapted(module: Any, config: Any, lora: LoraConfig) -> dict[str, int]:
 
 
 def init_adapters(module: Any, config: Any, lora: LoraConfig, key: jax.Array) -> Adapters:
-    """Adapters that change nothing yet: `a` random, `b` zero."""
+    """Adapters whose product is zero: `a` random, `b` zero."""
     shapes = flatten_params(abstract(module, config)[1])
     out = {}
     for i, (name, columns) in enumerate(sorted(adapted(module, config, lora).items())):

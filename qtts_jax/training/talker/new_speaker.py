@@ -1,4 +1,4 @@
-"""A preset speaker for a cloning model: a row of the codec embedding, and a checkpoint with it.
+"""Adds a preset speaker to a cloning model: one row of the codec embedding.
 
 This is the task of the official fine-tuning script. The mean x-vector of a speaker becomes the
 embedding of a free codec id, which stands where the x-vector stood in the prompts of the Base
@@ -8,21 +8,14 @@ model; so the new speaker sounds as the clone does before any training, and trai
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.configs.tts import TalkerConfig, TTSConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params
-from qtts_jax.io.atomic_directory import new_directory
-from qtts_jax.io.checkpoint import CONFIG, MARKER, PARAMS, save_params, stored_params
 
 
 def free_codec_id(c: TalkerConfig) -> int:
@@ -81,33 +74,3 @@ def add_speaker(
         speaker_encoder=None,
     )
     return new_config, new
-
-
-def export_checkpoint(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    config: TTSConfig,
-    params: Params,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write a trained model as a checkpoint folder, all or nothing.
-
-    Text files, generation settings and the speech tokenizer are those of `source`, the checkpoint
-    that training began with, and so is the floating-point type of the parameters.
-
-    Raises:
-        CheckpointError: `source` is no checkpoint, or `destination` exists, cannot be written, is
-            `source` or holds it.
-    """
-    source = Path(source)
-    dtype = next(iter(stored_params(source).values())).dtype
-    with new_directory(Path(destination), overwrite, [source]) as partial:
-        for path in sorted(source.iterdir()):
-            if path.name in (CONFIG, MARKER, PARAMS):
-                continue
-            copy = shutil.copytree if path.is_dir() else shutil.copyfile
-            copy(path, partial / path.name)
-        text = json.dumps(config.to_hf(), indent=2, ensure_ascii=False) + "\n"
-        (partial / CONFIG).write_text(text, encoding="utf-8")
-        save_params(partial, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))

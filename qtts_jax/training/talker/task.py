@@ -1,9 +1,9 @@
 """Training of the talker with its code predictor and speaker encoder.
 
 Loss: cross entropy of codebook 0 (end of speech included) + 0.3 x mean cross entropy of the
-others, and if wanted a hint where in the text each frame is. The output at position p - 1 predicts
-codebook 0 of the frame at p, and is the first input of the code predictor for that same frame; its
-head i predicts codebook i + 1 with no further shift.
+others, and optionally the alignment loss: which text token each frame speaks. The output at
+position p - 1 predicts codebook 0 of the frame at p, and is the first input of the code predictor
+for that same frame; its head i predicts codebook i + 1 with no further shift.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from flax import nnx
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast, logical_axes, matmul_precision
-from qtts_jax.generation.frame_step import embed_prompt
-from qtts_jax.generation.state import PromptBatch
-from qtts_jax.layers.embedding_lookup import lookup_books
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.training.talker.chunked_loss import sum_of_chunks, wide_product
-from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat, run_stack
+from qtts_jax.training.talker.chunked_loss import sum_of_chunks
+from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat
 from qtts_jax.training.talker.lora import LoraConfig, adapter_axes, init_adapters, merge
-from qtts_jax.training.task import Extras, Groups, Metrics
+from qtts_jax.training.talker.mixed_einsum import mixed_einsum
+from qtts_jax.training.talker.teacher_forcing import (
+    first_targets,
+    forced_frames,
+    forced_hidden,
+    noisy_frames,
+    predictor_logits,
+)
+from qtts_jax.training.task import Extras, Groups, Metrics, Task
 
 PARTS = ("talker", "code_predictor", "speaker_encoder")
 
@@ -41,21 +46,20 @@ class TalkerTaskConfig:
         predictor_weight: of the code predictor's loss.
         predictor_frames: frames of each row that train the code predictor, drawn at random with
             replacement; None for all. Its Q positions a frame are most of the cost and memory of
-            a step, and the frames of a row are much alike.
+            a step, and the frames of a row resemble each other.
         predictor_chunk: most frames of the code predictor in memory at once, with the results of
             all its layers. More frames run one chunk after the other, each with its gradients, so
             nothing is computed twice, and `remat` is for a single chunk only. A chunk adds its
             gradients to those of the others, which small chunks do too often: 4,096 frames of the
             released sizes take about 15 GB.
-        code_noise: of the frames that the talker hears of its own speech, the largest part that
-            is random codes; the part is drawn anew for every row. What is left to predict the next
-            frame from is the text.
-        alignment_weight: of the loss of predicting the text token of a frame: by the alignment of
-            the clip where its manifest has one, else as if the reader had a constant pace. Even
-            that is roughly true, and leads attention to the place in the text long before the
-            codes alone would (guided attention, arXiv:1710.08969, is the same hint given to the
-            weights of attention). The rows of the text embedding are its classes, so it is meant
-            for small vocabularies.
+        code_noise: maximum fraction of input frames replaced by random codes; the fraction is drawn
+            per row. With fewer true codes to continue from, the talker relies more on the text.
+        alignment_weight: weight of the alignment loss, which predicts the text token of each frame.
+            Targets come from the alignment of the manifest, else from a constant speaking rate.
+            Even the latter is roughly right, and attention finds the place in the text much earlier
+            than by the codes alone (guided attention, arXiv:1710.08969, constrains the attention
+            weights instead). The rows of the text embedding are the classes, so this is meant for
+            small vocabularies.
         remat, attention: of the talker, see `run_stack`.
         predictor_attention: the same for the code predictor.
         train: parts whose own parameters are trained; the others are frozen.
@@ -88,8 +92,8 @@ class TalkerTaskConfig:
             raise ConfigError(f"alignment_weight must be 0 or more, not {self.alignment_weight}.")
 
 
-class TalkerTask:
-    """A `Task` over batches of `talker_batch.collate`.
+class TalkerTask(Task):
+    """A `Task` over batches of `talker_examples.collate`.
 
     The groups are the trained parts by name, and `lora`; frozen parts are extras.
 
@@ -111,15 +115,15 @@ class TalkerTask:
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, Extras]:
         """Float32 parameters of the trained parts, and the frozen ones as extras.
 
-        `start` as in `StartedTask`.
+        `start` as in `Task.init`.
         """
         model, lora = self.config.model, self.config.lora
         params = cast((self.start if start is None else start) or {}, jnp.float32)
         missing = [part for part in self._shapes if part not in params]
 
         def random(key: jax.Array) -> Params:
-            whole = nnx.to_pure_dict(nnx.state(_build(model, key)))
-            return {part: whole[part] for part in missing}
+            drawn = nnx.to_pure_dict(nnx.state(_build(model, key)))
+            return {part: drawn[part] for part in missing}
 
         if missing:
             params |= jax.jit(random)(key)
@@ -138,11 +142,11 @@ class TalkerTask:
         return out
 
     def model_params(self, params: Groups, extras: Extras) -> Params:
-        """The whole model: trained and frozen parts, adapters merged."""
-        whole = {part: params[part] for part in params if part != "lora"} | extras["frozen"]
+        """All parameters of the model: trained and frozen parts, adapters merged."""
+        merged = {part: params[part] for part in params if part != "lora"} | extras["frozen"]
         if self.config.lora is not None:
-            whole = merge(whole, params["lora"], self.config.lora)
-        return whole
+            merged = merge(merged, params["lora"], self.config.lora)
+        return merged
 
     def gradients(
         self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
@@ -158,26 +162,26 @@ class TalkerTask:
         c = self.config
         if c.code_noise:
             batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.code_noise)
-        whole = self.model_params(params, extras)
-        computed = cast(whole, jnp.dtype(c.dtype))
+        merged = self.model_params(params, extras)  # float32
+        computed = cast(merged, jnp.dtype(c.dtype))
         with matmul_precision(computed):
             model: TTSModel = bind(self._graphdef, computed)
-            hidden = forced_hidden(model, batch, remat=c.remat, attention=c.attention)
+            hidden = forced_hidden(model, batch, remat=c.remat, attention=c.attention)  # [B, T, D]
             with jax.named_scope("codebook_0"):
                 first, right = _first_loss(model, hidden, batch)
             metrics = {"ce_first": first, "accuracy_first": right}
             loss = first
-            frames = forced_frames(hidden, batch)
+            frames = forced_frames(hidden, batch)  # [B, F, D]
             if c.alignment_weight:
                 with jax.named_scope("reading"):
-                    reading, right = _reading_loss(model, frames, batch)
+                    reading, right = _alignment_loss(model, frames, batch)
                 metrics |= {"reading": reading, "accuracy_reading": right}
                 loss = loss + c.alignment_weight * reading
             if model.code_predictor is not None:
                 with jax.named_scope("code_predictor"):
-                    codes = model.talker.embed_codec(batch["codes"][..., 0])
+                    codes = model.talker.embed_codec(batch["codes"][..., 0])  # [B, F, D]
                     rest, right = self._rest_loss(
-                        whole["code_predictor"], frames, codes, batch, key
+                        merged["code_predictor"], frames, codes, batch, key
                     )
                 metrics |= {"ce_rest": rest, "accuracy_rest": right}
                 loss = loss + c.predictor_weight * rest
@@ -198,7 +202,7 @@ class TalkerTask:
             hidden, first: [B, F, D], outputs that predict the frames, and their embedded code 0.
         """
         c, codes, frames = self.config, batch["codes"], batch["frames"]
-        rows, longest, books = codes.shape
+        rows, longest, codebooks = codes.shape
         if c.predictor_frames is None:
             weight = (jnp.arange(longest) < frames[:, None]).astype(jnp.float32)
         else:
@@ -209,7 +213,7 @@ class TalkerTask:
             pick = jax.nn.one_hot(chosen, longest, dtype=hidden.dtype)
             hidden, first = (jnp.einsum("bkf,bfd->bkd", pick, x) for x in (hidden, first))
             weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
-        weight = weight / (jnp.sum(batch["mean_frames"]) * (books - 1))
+        weight = weight / (jnp.sum(batch["mean_frames"]) * (codebooks - 1))
 
         # Chunks have their gradients before the next one begins: nothing of them is kept.
         remat: Remat = c.remat if weight.size <= c.predictor_chunk else "none"
@@ -237,95 +241,6 @@ def _build(config: TTSConfig, key: jax.Array) -> TTSModel:
     return TTSModel(config, rngs=nnx.Rngs(key))
 
 
-def forced_hidden(
-    model: TTSModel,
-    batch: dict[str, jax.Array],
-    *,
-    remat: Remat = "none",
-    attention: AttentionKernel = "auto",
-) -> jax.Array:
-    """The talker's outputs [B, T, D] after the final norm at every position of a batch."""
-    prompt = PromptBatch(**{name: batch[name] for name in PromptBatch._fields})
-    if "mel" in batch:
-        encoder = model.speaker_encoder
-        if encoder is None:
-            raise ConfigError("the batch has mels, but the model has no speaker encoder.")
-        with jax.named_scope("speaker_encoder"):
-            spoken = encoder(batch["mel"], batch["mel_frames"])
-        given = prompt.embedding.astype(spoken.dtype)
-        prompt = prompt._replace(embedding=jnp.where(batch["has_mel"][:, None], spoken, given))
-    x = embed_prompt(model, prompt)
-    return run_stack(model.talker.transformer, x, remat=remat, attention=attention)
-
-
-def noisy_frames(
-    config: TTSConfig, batch: dict[str, jax.Array], key: jax.Array, part: float
-) -> dict[str, jax.Array]:
-    """A batch whose inputs have random codes in place of some frames; its targets are unchanged.
-
-    Args:
-        part: most of the frames of a row; a row's own part is uniform below it.
-    """
-    rows, positions = batch["codec"].shape
-    of_row, of_frame, first, rest = jax.random.split(key, 4)
-    frame = jnp.arange(positions) - batch["start"][:, None] - 1
-    inside = (frame >= 0) & (frame < batch["frames"][:, None])
-    share = part * jax.random.uniform(of_row, (rows, 1))
-    chosen = inside & (jax.random.uniform(of_frame, (rows, positions)) < share)
-    shape, talker = batch["residual"].shape, config.talker
-    codes = jax.random.randint(first, chosen.shape, 0, talker.codebook_size)
-    noisy = batch | {"codec": jnp.where(chosen, codes, batch["codec"])}
-    if talker.code_predictor is not None:
-        codes = jax.random.randint(rest, shape, 0, talker.code_predictor.vocab_size)
-        noisy["residual"] = jnp.where(chosen[..., None], codes, batch["residual"])
-    return noisy
-
-
-def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-    """Of hidden [B, T, D], the outputs that predict each frame: [B, F, D]."""
-    at = batch["start"][:, None] + jnp.arange(batch["codes"].shape[1])
-    row = jnp.arange(len(hidden))[:, None]
-    # Told that no position comes twice, XLA adds no gradients atomically.
-    return hidden.at[row, at].get(mode="fill", fill_value=0, unique_indices=True)
-
-
-def first_targets(batch: dict[str, jax.Array], positions: int, eos: int) -> jax.Array:
-    """Codebook 0 of the next frame, or end of speech, at every position; -1 for none: [B, T]."""
-    frame = jnp.arange(positions) - batch["start"][:, None]
-    frames, codes = batch["frames"][:, None], batch["codes"][..., 0]
-    at = jnp.clip(frame, 0, codes.shape[1] - 1)
-    inside = (frame >= 0) & (frame < frames)
-    end = (frame == frames) & batch["ends"][:, None]
-    code = jnp.take_along_axis(codes, at, axis=1)
-    return jnp.where(inside, code, jnp.where(end, eos, -1))
-
-
-def predictor_logits(
-    predictor: CodePredictor,
-    hidden: jax.Array,
-    first: jax.Array,
-    codes: jax.Array,
-    remat: Remat = "none",
-    attention: AttentionKernel = "auto",
-) -> jax.Array:
-    """`CodePredictor.teacher_forced` for many frames and gradients.
-
-    Args:
-        hidden, first: [B, D talker], outputs that predict the frames, and their embedded code 0.
-        codes: [B, Q-1] int.
-        remat, attention: see `run_stack`.
-
-    Returns:
-        [B, Q-1, V] float32.
-    """
-    rows = lookup_books(predictor.embeddings[...][: codes.shape[1] - 1], codes[:, :-1])
-    x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
-    if predictor.input_projection is not None:
-        x = predictor.input_projection(x)
-    y = run_stack(predictor.transformer, x, remat=remat, attention=attention)[:, 1:]
-    return wide_product("bqd,qvd->bqv", y, predictor.heads[...])
-
-
 def _first_loss(
     model: TTSModel, hidden: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
@@ -337,16 +252,16 @@ def _first_loss(
     return jnp.sum(losses * weight), jnp.sum(right * weight)
 
 
-def _reading_loss(
+def _alignment_loss(
     model: TTSModel, frames: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross entropy and accuracy of the text token that each frame [B, F, D] is at.
+    """Cross entropy and accuracy of the text token that each frame [B, F, D] speaks.
 
     Sums over the frames whose text is known, divided by all frames.
     """
     targets = batch["spoken"]
     classes = model.talker.embed_text(jnp.arange(model.config.talker.text_vocab_size))
-    logits = wide_product("bfd,vd->bfv", frames, classes)
+    logits = mixed_einsum("bfd,vd->bfv", frames, classes)
     losses, right = _cross_entropy(logits, jnp.maximum(targets, 0))
     weight = (targets >= 0) / jnp.sum(batch["mean_frames"])
     return jnp.sum(losses * weight), jnp.sum(right * weight)
@@ -354,8 +269,8 @@ def _reading_loss(
 
 def _cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Negative log-probability of the targets, and where they are most probable (float32)."""
-    # A comparison and a sum, both ways part of the passes over the logits; the gradient of picking
-    # one of them would be a pass of its own.
+    # A comparison and a sum fuse with the passes over the logits, forward and backward; gathering
+    # the target would need another pass in the gradient.
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
     chosen = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
     right = jax.lax.stop_gradient(chosen >= jnp.max(logits, axis=-1))

@@ -1,7 +1,7 @@
-"""Learning of codebooks without gradients: k-means start, moving averages, revival, dropout.
+"""Codebook updates without gradients: k-means start, moving averages, revival, dropout.
 
-The statistics are those that a checkpoint stores: `embed_sum` and `usage`, the decayed sum and the
-decayed number of the vectors that chose an entry, whose quotient is the entry (upstream
+The state is what a checkpoint stores: `embed_sum` and `usage`, the decayed sum and the decayed
+number of the vectors assigned to an entry, whose quotient is the entry (upstream
 `MimiEuclideanCodebook`, `EuclideanCodebook`); no other copy of the entries exists.
 """
 
@@ -16,18 +16,18 @@ from qtts_jax.layers.rvq import MIN_USAGE, divide, nearest
 from qtts_jax.training.tokenizer.config import CodebookTraining
 
 # k-means on a batch of fewer vectors finds fewer centres: a vector that is its own centre would
-# leave nothing for the next book to learn from.
+# leave a residual of zero for the next codebook.
 VECTORS_PER_CENTRE = 4
 
 
 class Codebooks(TypedDict):
-    """Statistics of the Q books of one residual quantizer, float32.
+    """State of the Q codebooks of one residual quantizer, float32.
 
     Attributes:
         embed_sum: [Q, V, d].
         usage: [Q, V].
-        initialized: [Q, 1], 1 once k-means has filled a book.
-        new_sum, new_usage: of the vectors of the microbatches since the last optimizer step.
+        initialized: [Q, 1], 1 once k-means has filled the codebook.
+        new_sum, new_usage: sums over the microbatches since the last optimizer step.
     """
 
     embed_sum: jax.Array
@@ -37,13 +37,13 @@ class Codebooks(TypedDict):
     new_usage: jax.Array
 
 
-class Quantized(NamedTuple):
-    """What a residual quantizer makes of x [B, T, d].
+class QuantizerOutput(NamedTuple):
+    """Output of a residual quantizer for x [B, T, d].
 
     Attributes:
         codes: [B, T, Q] int32.
-        entries: [B, T, Q, d] float32, the entry chosen in each book.
-        residuals: [B, T, Q, d] float32, what each book was asked for; x passes its gradient on.
+        entries: [B, T, Q, d] float32, the nearest entry of each codebook.
+        residuals: [B, T, Q, d] float32, input of each codebook, with the gradient of x.
     """
 
     codes: jax.Array
@@ -52,7 +52,7 @@ class Quantized(NamedTuple):
 
 
 def empty(books: int, entries: int, width: int) -> Codebooks:
-    """Books before their first vectors."""
+    """Uninitialized codebooks."""
     return Codebooks(
         embed_sum=jnp.zeros((books, entries, width)),
         usage=jnp.ones((books, entries)),
@@ -62,8 +62,8 @@ def empty(books: int, entries: int, width: int) -> Codebooks:
     )
 
 
-def quantize(books: Codebooks, x: jax.Array) -> Quantized:
-    """Nearest entry of every book to what the books before it left over (as `RVQ.encode`).
+def quantize(books: Codebooks, x: jax.Array) -> QuantizerOutput:
+    """Nearest entry of every codebook to the residual of those before it (as `RVQ.encode`).
 
     Args:
         x: [B, T, d]; the search runs in float32.
@@ -87,23 +87,23 @@ def learn(
     *,
     accumulate: int,
     last: jax.Array,
-    filled: bool = False,
-) -> tuple[Quantized, Codebooks, jax.Array]:
-    """As `quantize`, and the books after it; codes come from the books before.
+    initialized: bool = False,
+) -> tuple[QuantizerOutput, Codebooks, jax.Array]:
+    """Quantize with the codebooks before the update, and update them.
 
-    Everything is a sum or a gather over the whole batch, so under `jax.jit` with a sharded batch
-    every device gets the books of the whole batch. With accumulation the books stay as they are
-    until the last microbatch, so the result is that of one large batch.
+    All statistics are sums or gathers over the whole batch, so under `jax.jit` with a sharded batch
+    every device computes the codebooks of the whole batch. With accumulation the codebooks change
+    at the last microbatch only, so the result equals that of one large batch.
 
     Args:
         x: [B, T, d].
-        key: for the first centres and the revival of dead entries.
+        key: of the k-means start and the revival of dead entries.
         accumulate: microbatches in an optimizer step.
         last: bool scalar, whether this is the last of them.
-        filled: every book is known to be filled, so that nothing has to ask.
+        initialized: all codebooks are known to be initialized; skips the `lax.cond`.
 
     Returns:
-        the quantization, the books, and how many entries were revived (int32).
+        the quantization, the codebooks, and how many entries were revived (int32).
     """
 
     x = x.astype(jnp.float32)
@@ -125,10 +125,10 @@ def learn(
 
         return jax.lax.scan(one, jax.lax.stop_gradient(x), (books, keys))[1]
 
-    if filled:
+    if initialized:
         codes, entries, after, revived = run(True)
     else:
-        # One question for all books: on a GPU the host has to wait for each.
+        # One `lax.cond` for all codebooks: each would synchronise the GPU with the host.
         begun = jnp.all(books["initialized"] > 0)
         codes, entries, after, revived = jax.lax.cond(begun, lambda: run(True), lambda: run(False))
     return _quantized(x, codes, entries), after, jnp.sum(revived)
@@ -141,13 +141,13 @@ def _started(
     settings: CodebookTraining,
     accumulate: int,
 ) -> Codebooks:
-    """One book, filled by k-means unless it is already."""
+    """One codebook, initialized by k-means unless it is already."""
     entries = book["usage"].shape[0]
     found = max(1, min(entries, vectors.shape[0] // VECTORS_PER_CENTRE))
     centres, counts = kmeans(vectors, found, key, settings.start_iterations)
-    # The rest are copies that nobody chooses, so the first update replaces them.
+    # The rest are duplicates that no vector is assigned to, so the first update replaces them.
     centres = jnp.resize(centres, (entries, centres.shape[1]))
-    # As many vectors as a whole optimizer step brings, the scale of the averages.
+    # Scaled to the vectors of a whole optimizer step, as the averages are.
     counts = jnp.pad(counts * accumulate, (0, entries - found))
     counts = jnp.maximum(counts, MIN_USAGE)
     filled = {"embed_sum": centres * counts[:, None], "usage": counts}
@@ -163,7 +163,7 @@ def update(
     settings: CodebookTraining,
     last: jax.Array,
 ) -> tuple[Codebooks, jax.Array]:
-    """One book (without the axis Q) after a microbatch.
+    """Update one codebook (without the axis Q) after a microbatch.
 
     Source: VQ-VAE (arXiv:1711.00937, appendix A.1): usage = decay usage + (1 - decay) count, and
     the same for the sums. An entry whose usage is then below `dead` times the mean becomes a
@@ -171,11 +171,11 @@ def update(
 
     Args:
         vectors: [N, d] float32.
-        codes: [N] the entry each of them chose.
+        codes: [N] the entry of each.
         last: bool scalar; without it vectors are only counted.
 
     Returns:
-        the book and the number of entries revived (int32).
+        the codebook and the number of entries revived (int32).
     """
     # A product with one-hot rows, since a scatter-add on a GPU gives other bits on every run.
     chosen = jax.nn.one_hot(codes, book["usage"].shape[0], dtype=jnp.float32)
@@ -202,16 +202,16 @@ def update(
 def kmeans(
     vectors: jax.Array, centres: int, key: jax.Array, iterations: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Lloyd's algorithm from random vectors; a centre that nobody chooses stays where it is.
+    """Lloyd's algorithm from random vectors; a centre without vectors stays where it is.
 
     Args:
         vectors: [N, d] float32. With fewer vectors than centres, some centres start alike.
 
     Returns:
-        centres [V, d] and how many vectors chose each in the last round [V], both float32.
+        centres [V, d] and the vectors of each in the last iteration [V], both float32.
     """
     n = vectors.shape[0]
-    # Without replacement as far as it goes: whole permutations one after the other.
+    # Without replacement where possible: whole permutations one after the other.
     rounds = jax.vmap(lambda k: jax.random.permutation(k, n))(
         jax.random.split(key, -(-centres // n))
     )
@@ -229,7 +229,7 @@ def kmeans(
 
 
 def active_books(key: jax.Array, rows: int, books: int, dropout: float) -> jax.Array:
-    """How many books each row uses, [rows] int32: all, or with probability `dropout` 1 ... books.
+    """Codebooks in use per row, [rows] int32: all, or with probability `dropout` 1 ... books.
 
     Source: DAC (arXiv:2306.06546, section 3.2).
     """
@@ -239,14 +239,14 @@ def active_books(key: jax.Array, rows: int, books: int, dropout: float) -> jax.A
 
 
 def straight_through(
-    x: jax.Array, quantized: Quantized, active: jax.Array, bypass: jax.Array
+    x: jax.Array, quantized: QuantizerOutput, active: jax.Array, bypass: jax.Array
 ) -> jax.Array:
-    """The sum of the active books with the gradient of x (arXiv:1308.3432, VQ-VAE section 3.2).
+    """The sum of the active codebooks with the gradient of x (arXiv:1308.3432, VQ-VAE section 3.2).
 
     Args:
-        x: [B, T, d] what was quantized.
-        active: [B] int, books of each row in use; a row with none is zero and has no gradient.
-        bypass: [B] bool, rows that keep x itself.
+        x: [B, T, d], the input of the quantizer.
+        active: [B] int, codebooks in use per row; a row with none is zero and has no gradient.
+        bypass: [B] bool, rows that keep x unquantized.
 
     Returns:
         [B, T, d] in the dtype of x.
@@ -273,9 +273,9 @@ def used(usage: jax.Array, dead: float) -> jax.Array:
     return jnp.mean((usage > limit).astype(jnp.float32), axis=-1)
 
 
-def _quantized(x: jax.Array, codes: jax.Array, entries: jax.Array) -> Quantized:
-    """Books (axis 0 of codes and entries) behind time, and the residuals with the gradient of x."""
+def _quantized(x: jax.Array, codes: jax.Array, entries: jax.Array) -> QuantizerOutput:
+    """Move the codebook axis behind time, and compute residuals with the gradient of x."""
     codes, entries = jnp.moveaxis(codes, 0, -1), jnp.moveaxis(entries, 0, 2)
     before = jnp.cumsum(entries, axis=2) - entries
     residuals = x[:, :, None] - jax.lax.stop_gradient(before)
-    return Quantized(codes, jax.lax.stop_gradient(entries), residuals)
+    return QuantizerOutput(codes, jax.lax.stop_gradient(entries), residuals)

@@ -36,19 +36,19 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class CodebookTraining:
-    """How the entries of the codebooks follow the vectors.
+    """Settings of the codebook updates.
 
     Attributes:
-        decay: of the moving averages per optimizer step (0.99: VQ-VAE, EnCodec, and the 25 Hz
+        decay: decay of the moving averages per optimizer step (0.99: VQ-VAE, EnCodec, and the 25 Hz
             tokenizer of this family).
-        start_iterations: of k-means on the first batch (EnCodec starts by k-means too; the means
-            hardly move after ten rounds).
+        start_iterations: iterations of k-means on the first batch (EnCodec starts by k-means too;
+            the means hardly move after ten).
         dead: an entry whose usage falls below this part of the mean usage is replaced by a vector
             of the batch (EnCodec replaces unused entries; a relative limit is independent of
             batch size and number of entries).
-        dropout: how often a row of the batch uses only its first n books, n uniform (DAC,
+        dropout: probability that a row uses only its first n codebooks, n uniform (DAC,
             arXiv:2306.06546: 0.5).
-        bypass: how often a row skips the quantizer altogether (Mimi, arXiv:2410.00037, quantizes
+        bypass: probability that a row skips the quantizer (Mimi, arXiv:2410.00037, quantizes
             half of the rows in training); 0 turns it off.
     """
 
@@ -66,21 +66,20 @@ class CodebookTraining:
 
 
 @dataclass(frozen=True)
-class EnvelopeConfig:
-    """Spectra that a small head reads from the quantized vectors; only training has it.
+class SpectrumConfig:
+    """Spectra that an auxiliary head predicts from the quantized vectors, in training only.
 
-    A vector of 80 ms has to hold several short spectra. Their way back through a decoder of
-    samples is long, and a training of minutes stays with a smooth envelope; that of a head is
-    short.
+    A vector of 80 ms has to hold several short spectra. The gradient through a decoder of samples
+    is weak: after minutes of training it has fitted a smooth envelope only. That through a head is
+    direct.
 
     Attributes:
         window: samples of one spectrum, one every window / 4, which ends where the next quarter
-            begins: what a causal encoder has heard. A quarter must divide a code frame.
+            begins, so that a causal encoder has seen all of it. A quarter must divide a code frame.
         mels: bins of one spectrum.
         top: Hz, upper edge of the bins; None for the whole band.
-        loudness: the bins are Bark bands and tell how loud they are (`training.loudness`), instead
-            of logarithms of mel bands.
-        weight: of its loss beside those of other spectra.
+        loudness: the bins are Bark bands of loudness (`dsp.loudness`) instead of log-mel bands.
+        weight: weight of its loss relative to the other spectra.
     """
 
     window: int = 960
@@ -93,7 +92,7 @@ class EnvelopeConfig:
         """Spectra of one code frame.
 
         Raises:
-            ConfigError: they are no whole number.
+            ConfigError: their number is not an integer.
         """
         hop, rest = divmod(self.window, 4)
         if rest or samples_per_frame % hop:
@@ -111,8 +110,8 @@ class LossWeights:
     The values are those of DAC (arXiv:2306.06546, section 3.4), whose mel loss is the one used
     here; its feature loss is a sum and not relative, so compare the `pull/` metrics before trusting
     them on another set of discriminators, or balance (`TokenizerTraining.balance`). No weight of a
-    teacher is published for this family; 1 is a start. The envelope loss is this project's own, and
-    so is `loudness` (`training.loudness.disturbance`); 0 leaves that out.
+    teacher is published for this family; 1 is a start. `envelope` (the spectrum
+    loss) and `loudness` (`dsp.loudness.disturbance`; 0 turns it off) are this project's own.
     """
 
     mel: float = 15.0
@@ -129,21 +128,21 @@ Stage = Literal["joint", "codes", "decoder"]
 
 @dataclass(frozen=True)
 class TokenizerTraining:
-    """What a tokenizer is trained on, besides its own configuration.
+    """Losses, stage and augmentations of tokenizer training.
 
     Attributes:
         stage: "joint" trains everything at once, as the published codecs do. "codes" trains the
-            encoder and the books, on the envelope and the teacher, without decoding anything: its
-            steps cost a fraction. "decoder" then trains the decoder, and discriminators if there
+            encoder and the codebooks, on spectra and the teacher, without decoding, at a fraction
+            of the cost. "decoder" then trains the decoder, and discriminators if there
             are any, on the codes as they are.
-        weights: of the losses.
-        envelopes: spectra that the quantized vectors must tell, of different windows.
-        equalize: dB, most gain of any octave by which the rows of a batch are coloured at random,
-            so that codes hold for other rooms and microphones; 0 for none.
-        quiet: root mean square of white noise that is as good as silence in all spectra. Without
-            it the logarithms weigh what nobody hears (empty bands, pauses) like speech.
-        decoded_frames: code frames of each row that are decoded and judged, from a random place;
-            None for all. Decoding costs most of a step, while the encoder needs long rows to learn
+        weights: weights of the losses.
+        spectra: targets that a head predicts from the quantized vectors, of different windows.
+        random_eq: dB, largest gain of any octave in the random equalisation of a row, which makes
+            codes robust to rooms and microphones; 0 for none.
+        noise_floor: root mean square of the white noise that counts as silence in all spectra.
+            Without it, log spectra weigh inaudible bands and pauses like speech.
+        decoded_frames: code frames of each row that are decoded and compared, a random crop; None
+            for all. Decoding costs most of a step, while the encoder needs long rows to learn
             its attention.
         balance: treat the weights of `mel`, `loudness`, `feature` and `adversarial` as shares of
             the gradient that reaches the samples, by moving averages of its norms with this decay
@@ -151,23 +150,22 @@ class TokenizerTraining:
             3, commitment 1); None for plain weights.
         mel_scales: window (samples), mel bins and, for a part of the band, its upper edge in Hz
             (the default: DAC, arXiv:2306.06546, section 3.4).
-        codebook: of the codebooks.
+        codebook: settings of the codebooks.
         discriminator: sizes; None trains on reconstruction alone.
-        discriminator_start: optimizer steps before the discriminators start; what they would cost
-            is saved until then.
-        generator_start: optimizer steps before the generator hears them. Discriminators that have
-            not learned anything have gradients of no meaning, which balancing would bring to the
-            size of all others.
-        teacher_width: width D' of the features in `batch["teacher"]` that the semantic books learn
-            (WavLM in the report of Qwen3-TTS, section on the 12 Hz tokenizer; any frame-level
+        discriminator_start: optimizer steps before the discriminators start; their cost is saved
+            until then.
+        generator_start: optimizer steps before the generator uses their gradients. Gradients of
+            untrained discriminators are noise, which balancing would scale like all others.
+        teacher_width: width D' of the features in `batch["teacher"]` that the semantic codebooks
+            learn (WavLM in the report of Qwen3-TTS, section on the 12 Hz tokenizer; any frame-level
             feature will do); None for no teacher.
     """
 
     stage: Stage = "joint"
     weights: LossWeights = LossWeights()
-    envelopes: tuple[EnvelopeConfig, ...] = ()
-    equalize: float = 0.0
-    quiet: float = 0.0
+    spectra: tuple[SpectrumConfig, ...] = ()
+    random_eq: float = 0.0
+    noise_floor: float = 0.0
     decoded_frames: int | None = None
     balance: float | None = None
     mel_scales: tuple[tuple[int, ...], ...] = (
@@ -190,27 +188,27 @@ class TokenizerTraining:
             raise ConfigError(
                 f"a stage of tokenizer training is joint, codes or decoder, not {self.stage!r}."
             )
-        if self.stage == "codes" and not self.envelopes and self.teacher_width is None:
+        if self.stage == "codes" and not self.spectra and self.teacher_width is None:
             raise ConfigError(
-                "codes learn from an envelope or a teacher; set TokenizerTraining.envelopes."
+                "codes learn from spectra or a teacher; set TokenizerTraining.spectra."
             )
-        if len({e.window for e in self.envelopes}) < len(self.envelopes):
+        if len({e.window for e in self.spectra}) < len(self.spectra):
             raise ConfigError(
-                "two of TokenizerTraining.envelopes have the same window, by which their losses "
+                "two of TokenizerTraining.spectra have the same window, by which their losses "
                 "are named; change one."
             )
         if self.decoded_frames is not None and self.decoded_frames < 1:
             raise ConfigError(f"decoded_frames must be at least 1, not {self.decoded_frames}.")
-        for name in ("quiet", "equalize"):
+        for name in ("noise_floor", "random_eq"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}.")
 
     @property
     def learns_codes(self) -> bool:
-        """Encoder and books are trained."""
+        """Whether encoder and codebooks are trained."""
         return self.stage != "decoder"
 
     @property
     def decodes(self) -> bool:
-        """Samples are made and judged."""
+        """Whether samples are decoded and compared."""
         return self.stage != "codes"

@@ -1,4 +1,4 @@
-"""The two halves of a tokenizer on whole rows from a fresh state, as training runs them."""
+"""Encoder and decoder of a tokenizer over complete rows from a fresh state."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
 
 
 def resample_frames(features: jax.Array, frames: int) -> jax.Array:
-    """Means of features over the time of each of `frames` frames, at any ratio of the rates.
+    """Resample features to `frames` frames by averaging over time, at any ratio of the rates.
 
-    A feature that lies in two frames counts in each by its share.
+    A feature that spans two frames counts in each by its share of time.
 
     Args:
         features: [B, T', D] over the same time.
@@ -48,7 +48,7 @@ def synthesize(decoder: Decoder, x: jax.Array) -> jax.Array:
 
 
 def _short(half: Encoder | Decoder, state: EncoderState | DecoderState, rows: int) -> Any:
-    """The transformer's state without room for earlier keys, of which a window has none yet."""
+    """The transformer's state without a cache for earlier keys, since a fresh window has none."""
     if half.transformer.config.window is None:
         return state.transformer
     dtype = state.transformer.layers[0].keys.dtype

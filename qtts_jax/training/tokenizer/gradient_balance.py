@@ -1,4 +1,4 @@
-"""Weights of several losses as shares of the gradient that reaches the samples."""
+"""Balancing of several losses by the norms of their gradients with respect to the samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weighted(gradients: Mapping[str, jax.Array], weights: Mapping[str, float]) -
 
 
 def first_norms(names: Iterable[str]) -> dict[str, jax.Array]:
-    """Moving averages before the first step: [decayed sum, decayed count] of each loss."""
+    """Initial moving averages: [decayed sum, decayed count] of each loss."""
     return {name: jnp.zeros(2) for name in names}
 
 
@@ -29,12 +29,13 @@ def balanced(
     norms: Mapping[str, jax.Array],
     decay: float,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """As `weighted`, with every gradient brought to norm 1 and the weights to the sum 1 before.
+    """As `weighted`, after scaling every gradient to norm 1 and the weights to the sum 1.
 
-    A weight is then the share of a loss, whatever its scale (EnCodec, arXiv:2210.13438, section
-    3.4). The norm is a moving average over steps of that of one row's own loss, so it does not
-    depend on the size of the batch. A loss without a gradient (discriminators before their start)
-    takes no part, and its average waits.
+    A weight is then the share of its loss, independent of the loss's scale (EnCodec,
+    arXiv:2210.13438, section 3.4). The norm is a moving average of the gradient
+    norm of a single row's loss, so it does not depend on the batch size. A loss
+    without a gradient (discriminators before their start) is left out, and its average does not
+    change.
 
     Args:
         gradients: of each loss, a mean over rows, with respect to the samples, [B, N].
@@ -47,7 +48,7 @@ def balanced(
     """
     after, present = {}, {}
     for name, gradient in gradients.items():
-        # A mean over B rows gives each the B-th part of its own gradient.
+        # In a mean over B rows, each row has 1 / B of its own gradient.
         rows = gradient.shape[0]
         norm = jnp.sqrt(rows * jnp.sum(jnp.square(gradient)))
         present[name] = norm > 0

@@ -1,4 +1,4 @@
-"""What reads features and spectra from the codes while a tokenizer is trained."""
+"""Auxiliary heads of tokenizer training: teacher features and spectra from quantized vectors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from flax import nnx
 
 from qtts_jax.layers.linear import Linear
 
-# Of the hidden layer that tells spectra. Harmonics of a pitch are no linear function of it.
+# Width of the spectrum head's hidden layer; harmonics are not a linear function of pitch.
 HIDDEN = 1024
 
 
-class EnvelopeHead(nnx.Module):
-    """Spectra of a frame, told by the vectors of this frame and the one before.
+class SpectrumHead(nnx.Module):
+    """Predicts the spectra of a frame from the quantized vectors of this frame and the one before.
 
-    A decoder knows what it has heard, and the first windows of a frame lie half in the last one:
-    the codes need not say it twice.
+    It sees the previous frame too, because the decoder is causal and the first windows of a frame
+    overlap it.
 
     Args:
-        width: D of the vectors.
-        spectra: S, numbers of a frame.
+        width: D, width of the vectors.
+        spectra: S, values per frame.
     """
 
     def __init__(self, width: int, spectra: int, *, rngs: nnx.Rngs) -> None:
@@ -32,18 +32,18 @@ class EnvelopeHead(nnx.Module):
         self.bent = Linear((HIDDEN,), (spectra,), *axes, rngs=rngs)
 
     def __call__(self, vectors: jax.Array) -> jax.Array:
-        """vectors [B, T, D] -> [B, T, S]; before the first frame they are zeros."""
+        """vectors [B, T, D] -> [B, T, S]; the frame before the first is zeros."""
         before = jnp.pad(vectors, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-        x = jnp.concatenate([vectors, before], axis=-1)
+        x = jnp.concatenate([vectors, before], axis=-1)  # [B, T, 2 D]
         return self.straight(x) + self.bent(jax.nn.gelu(self.hidden(x)))
 
 
 class Heads(nnx.Module):
-    """What reads from the decoder's input; only training has it.
+    """Linear teacher head and spectrum head on the decoder's input, used in training only.
 
     Args:
-        widths: D of the decoder's input; of the teacher's features, read from the semantic
-            vectors, or None; and of a frame's spectra, read from all vectors, or None.
+        widths: of the decoder's input (D); of the teacher's features, predicted from the semantic
+            vectors, or None; and of a frame's spectra, predicted from all vectors, or None.
     """
 
     def __init__(self, widths: tuple[int, int | None, int | None], *, rngs: nnx.Rngs) -> None:
@@ -51,4 +51,4 @@ class Heads(nnx.Module):
         if teacher is not None:
             self.teacher = Linear((width,), (teacher,), ("embed",), (None,), rngs=rngs)
         if spectra is not None:
-            self.envelope = EnvelopeHead(width, spectra, rngs=rngs)
+            self.envelope = SpectrumHead(width, spectra, rngs=rngs)

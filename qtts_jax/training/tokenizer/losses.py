@@ -1,7 +1,7 @@
 """Losses of the tokenizer as pure functions of arrays; every one is a float32 scalar.
 
 Lists of arrays hold one entry per discriminator (and one per layer inside, for features). All
-means are over the batch and everything else, so that a loss of a sharded batch is that of the
+means are over the batch and everything else, so the loss of a sharded batch equals that of the
 whole batch.
 """
 
@@ -22,7 +22,7 @@ def mel_loss(
     real: jax.Array,
     scales: Sequence[tuple[int, ...]],
     sample_rate: int,
-    quiet: float = 0.0,
+    noise_floor: float = 0.0,
 ) -> jax.Array:
     """Sum over scales of the mean |log10 mel(decoded) - log10 mel(real)|.
 
@@ -33,22 +33,26 @@ def mel_loss(
         scales: window (samples), number of mel bins and, for a part of the band, its upper edge
             in Hz.
         sample_rate: Hz.
-        quiet: see `log10_mel`.
+        noise_floor: root mean square of the white noise below which spectra do not differ (see
+            `log10_mel`).
     """
     total = jnp.zeros((), jnp.float32)
     for window, mels, *top in scales:
-        a, b = (log10_mel(wave, window, mels, sample_rate, quiet, *top) for wave in (decoded, real))
+        a, b = (
+            log10_mel(wave, window, mels, sample_rate, noise_floor, *top)
+            for wave in (decoded, real)
+        )
         total += _mean_abs(a - b)
     return total
 
 
-def envelope_loss(told: jax.Array, envelope: jax.Array) -> jax.Array:
-    """Mean squared error of the spectra that a head tells from the codes.
+def spectrum_loss(predicted: jax.Array, spectra: jax.Array) -> jax.Array:
+    """Mean squared error of the spectra that a head predicts from the quantized vectors.
 
     Args:
-        told, envelope: [B, T, S] as `envelope_spectra`; no gradient goes to `envelope`.
+        predicted, spectra: [B, T, S] as `envelope_spectra`; no gradient goes to `spectra`.
     """
-    away = told.astype(jnp.float32) - jax.lax.stop_gradient(envelope.astype(jnp.float32))
+    away = predicted.astype(jnp.float32) - jax.lax.stop_gradient(spectra.astype(jnp.float32))
     return jnp.mean(jnp.square(away))
 
 
@@ -83,7 +87,8 @@ def adversarial_loss(fake: Sequence[jax.Array]) -> jax.Array:
 def feature_loss(real: Features, fake: Features) -> jax.Array:
     """Mean over all layers of mean |fake - real| / mean |real|.
 
-    Source: EnCodec (arXiv:2210.13438, equation 2): relative, so that no layer rules by its scale.
+    Source: EnCodec (arXiv:2210.13438, equation 2): relative, so the scale of a layer has no
+    influence.
 
     Args:
         real, fake: per discriminator the outputs of its layers; no gradient goes to `real`.
@@ -99,11 +104,11 @@ def feature_loss(real: Features, fake: Features) -> jax.Array:
 def commitment_loss(residuals: jax.Array, entries: jax.Array) -> jax.Array:
     """Mean squared distance of every residual to its entry; the gradient moves the residual only.
 
-    Source: VQ-VAE (arXiv:1711.00937, equation 3), averaged over the books as in EnCodec.
+    Source: VQ-VAE (arXiv:1711.00937, equation 3), averaged over the codebooks as in EnCodec.
 
     Args:
-        residuals: [B, T, Q, d] what each book is asked to quantize.
-        entries: [B, T, Q, d] what it gives.
+        residuals: [B, T, Q, d] input of each codebook.
+        entries: [B, T, Q, d] the entry it chose.
     """
     away = residuals.astype(jnp.float32) - jax.lax.stop_gradient(entries.astype(jnp.float32))
     return jnp.mean(jnp.square(away))
@@ -112,7 +117,7 @@ def commitment_loss(residuals: jax.Array, entries: jax.Array) -> jax.Array:
 def teacher_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """One minus the mean cosine between the frames of student and teacher: 0 ... 2.
 
-    Source: Mimi (arXiv:2410.00037, section 3.3), which distils WavLM into its first book.
+    Source: Mimi (arXiv:2410.00037, section 3.3), which distils WavLM into its first codebook.
 
     Args:
         student, teacher: [B, T, D]; no gradient goes to `teacher`.

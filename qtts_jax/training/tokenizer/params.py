@@ -1,8 +1,9 @@
-"""The parameter tree of a tokenizer from what is trained: parameters and codebook statistics.
+"""Conversion between trained parameters with codebook statistics and a tokenizer's full tree.
 
 The released layout stores every codebook twice (in the encoder and in the decoder) and four
 projections that no code path reads (out of the encoder's quantizers, into the decoder's). Training
-holds neither; a checkpoint gets the same books in both halves and zeros where nobody reads.
+holds neither; a checkpoint gets the same codebooks in both halves, and zeros for the unused
+projections.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ Path = tuple[Any, ...]
 
 
 def check_trainable(config: Tokenizer12HzConfig) -> None:
-    """Both halves must speak of the same codes.
+    """Check that encoder and decoder use the same codes.
 
     Raises:
-        ConfigError: they differ in books, entries, width, semantic books, frame rate or sample
-            rate.
+        ConfigError: they differ in codebooks, entries, width, semantic codebooks, frame rate or
+            sample rate.
     """
     e, d = config.encoder, config.decoder
     rate = config.input_sample_rate
@@ -62,9 +63,9 @@ def check_trainable(config: Tokenizer12HzConfig) -> None:
 
 
 def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[str, Codebooks]]:
-    """Random trained parameters, and books before their first vectors, both float32.
+    """Random parameters and uninitialized codebooks, both float32.
 
-    Kernels start larger than usual, so that speech reaches the books at about a third of unit
+    Kernels start larger than usual, so that speech reaches the codebooks at about a third of unit
     level and samples come out at about three times `SPEECH_LEVEL`. The usual start of a convolution
     keeps a third of the variance, less than a millionth after the whole encoder of the nano
     tokenizer; so far down activations are straight lines.
@@ -81,11 +82,11 @@ def initial(config: Tokenizer12HzConfig, key: jax.Array) -> tuple[Params, dict[s
 def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Codebooks]) -> Params:
     """The whole tree of `Tokenizer12Hz(config)`, ready for `SpeechTokenizer` and `save_params`.
 
-    Books that the encoder stores beyond `config.codebooks` stay unstarted (`initialized` 0).
+    Codebooks that the encoder stores beyond `config.codebooks` stay uninitialized.
 
     Args:
         trained: parameters, as `initial` gives them.
-        books: statistics of the semantic and the acoustic books.
+        books: statistics of the semantic and the acoustic codebooks.
     """
     shapes = flatten(abstract(Tokenizer12Hz, config)[1])
     flat = flatten(trained)
@@ -98,7 +99,7 @@ def assemble(config: Tokenizer12HzConfig, trained: Params, books: dict[str, Code
 
 
 def disassemble(config: Tokenizer12HzConfig, params: Params) -> tuple[Params, dict[str, Codebooks]]:
-    """The inverse of `assemble`: what is trained of a checkpoint's tree, float32.
+    """The inverse of `assemble`: trained parameters and codebooks of a checkpoint, float32.
 
     Args:
         params: of `Tokenizer12Hz(config)`, any floating dtype.
@@ -115,10 +116,10 @@ def disassemble(config: Tokenizer12HzConfig, params: Params) -> tuple[Params, di
 
 
 def split(params: Params, stage: Stage) -> tuple[Params, Params]:
-    """What a stage trains, and what it leaves as it is.
+    """Split parameters into those that a stage trains and those it keeps frozen.
 
-    The projections of the decoder's quantizer belong to the codes: the envelope is read from what
-    they give.
+    The projections of the decoder's quantizer belong to the codes: the spectrum head reads
+    their output.
     """
 
     def learns(path: Path) -> bool:
@@ -137,9 +138,9 @@ def merge(trained: Params, frozen: Params) -> Params:
 
 
 def _gain(path: Path) -> float:
-    """What brings a kernel from variance 1 / (3 fan) to 1 / fan on the way through the layers.
+    """Factor that changes the variance of a kernel from 1 / (3 fan) to 1 / fan.
 
-    Transformers have norms of their own, and what is added to that way should be less than it.
+    Transformers have norms of their own, and residual branches should start small.
     """
     if path[-1] != "kernel" or {"transformer", "residuals", "convnext"} & set(path):
         return 1.0

@@ -1,23 +1,23 @@
-"""Recordings through other rooms and microphones, as far as a smooth filter is one."""
+"""Random equalisation: a smooth random frequency response per row, as of rooms and microphones."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-# Of the curve of gains: an octave apart at 24 kHz, from 94 Hz to the upper end.
+# Points of the gain curve, one per octave: at 24 kHz from 94 Hz to 12 kHz.
 KNOTS = 8
 
 
-def equalize(audio: jax.Array, key: jax.Array, decibels: float) -> jax.Array:
-    """Each row under its own random gains, straight lines between octaves; no delay.
+def random_eq(audio: jax.Array, key: jax.Array, decibels: float) -> jax.Array:
+    """Multiply the spectrum of each row by its own random gains, linear in dB between octaves.
 
     Args:
         audio: [B, N] float32.
-        decibels: the gain of every octave is uniform within plus and minus this.
+        decibels: gains are uniform in [-decibels, decibels].
 
     Returns:
-        [B, N] float32.
+        [B, N] float32, without delay.
     """
     gains = jax.random.uniform(key, (audio.shape[0], KNOTS), minval=-1.0) * (decibels / 20)
     bins = jnp.arange(audio.shape[1] // 2 + 1) / (audio.shape[1] // 2)

@@ -2,8 +2,9 @@
 
 The recipe is that of the codecs this family comes from (EnCodec arXiv:2210.13438, DAC
 arXiv:2306.06546, Mimi arXiv:2410.00037): reconstruction of mel spectra, discriminators, and a
-teacher for the first book. Short trainings go in two stages instead, codes first, by a head that
-reads spectra from them. Every frame rate, codebook count and width is one of the configuration.
+teacher for the first codebook. Short runs train in two stages instead: first the codes, with a
+head that predicts spectra from them, then the decoder. Frame rate, number of codebooks and widths
+come from the configuration.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from qtts_jax.dsp.stft import envelope_spectra, log10_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.training.task import Task
 from qtts_jax.training.tokenizer import losses
 from qtts_jax.training.tokenizer.adversarial import (
-    JUDGED,
+    ADVERSARIAL_LOSSES,
     AdversarialOutput,
-    judge,
+    adversarial_losses,
     no_adversarial_output,
 )
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
-    Quantized,
+    QuantizerOutput,
     active_books,
     learn,
     perplexity,
@@ -39,7 +41,7 @@ from qtts_jax.training.tokenizer.codebook_ema import (
     straight_through,
     used,
 )
-from qtts_jax.training.tokenizer.config import EnvelopeConfig, TokenizerTraining
+from qtts_jax.training.tokenizer.config import SpectrumConfig, TokenizerTraining
 from qtts_jax.training.tokenizer.discriminators import Discriminators
 from qtts_jax.training.tokenizer.forward import embed, resample_frames, synthesize
 from qtts_jax.training.tokenizer.gradient_balance import balanced, first_norms, weighted
@@ -53,7 +55,7 @@ from qtts_jax.training.tokenizer.params import (
     merge,
     split,
 )
-from qtts_jax.training.tokenizer.random_eq import equalize
+from qtts_jax.training.tokenizer.random_eq import random_eq
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -62,17 +64,17 @@ Grads = Params
 
 
 class Reconstruction(NamedTuple):
-    """What one pass through the tokenizer gives.
+    """Result of one pass through the tokenizer.
 
     Attributes:
-        samples: [B, N] float32, not clipped; None where nothing was decoded.
-        recorded: [B, N] float32, the audio of the same frames.
+        samples: [B, N] float32, not clipped; None in a stage that does not decode.
+        recorded: [B, N] float32, the recording of the same frames.
         codes: [B, T, Q] int32.
-        commitment: float32 scalar, the mean over all books.
-        semantic: [B, T, D] what the semantic books give to the decoder.
-        vectors: [B, T, D] what all books give to it.
-        books: statistics after the pass.
-        revived: int32 scalar, dead entries that were replaced.
+        commitment: float32 scalar, the commitment loss averaged over the codebooks.
+        semantic: [B, T, D], the decoder input from the semantic codebooks alone.
+        vectors: [B, T, D], the decoder input from all codebooks.
+        books: codebook state after the pass.
+        revived: int32 scalar, number of dead entries replaced.
     """
 
     samples: jax.Array | None
@@ -85,34 +87,36 @@ class Reconstruction(NamedTuple):
     revived: jax.Array
 
 
-class TokenizerTask:
+class TokenizerTask(Task):
     """Gradients of the tokenizer and of its discriminators (a `Task` of the trainer).
 
     The batch has `audio` [B, N] in [-1, 1] at the model's rate, N whole frames, and with a teacher
     `teacher` [B, T', D'], features of the same audio at any rate. Groups of parameters are
     `generator` and, unless there is none, `discriminator`. Extras are `books` (codebook
-    statistics), `frozen` (what the stage leaves as it is), `calls` (microbatches so far) and
-    `norms` (of gradients, when they are balanced).
+    statistics), `frozen` (parameters that the stage does not train), `calls` (microbatches so far)
+    and `norms` (of gradients, when they are balanced).
 
     Metrics are the losses, `pull/LOSS` (norm of the gradient of a loss, times its weight, with
-    respect to the samples; before `TokenizerTraining.balance` makes shares of them), perplexity and
-    used part of the books, and `revived` entries.
+    respect to the samples; before `TokenizerTraining.balance` rescales them), perplexity and used
+    share of the codebooks, and `revived` entries.
 
     Args:
         config: the tokenizer; both halves must agree on the codes.
         training: losses, codebooks, discriminators, teacher.
-        dtype: of the computation. Losses, spectra, codebooks and the last convolution are float32
-            always, parameters are float32 outside.
+        dtype: of the computation. Losses, spectra, codebooks and the last convolution are always
+            float32, and so are the stored parameters.
         precision: of float32 products (`jax.default_matmul_precision`); None for the device's own,
             "highest" for what `SpeechTokenizer` computes in float32.
         accumulate: microbatches of a step; the trainer refuses another number than its own.
-        start: the tree of a tokenizer checkpoint to begin with; None for random parameters and
-            books that the first batch will fill.
+        start: initial tree of a tokenizer checkpoint; None for random parameters and codebooks that
+            the first batch initializes.
 
     Raises:
         ConfigError: the two halves do not belong together, or the stage decoder has no trained
             codes to start from.
     """
+
+    accumulate: int
 
     def __init__(
         self,
@@ -137,16 +141,16 @@ class TokenizerTask:
         self.accumulate = accumulate
         self._model = abstract(Tokenizer12Hz, config)[0]
         frame = config.samples_per_frame
-        spectra = sum(e.mels * e.steps(frame) for e in training.envelopes) or None
+        spectra = sum(e.mels * e.steps(frame) for e in training.spectra) or None
         width = config.decoder.quantizer.model_width
         self._heads = (width, training.teacher_width, spectra)
-        self._judged = training.discriminator if training.decodes else None
+        self._discriminator = training.discriminator if training.decodes else None
         self.start = start
 
     def init(
         self, key: jax.Array, start: Params | None = None
     ) -> tuple[dict[str, Params], dict[str, Any]]:
-        """Parameters and books to begin with, float32; see `StartedTask`."""
+        """Initial float32 parameters and codebooks; see `Task.init`."""
         tokenizer, heads, discriminator = jax.random.split(key, 3)
         start = self.start if start is None else start
         if start is None:
@@ -158,18 +162,23 @@ class TokenizerTask:
         if self.training.learns_codes:
             new = Heads(self._heads, rngs=nnx.Rngs(heads))
             groups[GENERATOR]["heads"] = nnx.to_pure_dict(nnx.state(new))
-        if self._judged is not None:
-            judges = Discriminators(self._judged, rngs=nnx.Rngs(discriminator))
-            groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(judges))
+        if self._discriminator is not None:
+            discriminators = Discriminators(self._discriminator, rngs=nnx.Rngs(discriminator))
+            groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(discriminators))
         norms = {}
         if self.training.balance is not None and self.training.decodes:
-            names = ("mel", *(("loudness",) if self.training.weights.loudness else ()))
-            norms = first_norms(names if self._judged is None else (*names, *JUDGED))
+            names: tuple[str, ...] = (
+                "mel",
+                *(("loudness",) if self.training.weights.loudness else ()),
+            )
+            norms = first_norms(
+                names if self._discriminator is None else (*names, *ADVERSARIAL_LOSSES)
+            )
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
     def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `CountingTask.at_step`: books change and discriminators start by `calls`."""
+        """See `Task.at_step`: `calls` decides when codebooks change and discriminators start."""
         return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
@@ -186,10 +195,10 @@ class TokenizerTask:
         """
         audio, t = self._check(batch), self.training
         by_name = dataclasses.asdict(t.weights)
-        by_name |= {f"envelope/{e.window}": e.weight * t.weights.envelope for e in t.envelopes}
-        if t.equalize:
+        by_name |= {f"envelope/{e.window}": e.weight * t.weights.envelope for e in t.spectra}
+        if t.random_eq:
             key, color = jax.random.split(key)
-            audio = equalize(audio, color, t.equalize)
+            audio = random_eq(audio, color, t.random_eq)
 
         def generate(generator: Params) -> tuple[tuple[Any, Metrics], Reconstruction]:
             out = self._pass(generator, extras, audio, key)
@@ -199,20 +208,24 @@ class TokenizerTask:
         grads: dict[str, Grads] = {}
         metrics: Metrics = {}
         with jax.default_matmul_precision(self.precision):
-            (samples, values), pull, out = jax.vjp(generate, params[GENERATOR], has_aux=True)
+            (samples, values), vjp, out = jax.vjp(generate, params[GENERATOR], has_aux=True)
             d_values = {name: jnp.full((), by_name[name], jnp.float32) for name in values}
             d_samples, norms = None, extras["norms"]
             if t.decodes:
-                heard, pulls, grads = self._sample_losses(params, extras, samples, out.recorded)
-                metrics |= {f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in pulls.items()}
-                if self._judged is not None:
-                    metrics["discriminator"] = heard.pop("discriminator")
-                values = values | heard
+                found, sample_grads, grads = self._sample_losses(
+                    params, extras, samples, out.recorded
+                )
+                metrics |= {
+                    f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in sample_grads.items()
+                }
+                if self._discriminator is not None:
+                    metrics["discriminator"] = found.pop("discriminator")
+                values = values | found
                 if t.balance is None:
-                    d_samples = weighted(pulls, by_name)
+                    d_samples = weighted(sample_grads, by_name)
                 else:
-                    d_samples, norms = balanced(pulls, by_name, norms, t.balance)
-            (grads[GENERATOR],) = pull((d_samples, d_values))
+                    d_samples, norms = balanced(sample_grads, by_name, norms, t.balance)
+            (grads[GENERATOR],) = vjp((d_samples, d_values))
         loss = sum((by_name[n] * v for n, v in values.items()), start=jnp.zeros(()))
         metrics |= values | {"loss": loss, "revived": out.revived.astype(jnp.float32)}
         if t.learns_codes:
@@ -223,29 +236,29 @@ class TokenizerTask:
     def _code_losses(
         self, generator: Params, out: Reconstruction, batch: dict[str, jax.Array], audio: jax.Array
     ) -> Metrics:
-        """What encoder and books learn from, besides the samples."""
+        """Losses of encoder and codebooks that need no decoded samples."""
         t, found = self.training, {"commitment": out.commitment}
         heads = bind(abstract(Heads, self._heads)[0], generator["heads"])
         if t.teacher_width is not None:
             wanted = resample_frames(batch["teacher"], out.semantic.shape[1])
             student = heads.teacher(out.semantic.astype(jnp.float32))
             found["teacher"] = losses.teacher_loss(student, wanted)
-        if t.envelopes:
-            told, start = heads.envelope(out.vectors.astype(jnp.float32)), 0
-            for e in t.envelopes:
+        if t.spectra:
+            predicted, start = heads.envelope(out.vectors.astype(jnp.float32)), 0
+            for e in t.spectra:
                 spectra = self._spectra(audio, e)
-                part = told[..., start : start + spectra.shape[-1]]
-                found[f"envelope/{e.window}"] = losses.envelope_loss(part, spectra)
+                part = predicted[..., start : start + spectra.shape[-1]]
+                found[f"envelope/{e.window}"] = losses.spectrum_loss(part, spectra)
                 start += spectra.shape[-1]
         return found
 
-    def _spectra(self, audio: jax.Array, e: EnvelopeConfig) -> jax.Array:
-        rate, quiet = self.config.output_sample_rate, self.training.quiet
+    def _spectra(self, audio: jax.Array, e: SpectrumConfig) -> jax.Array:
+        rate, floor = self.config.output_sample_rate, self.training.noise_floor
 
         def spectra(wave: jax.Array) -> jax.Array:
             if e.loudness:
                 return loudness_spectra(wave, e.window, e.mels, rate, e.top or rate / 2)
-            return log10_mel(wave, e.window, e.mels, rate, quiet, e.top)
+            return log10_mel(wave, e.window, e.mels, rate, floor, e.top)
 
         steps = e.steps(self.config.samples_per_frame)
         return envelope_spectra(audio, e.window, steps, spectra)
@@ -257,41 +270,41 @@ class TokenizerTask:
         samples: jax.Array,
         recorded: jax.Array,
     ) -> tuple[Metrics, dict[str, jax.Array], dict[str, Grads]]:
-        """The generator's losses of samples [B, N], their gradients, those of the discriminators.
+        """The generator's losses, their gradients for samples [B, N], and discriminator gradients.
 
         The discriminators' own loss is among the losses as `discriminator`.
         """
         t, rate = self.training, self.config.output_sample_rate
         compared: dict[str, Callable[[jax.Array], jax.Array]] = {
-            "mel": lambda x: losses.mel_loss(x, recorded, t.mel_scales, rate, t.quiet)
+            "mel": lambda x: losses.mel_loss(x, recorded, t.mel_scales, rate, t.noise_floor)
         }
         if t.weights.loudness:
             compared["loudness"] = lambda x: disturbance(x, recorded, rate)
-        values, pulls, grads = {}, {}, {}
+        values, sample_grads, grads = {}, {}, {}
         for name, loss in compared.items():
-            values[name], pulls[name] = jax.value_and_grad(loss)(samples)
-        config = self._judged
+            values[name], sample_grads[name] = jax.value_and_grad(loss)(samples)
+        config = self._discriminator
         if config is not None:
             step = extras["calls"] // self.accumulate
 
             def active(params: Params) -> AdversarialOutput:
-                return judge(config, params, samples, recorded, self.dtype)
+                return adversarial_losses(config, params, samples, recorded, self.dtype)
 
             if t.discriminator_start == 0:
-                verdict = active(params[DISCRIMINATOR])
+                output = active(params[DISCRIMINATOR])
             else:
-                verdict = jax.lax.cond(
+                output = jax.lax.cond(
                     step >= t.discriminator_start,
                     active,
                     lambda params: no_adversarial_output(params, samples),
                     params[DISCRIMINATOR],
                 )
-            grads[DISCRIMINATOR] = verdict.grads
-            # A loss without a gradient takes no part in the balance.
-            heard = step >= t.generator_start
-            pulls |= {n: jnp.where(heard, pull, 0) for n, pull in verdict.pulls.items()}
-            values |= verdict.values | {"discriminator": verdict.loss}
-        return values, pulls, grads
+            grads[DISCRIMINATOR] = output.grads
+            # A loss without a gradient is left out of the balance.
+            started = step >= t.generator_start
+            sample_grads |= {n: jnp.where(started, g, 0) for n, g in output.sample_grads.items()}
+            values |= output.values | {"discriminator": output.loss}
+        return values, sample_grads, grads
 
     def reconstruct(
         self, params: dict[str, Params], extras: dict[str, Any], audio: jax.Array
@@ -314,10 +327,10 @@ class TokenizerTask:
         return assemble(self.config, whole, extras["books"])
 
     def _bind(self, generator: Params, extras: dict[str, Any]) -> Any:
-        """The tokenizer in the type of the computation."""
+        """The tokenizer in the dtype of the computation."""
         whole = merge(generator["tokenizer"], extras["frozen"])
         trained = cast(whole, self.dtype)
-        # These two give `Decoder.synthesize` its float32 samples.
+        # These two stay float32, so that `Decoder.synthesize` returns float32 samples.
         trained["decoder"] |= {
             name: whole["decoder"][name] for name in ("output_activation", "output_conv")
         }
@@ -330,7 +343,7 @@ class TokenizerTask:
         audio: jax.Array,
         key: jax.Array | None,
     ) -> Reconstruction:
-        """Encode, quantize and decode; with a key: learning, dropout, a cut of the rows."""
+        """Encode, quantize and decode; with a key also codebook updates, dropout and a crop."""
         model, t = self._bind(generator, extras), self.training
         x = embed(model.encoder, audio.astype(self.dtype))
         rows, c = x.shape[0], self.config.decoder.quantizer
@@ -359,7 +372,7 @@ class TokenizerTask:
                         t.codebook,
                         accumulate=self.accumulate,
                         last=(extras["calls"] + 1) % self.accumulate == 0,
-                        filled=self.start is not None,
+                        initialized=self.start is not None,
                     )
                     revived += count
                 vectors = straight_through(inner, quantized[part], in_use[part], bypass)
@@ -367,10 +380,10 @@ class TokenizerTask:
         vectors = decoded["semantic"] + decoded["acoustic"]
         samples, recorded = None, audio
         if t.decodes:
-            heard = vectors
+            decoded_vectors = vectors
             if key is not None and t.decoded_frames is not None:
-                heard, recorded = self._cut(cut, vectors, audio, t.decoded_frames)
-            samples = synthesize(model.decoder, heard)
+                decoded_vectors, recorded = self._cut(cut, vectors, audio, t.decoded_frames)
+            samples = synthesize(model.decoder, decoded_vectors)
         return Reconstruction(
             samples,
             recorded,
@@ -385,7 +398,7 @@ class TokenizerTask:
     def _cut(
         self, key: jax.Array, vectors: jax.Array, audio: jax.Array, frames: int
     ) -> tuple[jax.Array, jax.Array]:
-        """The same few frames of vectors [B, T, D] and audio [B, N], from a random place."""
+        """A random crop of `frames` frames of vectors [B, T, D] and audio [B, N]."""
         size = self.config.samples_per_frame
         frames = min(frames, vectors.shape[1])
         start = jax.random.randint(key, (), 0, vectors.shape[1] - frames + 1)
@@ -395,7 +408,7 @@ class TokenizerTask:
         )
 
     def _codebook_metrics(self, books: dict[str, Codebooks]) -> Metrics:
-        """Perplexity and used part of every book, and their least and mean."""
+        """Perplexity and used share of every codebook, with minimum and mean."""
         usage = jnp.concatenate([books[part]["usage"] for part in PARTS])
         metrics: Metrics = {}
         for name, values in (
@@ -407,7 +420,7 @@ class TokenizerTask:
         return metrics
 
     def _check(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """The audio of a batch that has what this training needs."""
+        """Check that a batch has the arrays of this training; returns its audio."""
         t = self.training
         width = t.teacher_width if t.learns_codes else None
         for name, given in (("audio", True), ("teacher", width is not None)):
@@ -430,6 +443,6 @@ class TokenizerTask:
         return audio.astype(jnp.float32)
 
 
-def _join(quantized: dict[str, Quantized], name: str) -> jax.Array:
-    """A field of both quantizers, semantic books first along axis 2."""
+def _join(quantized: dict[str, QuantizerOutput], name: str) -> jax.Array:
+    """A field of both quantizers, semantic codebooks first along axis 2."""
     return jnp.concatenate([getattr(quantized[part], name) for part in PARTS], axis=2)

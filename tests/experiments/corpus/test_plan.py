@@ -23,7 +23,8 @@ from experiments.corpus.plan import (
     voice_round,
     write_jobs,
 )
-from experiments.corpus.split import TEST, UNSEEN_VOICES, split_of
+from experiments.corpus.split import UNSEEN_VOICES, corpus_split
+from qtts_jax.data.splits import TEST
 from tests.support.corpus_texts import sentences, spell, texts
 
 
@@ -32,7 +33,7 @@ def test_voices_take_turns_and_unseen_ones_read_test_sentences():
     assert [each["voice"] for each in jobs[: len(VOICES)]] == list(VOICES)
     assert len({each["id"] for each in jobs}) == len(jobs)
     unseen = [each for each in jobs if each["voice"] in UNSEEN_VOICES]
-    assert unseen and all(split_of(each["text"]) == TEST for each in unseen)
+    assert unseen and all(corpus_split(each["text"]) == TEST for each in unseen)
     assert len(unseen) <= UNSEEN_CLIPS * len(UNSEEN_VOICES)
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from experiments.corpus.sentences import Sentence, clean, split_sentences, unique
-from experiments.corpus.split import digest, same_text, split_of
-from qtts_jax.data import same_text as reader_same_text
+from experiments.corpus.split import corpus_split, digest
 
 
 @pytest.mark.parametrize(
@@ -66,18 +65,13 @@ def test_sentences_come_in_one_order_without_doubles():
 
 def test_split_goes_by_the_words_alone():
     texts = [f"this is the sentence {n} of many" for n in range(3000)]
-    splits = [split_of(text) for text in texts]
-    assert splits == [split_of(text.title() + "!") for text in texts]
+    splits = [corpus_split(text) for text in texts]
+    assert splits == [corpus_split(text.title() + "!") for text in texts]
     shares = {name: splits.count(name) / len(texts) for name in set(splits)}
     assert shares == pytest.approx({"train": 0.92, "test": 0.06, "validation": 0.02}, abs=0.015)
 
 
 def test_unseen_voices_and_languages_are_for_tests_only():
     texts = [f"this is the sentence {n} of many" for n in range(100)]
-    assert {split_of(text, "bf_lily") for text in texts} == {"test"}
-    assert {split_of(text, language="italian") for text in texts} == {"test"}
-
-
-@pytest.mark.parametrize("text", ["It's 5 o'clock!", "Où est-ce ?", "Straße", "Привет, мир"])
-def test_same_text_is_what_the_reader_of_manifests_takes_for_it(text):
-    assert same_text(text) == reader_same_text(text)
+    assert {corpus_split(text, "bf_lily") for text in texts} == {"test"}
+    assert {corpus_split(text, language="italian") for text in texts} == {"test"}

@@ -12,9 +12,9 @@ from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.generation.sampling import (
     HeadSampling,
     SamplerParams,
-    choose,
     filter_logits,
     gumbel_noise,
+    sample,
 )
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.kernels import decode_attention, matvec
@@ -154,7 +154,7 @@ def test_one_of_many_matrices_and_no_norm(small_blocks):
     x, scale = jax.random.normal(jax.random.key(0), (2, 48))
     w = jax.random.normal(jax.random.key(1), (3, 24, 48))
     by_kernel = {"backend": "interpret"}
-    got = matvec.norm_matvec(x[None], scale, w, EPS, book=jnp.int32(2), **by_kernel)
+    got = matvec.norm_matvec(x[None], scale, w, EPS, codebook=jnp.int32(2), **by_kernel)
     want = matvec.plain_norm_matvec(x[None], scale, w, EPS, 2)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     norm = RMSNorm(48, EPS, rngs=nnx.Rngs(0))
@@ -175,7 +175,7 @@ def test_quantised_weights_are_scaled_by_row(small_blocks, kind):
         got = matvec.norm_gate_up(x, scale, w, EPS, **options)
         want = matvec.plain_norm_gate_up(x, scale, real, EPS)
         np.testing.assert_allclose(got, want, **close)
-        got = matvec.norm_matvec(x, scale, w, EPS, book=jnp.int32(1), **options)
+        got = matvec.norm_matvec(x, scale, w, EPS, codebook=jnp.int32(1), **options)
         np.testing.assert_allclose(got, matvec.plain_norm_matvec(x, scale, real[1], EPS), **close)
         got = matvec.matvec_add(x, w[0], jnp.ones((1, 24)), **options)
         want = matvec.plain_matvec_add(x, real[0], jnp.ones((1, 24)))
@@ -223,7 +223,7 @@ def test_select_draws_what_choose_draws(partial):
         jnp.asarray([5, 50] * 8, jnp.int32),
         jnp.ones(16),
     )
-    want = choose(logits, noise, rows, HeadSampling(True, partial))
+    want = sample(logits, noise, rows, HeadSampling(True, partial))
     got = draw(logits, noise, rows.temperature, rows.top_k, rows.do_sample)
     np.testing.assert_array_equal(got, want)
 
@@ -321,8 +321,8 @@ def test_sampling_and_heads_lower_for_cuda(vocab):
     settings = [array(8, dtype=t) for t in (jnp.float32, jnp.int32, jnp.bool_)]
     assert lowers(select, values, values, *settings) == 1
 
-    def head(x, scale, w, book):
-        return matvec.norm_matvec(x, scale, w, EPS, book=book, backend="triton")
+    def head(x, scale, w, codebook):
+        return matvec.norm_matvec(x, scale, w, EPS, codebook=codebook, backend="triton")
 
     args = array(1, 1024), array(1024), array(15, vocab, 1024), array(dtype=jnp.int32)
     assert lowers(head, *args) == 1

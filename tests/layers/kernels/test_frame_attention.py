@@ -11,7 +11,7 @@ from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import abstract, bind, initialize
 from qtts_jax.layers.kernels.frame_attention import fits, frame_attention, plain_attention
-from qtts_jax.layers.rope import rotation
+from qtts_jax.layers.rope import rope_angles
 from qtts_jax.modules.transformer import Transformer
 from qtts_jax.training.talker.full_sequence import run_stack
 from tests.support.helpers import assert_close
@@ -24,11 +24,11 @@ def values_and_gradients(function, dtype):
     qkv = jax.random.normal(keys[0], (3, STEPS, HEADS, GROUPS + 2, WIDTH)).astype(dtype)
     scales = [(1 + 0.3 * jax.random.normal(k, (WIDTH,))).astype(dtype) for k in keys[1:3]]
     given = jax.random.normal(keys[3], (3, STEPS, HEADS, GROUPS, WIDTH)).astype(dtype)
-    turns = rotation(jnp.arange(STEPS)[None], WIDTH, 1e4)
+    rope = rope_angles(jnp.arange(STEPS)[None], WIDTH, 1e4)
 
     @jax.jit
     def both(given, *args):
-        out, back = jax.vjp(lambda *args: function(*args, turns, EPS), *args)
+        out, back = jax.vjp(lambda *args: function(*args, rope, EPS), *args)
         return out, *back(given)
 
     with jax.default_matmul_precision("highest"):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.training.talker.chunked_loss import sum_of_chunks, wide_product
+from qtts_jax.training.talker.chunked_loss import sum_of_chunks
+from qtts_jax.training.talker.mixed_einsum import mixed_einsum
 
 ROWS = 21
 
@@ -56,7 +57,7 @@ def test_nothing_is_computed_twice():
 
 
 @pytest.mark.parametrize("subscripts", ["bqd,qvd->bqv", "bfd,vd->bfv"])
-def test_wide_products(subscripts):
+def test_mixed_einsums(subscripts):
     shapes = {"bqd,qvd->bqv": ((3, 4, 5), (4, 6, 5)), "bfd,vd->bfv": ((3, 4, 5), (6, 5))}
     a, b = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes[subscripts]))
 
@@ -65,13 +66,13 @@ def test_wide_products(subscripts):
         return out, *back(jnp.cos(out))
 
     with jax.default_matmul_precision("highest"):
-        for ours, plain in zip(run(wide_product, a, b), run(jnp.einsum, a, b), strict=True):
+        for ours, plain in zip(run(mixed_einsum, a, b), run(jnp.einsum, a, b), strict=True):
             np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
     half = [x.astype(jnp.bfloat16) for x in (a, b)]
-    out, *back = run(wide_product, *half)
+    out, *back = run(mixed_einsum, *half)
     assert out.dtype == jnp.float32 and {x.dtype for x in back} == {jnp.dtype("bfloat16")}
     # No float32 copy of an input is multiplied on the way back.
-    jaxpr = jax.make_jaxpr(lambda *args: run(wide_product, *args))(*half)
+    jaxpr = jax.make_jaxpr(lambda *args: run(mixed_einsum, *args))(*half)
     products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
     assert len(products) == 2
     assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype("bfloat16")}

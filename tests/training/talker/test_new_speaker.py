@@ -10,8 +10,9 @@ from qtts_jax.configs.presets import tts_12hz
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.errors import CheckpointError, ConfigError
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
+from qtts_jax.training.export import export_checkpoint
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.talker.new_speaker import add_speaker, export_checkpoint, free_codec_id
+from qtts_jax.training.talker.new_speaker import add_speaker, free_codec_id
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Trainer, TrainerConfig
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem

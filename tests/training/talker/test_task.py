@@ -13,12 +13,12 @@ import pytest
 
 from qtts_jax.data.talker_examples import (
     Bucket,
-    LayoutMix,
     Utterance,
     collate,
-    draw_layout,
     layout_example,
+    layout_utterance,
 )
+from qtts_jax.data.talker_layout import LayoutChoice
 from qtts_jax.errors import ConfigError, RequestError, TrainingError
 from qtts_jax.functional import abstract, bind, cast
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
@@ -28,12 +28,8 @@ from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import first_state
 from qtts_jax.training.step import make_step
 from qtts_jax.training.talker.flops import talker_flops
-from qtts_jax.training.talker.task import (
-    TalkerTask,
-    TalkerTaskConfig,
-    forced_hidden,
-    noisy_frames,
-)
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.talker.teacher_forcing import forced_hidden, noisy_frames
 from tests.support.small_talker import BOOKS, CLONING, MODEL, ROLE, batch_of, small, utterances
 
 TASK = TalkerTaskConfig(MODEL, dtype="float32")
@@ -184,23 +180,23 @@ def test_reading_loss_asks_every_frame_for_the_token_of_an_even_pace(params, bat
     np.testing.assert_allclose(loss, reference[0]["loss"] + 0.5 * np.mean(wanted), rtol=1e-4)
 
 
-def test_an_utterance_without_text_has_nothing_to_read():
+def test_an_utterance_without_text_has_no_alignment_targets():
     mute = dataclasses.replace(utterances(1)[0], text_ids=())
-    example = draw_layout(MODEL, ROLE, mute, LayoutMix(), np.random.default_rng(0))
+    example = layout_utterance(MODEL, ROLE, mute, LayoutChoice(preset=True))
     assert example.spoken is None
     bucket = Bucket(len(example.rows), len(example.codes), 0 if example.mel is None else 4096)
     assert (collate(MODEL, [example], bucket)["spoken"] == -1).all()
 
 
-def test_noise_replaces_part_of_the_frames_that_are_heard_and_nothing_else(batch):
+def test_noise_replaces_part_of_the_input_frames_and_nothing_else(batch):
     batch = {name: np.repeat(x, 200, axis=0) for name, x in batch.items()}
     noisy = noisy_frames(MODEL, batch, jax.random.key(0), 0.6)
     at = np.arange(batch["codec"].shape[1]) - batch["start"][:, None] - 1
-    heard = (at >= 0) & (at < batch["frames"][:, None])
+    is_frame = (at >= 0) & (at < batch["frames"][:, None])
     changed = (np.asarray(noisy["residual"]) != batch["residual"]).any(-1)
     changed |= np.asarray(noisy["codec"]) != batch["codec"]
-    assert not changed[~heard].any()
-    shares = (changed & heard).sum(1) / heard.sum(1)
+    assert not changed[~is_frame].any()
+    shares = (changed & is_frame).sum(1) / is_frame.sum(1)
     assert abs(shares.mean() - 0.3) < 0.03 and shares.min() == 0
     assert all(noisy[n] is x for n, x in batch.items() if n not in ("codec", "residual"))
     assert noisy["codec"][changed].max() < MODEL.talker.codebook_size
@@ -285,38 +281,6 @@ def test_one_batch_can_be_learned_by_heart(batch):
     assert metrics["accuracy_rest"] == pytest.approx(1, abs=1e-5)
 
 
-def test_mixed_layouts_follow_their_probabilities():
-    u = dataclasses.replace(
-        utterances(1)[0],
-        speaker="ryan",
-        embedding=np.ones(64, np.float32),
-        reference_codes=np.zeros((2, BOOKS), int),
-        reference_ids=(5,),
-        instruct_ids=(8, 9),
-    )
-    c = MODEL.talker
-
-    def share(mix, test):
-        rng = np.random.default_rng(0)
-        return np.mean([test(draw_layout(MODEL, ROLE, u, mix, rng)) for _ in range(400)])
-
-    mix = LayoutMix(
-        stream_text=0.3, tag_language=0.6, preset=0.2, voiceless=0.5, in_context=0.25, instruct=0.9
-    )
-    assert share(mix, lambda e: c.think_id in e.rows.codec) == pytest.approx(0.6, abs=0.08)
-    assert share(mix, lambda e: e.rows.speaker.any()) == pytest.approx(0.4, abs=0.08)
-    assert share(mix, lambda e: 3061 in e.rows.codec) == pytest.approx(0.1, abs=0.05)
-    assert share(mix, lambda e: (e.rows.text == 8).any()) == pytest.approx(0.9, abs=0.06)
-
-    def has_reference(e):
-        return (e.rows.residual[: e.start + 1] >= 0).any()
-
-    assert share(mix, has_reference) == pytest.approx(0.1, abs=0.05)
-    length = {len(draw_layout(MODEL, ROLE, u, LayoutMix(1, 1, 1, 0, 0, 0),
-                              np.random.default_rng(i)).rows) for i in range(5)}  # fmt: skip
-    assert len(length) == 1
-
-
 def test_text_left_at_the_last_frame_is_dropped_and_missing_text_is_pad():
     prompt = build_prompt(MODEL, ROLE, [11, 12, 13, 14], voice=SpeakerCondition(), stream_text=True)
     assert len(prompt.trailing) == 4
@@ -364,11 +328,9 @@ def test_faults_of_examples_and_configurations():
         collate(MODEL, [short], Bucket(32, 4, 16))
     with pytest.raises(ConfigError, match="unknown parts"):
         TalkerTaskConfig(MODEL, train=("vocoder",))
-    with pytest.raises(ConfigError, match="probability"):
-        LayoutMix(instruct=1.5)
     u = Utterance((11,), np.zeros((2, BOOKS), int), speaker="nobody")
     with pytest.raises(RequestError, match="unknown speaker"):
-        draw_layout(MODEL, ROLE, u, LayoutMix(), np.random.default_rng(0))
+        layout_utterance(MODEL, ROLE, u, LayoutChoice(preset=True))
 
 
 def test_flops_are_six_for_each_weight_and_position():

@@ -11,12 +11,13 @@ from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.functional import abstract, bind, initialize
 from qtts_jax.generation.frame_step import frame_step
-from qtts_jax.generation.loops import Request, Session
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import Session
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.speaker_encoder import SpeakerEncoder
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.training.talker.task import (
+from qtts_jax.training.talker.teacher_forcing import (
     first_targets,
     forced_frames,
     forced_hidden,
@@ -89,10 +90,10 @@ def generate(config, params, found):
     greedy = SamplingParams(do_sample=False, subtalker_dosample=False, repetition_penalty=1.0)
     session = Session(config, params, [Request(p, greedy, seed=0) for p in found])
     graphdef, _ = abstract(TTSModel, config)
-    heard = {}
+    captured = {}
 
     def record(logits, book):
-        heard[int(book)] = np.asarray(logits)
+        captured[int(book)] = np.asarray(logits)
 
     original = CodePredictor.generate
 
@@ -118,7 +119,7 @@ def generate(config, params, found):
             jax.effects_barrier()
             first.append(logits)
             codes.append(frame)
-            rest.append(np.stack([heard[i + 1] for i in range(len(heard))], axis=1))
+            rest.append(np.stack([captured[i + 1] for i in range(len(captured))], axis=1))
     rows = len(found)
     stack = [np.stack(x, axis=1)[:rows] for x in (codes, first, rest)]
     assert (stack[0] >= 0).all(), "a row ended early; the end is a matter of other tests"
@@ -191,10 +192,10 @@ def test_the_x_vector_of_a_mel_takes_the_place_of_a_given_one(models):
     with jax.default_matmul_precision("highest"):
         embed = jax.jit(lambda params, mel: bind(encoder, params)(mel))
         spoken = embed(params["speaker_encoder"], mel[None])[0]
-        for embedding, heard in ((spoken, None), (0 * EMBEDDING, mel)):
+        for embedding, voice_mel in ((spoken, None), (0 * EMBEDDING, mel)):
             voice = SpeakerCondition(embedding=np.asarray(embedding))
             prompt = build_prompt(config, ROLE, TEXT, voice=voice)
-            found.append(layout_example(config, prompt, codes, mel=heard))
+            found.append(layout_example(config, prompt, codes, mel=voice_mel))
         batch = collate(config, found, Bucket(32, 4, 64))
         graphdef = abstract(TTSModel, config)[0]
         hidden = jax.jit(lambda p, batch: forced_hidden(bind(graphdef, p), batch))(params, batch)

@@ -59,11 +59,13 @@ def learn_jit():
 def test_books_that_are_known_to_be_filled_learn_the_same(learn_jit, rng):
     books, x, key = started(), vectors(rng, 2, 9, D), jax.random.key(0)
     known = jax.jit(
-        lambda b, x, k: learn(b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), filled=True)
+        lambda b, x, k: learn(
+            b, x, k, NEVER, accumulate=1, last=jnp.asarray(True), initialized=True
+        )
     )
-    asked = learn_jit(books, x, key)
+    conditional = learn_jit(books, x, key)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), asked, known(books, x, key)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), conditional, known(books, x, key)
     )
 
 
@@ -136,7 +138,7 @@ def test_small_first_batch_leaves_work_for_every_book(learn_jit, rng):
     left = [np.mean(np.square(quantized.residuals[:, :, q])) for q in range(Q)]
     assert left[2] > 0.1 * left[0]
     assert revived >= Q * (V - 12 // 4)
-    # All entries are now vectors that the batch has asked for, none a copy.
+    # All entries are now vectors of the batch, none a duplicate.
     assert np.all(after["usage"] > 0.05)
     for book in divide(after["embed_sum"], after["usage"]):
         assert len(np.unique(np.round(book, 5), axis=0)) > V // 2

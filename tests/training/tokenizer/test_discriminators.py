@@ -59,8 +59,8 @@ def test_layer_is_a_convolution_with_kernels_of_the_learned_norm(rng):
         kernel = gain * direction[..., o] / np.linalg.norm(direction[..., o])
         for t in range(6):
             for f in range(4):
-                piece = padded[0, t : t + 5 : 2, 2 * f : 2 * f + 5]
-                expected[0, t, f, o] = (piece * kernel).sum() + bias
+                patch = padded[0, t : t + 5 : 2, 2 * f : 2 * f + 5]
+                expected[0, t, f, o] = (patch * kernel).sum() + bias
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
 
 

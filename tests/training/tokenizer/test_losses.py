@@ -27,7 +27,7 @@ def waves(rng, rows, samples, scale=0.3):
 
 
 def spectra(wave, window):
-    """Spectrum of every piece [window] of one row, hop window / 4, zeros behind the end."""
+    """Spectrum of every frame [window] of one row, hop window / 4, zeros behind the end."""
     hop = window // 4
     hops = max(-(-len(wave) // hop), 4)
     wave = np.concatenate([wave, np.zeros(hops * hop - len(wave))])
@@ -38,16 +38,16 @@ def spectra(wave, window):
 
 
 @pytest.mark.parametrize("samples", [256, 250, 40])
-def test_spectrum_is_a_fourier_sum_of_every_piece(samples, rng):
+def test_spectrum_is_a_fourier_sum_of_every_frame(samples, rng):
     wave = waves(rng, 2, samples)
     expected = np.stack([spectra(row, 64) for row in wave])
     np.testing.assert_allclose(spectrum(wave, 64), expected, atol=1e-4)
 
 
-def test_pieces_overlap_by_three_quarters():
-    pieces = frames(jnp.arange(16.0)[None], 8)
-    assert pieces.shape == (1, 5, 8)
-    np.testing.assert_array_equal(pieces[0, :, 0], [0, 2, 4, 6, 8])
+def test_frames_overlap_by_three_quarters():
+    cut = frames(jnp.arange(16.0)[None], 8)
+    assert cut.shape == (1, 5, 8)
+    np.testing.assert_array_equal(cut[0, :, 0], [0, 2, 4, 6, 8])
 
 
 def test_window_that_four_does_not_divide_is_refused():

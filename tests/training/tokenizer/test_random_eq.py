@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtts_jax.training.tokenizer.random_eq import equalize
+from qtts_jax.training.tokenizer.random_eq import random_eq
 
 RATE = 24000
 
@@ -16,7 +16,7 @@ def tones(hertz):
 
 def test_every_row_has_gains_of_its_own_within_the_bound():
     audio = jnp.repeat(tones([750.0]), 64, axis=0)
-    out = np.asarray(equalize(audio, jax.random.key(0), 6.0))
+    out = np.asarray(random_eq(audio, jax.random.key(0), 6.0))
     gains = 20 * np.log10(np.abs(out).max(1) / 0.1)
     assert len(set(np.round(gains, 3))) == 64
     assert np.abs(gains).max() < 6.01
@@ -25,7 +25,7 @@ def test_every_row_has_gains_of_its_own_within_the_bound():
 
 def test_a_tone_of_an_octave_keeps_its_shape_and_place():
     audio = tones([94.0, 750.0, 3000.0, 11000.0])
-    out = np.asarray(equalize(audio, jax.random.key(1), 6.0))
+    out = np.asarray(random_eq(audio, jax.random.key(1), 6.0))
     gain = (out * audio).sum(1) / np.square(audio).sum(1)
     np.testing.assert_allclose(out, gain[:, None] * audio, atol=1e-5)
     # 750 Hz is the fourth of eight octaves' ends, of which it has the gain.
@@ -35,4 +35,4 @@ def test_a_tone_of_an_octave_keeps_its_shape_and_place():
 
 def test_no_gain_changes_nothing():
     audio = tones([440.0])
-    np.testing.assert_allclose(equalize(audio, jax.random.key(2), 0.0), audio, atol=1e-6)
+    np.testing.assert_allclose(random_eq(audio, jax.random.key(2), 0.0), audio, atol=1e-6)

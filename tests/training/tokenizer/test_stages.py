@@ -17,8 +17,8 @@ from qtts_jax.training.tokenizer import losses
 from qtts_jax.training.tokenizer.config import (
     CodebookTraining,
     DiscriminatorConfig,
-    EnvelopeConfig,
     LossWeights,
+    SpectrumConfig,
     TokenizerTraining,
 )
 from qtts_jax.training.tokenizer.params import assemble, disassemble, merge, split
@@ -27,13 +27,13 @@ from tests.support.small_tokenizer import FRAME, SCALES, TEACHER, toy_batch, toy
 
 CONFIG = toy_config()
 # Windows of two frames; four spectra to a code frame are one quarter of the smallest window each.
-ENVELOPE = EnvelopeConfig(window=32, mels=5)
-LOW = EnvelopeConfig(window=64, mels=3, top=3000.0)
+ENVELOPE = SpectrumConfig(window=32, mels=5)
+LOW = SpectrumConfig(window=64, mels=3, top=3000.0)
 CODES = TokenizerTraining(
     stage="codes",
     # The envelope of each of two sets of spectra; the teacher's so that it counts beside them.
     weights=LossWeights(envelope=5.0, commitment=0.05, teacher=20.0),
-    envelopes=(ENVELOPE, LOW),
+    spectra=(ENVELOPE, LOW),
     codebook=CodebookTraining(dropout=0.0, decay=0.9),
     teacher_width=TEACHER,
 )
@@ -111,7 +111,7 @@ def test_stage_codes_has_no_decoder_and_no_discriminator(learned):
     assert same == {n for n in before if n.startswith("decoder/") and "quantizer" not in n}
 
 
-def test_envelope_losses_are_the_errors_of_a_head_of_two_frames():
+def test_spectrum_losses_are_the_errors_of_a_head_of_two_frames():
     task, batch, key = make(CODES), toy_batch(rows=2), jax.random.key(5)
     params, extras = jax.jit(task.init)(jax.random.key(1))
     metrics = jax.jit(task.gradients)(params, extras, batch, key)[2]
@@ -127,19 +127,19 @@ def test_envelope_losses_are_the_errors_of_a_head_of_two_frames():
     def linear(name, x):
         return x @ head[name]["kernel"].T + head[name].get("bias", 0)
 
-    told = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
+    predicted = linear("straight", x) + linear("bent", np.asarray(jax.nn.gelu(linear("hidden", x))))
     wide = log_envelopes(batch["audio"], ENVELOPE, 2)
     low = log_envelopes(batch["audio"], LOW, 1)
-    assert told.shape == (2, 16, 13)
-    for name, part, wanted in (("32", told[..., :10], wide), ("64", told[..., 10:], low)):
+    assert predicted.shape == (2, 16, 13)
+    for name, part, wanted in (("32", predicted[..., :10], wide), ("64", predicted[..., 10:], low)):
         expected = np.mean((part - np.asarray(wanted)) ** 2)
         np.testing.assert_allclose(metrics[f"envelope/{name}"], expected, rtol=1e-4)
-        np.testing.assert_allclose(losses.envelope_loss(part, wanted), expected, rtol=1e-5)
+        np.testing.assert_allclose(losses.spectrum_loss(part, wanted), expected, rtol=1e-5)
 
 
-def test_loud_spectra_are_told_with_a_weight_of_their_own():
-    loud = EnvelopeConfig(window=64, mels=5, top=8000.0, loudness=True, weight=0.5)
-    training = replace(CODES, envelopes=(loud,), teacher_width=None)
+def test_loud_spectra_are_predicted_with_a_weight_of_their_own():
+    loud = SpectrumConfig(window=64, mels=5, top=8000.0, loudness=True, weight=0.5)
+    training = replace(CODES, spectra=(loud,), teacher_width=None)
     task, batch, key = make(training), toy_batch(rows=2), jax.random.key(5)
     params, extras = jax.jit(task.init)(jax.random.key(1))
     grown = jax.tree.map(lambda x: 0 * x, params["generator"]["heads"]["envelope"])
@@ -201,8 +201,8 @@ def test_a_cut_of_the_rows_is_decoded_and_judged(checkpoint):
             if np.array_equal(out.recorded, audio[:, i * FRAME : (i + 6) * FRAME])
         )
         decoder = task._bind(params["generator"], extras).decoder
-        heard = out.vectors[:, start : start + 6]
-        expected = decoder.synthesize(heard, decoder.init_state(2, heard.dtype))[0]
+        crop = out.vectors[:, start : start + 6]
+        expected = decoder.synthesize(crop, decoder.init_state(2, crop.dtype))[0]
         np.testing.assert_allclose(out.samples, expected, atol=1e-4)
         starts.add(start)
     assert len(starts) > 3
@@ -236,11 +236,11 @@ def test_noise_below_the_quiet_level_counts_as_silence():
     ("change", "message"),
     [
         ({"stage": "encoder"}, "joint, codes or decoder"),
-        ({"envelopes": (), "teacher_width": None}, "envelope or a teacher"),
-        ({"envelopes": (ENVELOPE, ENVELOPE)}, "same window"),
+        ({"spectra": (), "teacher_width": None}, "spectra or a teacher"),
+        ({"spectra": (ENVELOPE, ENVELOPE)}, "same window"),
         ({"decoded_frames": 0}, "decoded_frames"),
-        ({"quiet": -1.0}, "quiet"),
-        ({"equalize": -1.0}, "equalize"),
+        ({"noise_floor": -1.0}, "noise_floor"),
+        ({"random_eq": -1.0}, "random_eq"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change, message):
@@ -250,7 +250,7 @@ def test_settings_that_make_no_sense_are_refused(change, message):
 
 def test_windows_that_do_not_fit_a_frame_are_refused():
     with pytest.raises(ConfigError, match="divide a code frame"):
-        make(replace(CODES, envelopes=(EnvelopeConfig(window=40),)))
+        make(replace(CODES, spectra=(SpectrumConfig(window=40),)))
 
 
 def test_a_decoder_without_codes_is_refused():

@@ -52,18 +52,18 @@ np.savez(directory + "/state.npz", **{k: np.asarray(v) for k, v in flatten_param
 
 
 def train(directory, devices=1, first=3, last=3):
-    """Every array of the state after `last` steps, in pieces that end at each step from `first`."""
+    """Every array after `last` steps, in sessions that end at each step from `first`."""
     directory.mkdir()
     command = [sys.executable, "-c", TRAIN, str(directory), *map(str, (devices, first, last))]
     subprocess.run(command, check=True, env=virtual_devices(devices))
     return dict(np.load(directory / "state.npz"))
 
 
-def test_run_in_pieces_ends_in_the_same_state(tmp_path):
-    whole, pieces = train(tmp_path / "whole"), train(tmp_path / "pieces", first=1)
-    assert whole.keys() == pieces.keys()
+def test_run_in_sessions_ends_in_the_same_state(tmp_path):
+    whole, sessions = train(tmp_path / "whole"), train(tmp_path / "sessions", first=1)
+    assert whole.keys() == sessions.keys()
     for name, value in whole.items():
-        np.testing.assert_array_equal(pieces[name], value, err_msg=name)
+        np.testing.assert_array_equal(sessions[name], value, err_msg=name)
 
 
 def test_eight_devices_have_the_gradients_and_books_of_one(tmp_path):

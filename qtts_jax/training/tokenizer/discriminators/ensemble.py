@@ -23,7 +23,7 @@ class Discriminators(nnx.Module):
         for kind, members in (("period", self.periods), ("spectrum", self.spectra)):
             for i, member in enumerate(members):
                 with jax.named_scope(f"{kind}_{i}"):
-                    judged, layers = member(wave)
-                logits.append(judged)
+                    logit, layers = member(wave)
+                logits.append(logit)
                 features.append(layers)
         return logits, features

@@ -38,7 +38,7 @@ class PeriodDiscriminator(nnx.Module):
     def __call__(self, wave: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         """wave [B, N] -> logits [B * period, T, 1] and the outputs of all layers before.
 
-        N is filled up to whole periods by reflection at the end.
+        N is padded to a multiple of the period by reflection at the end.
         """
         batch, samples = wave.shape
         wave = jnp.pad(wave, ((0, 0), (0, -samples % self.period)), mode="reflect")

@@ -41,9 +41,9 @@ class WeightNormConv(nnx.Module):
         shape, names = (*kernel, in_channels, out_channels), (None,) * axes
         fan = math.prod(kernel) * in_channels
         self.direction = param(rngs, shape, (*names, "conv_in", "conv_out"), fan_in(fan))
-        # He's start (arXiv:1502.01852) keeps the level from layer to layer. With the usual one of
-        # convolutions a stack of six starts a hundred times quieter than its input, and a training
-        # of minutes is over before it tells anything apart.
+        # He initialization (arXiv:1502.01852) keeps the variance from layer to layer. With the
+        # usual one, six layers reduce the level a hundredfold, and discriminators stay at chance
+        # for minutes of training.
         self.gain = param(rngs, (out_channels,), ("conv_out",), constant(math.sqrt(2)))
         self.bias = param(rngs, (out_channels,), ("conv_out",), constant(0.0))
 
@@ -93,8 +93,8 @@ def _convolve_2d(
         x = x.reshape(batch * d, -1, width, channels)
     out = -(-width // s)
     if s > 1:
-        # Taps and inputs are filled up with zeros to whole strides; the first output's first tap
-        # lies `half_w` before input 0.
+        # Taps and inputs are padded with zeros to multiples of the stride; the first output's first
+        # tap lies `half_w` before input 0.
         before = -half_w % s
         taps = -(-(kernel.shape[1] + before) // s)
         kernel = jnp.pad(

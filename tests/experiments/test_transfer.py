@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from experiments import transfer
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training import checkpoints
 from tests.support.line_task import LineTask
 from tests.training.test_trainer import losses, trainer
 
-PIECE = 4096
+PART = 4096
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +26,28 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def packed(run, tmp_path):
-    checkpoints.pack(run[1], tmp_path / "packed", PIECE)
+    transfer.pack(run[1], tmp_path / "packed", PART)
     return tmp_path / "packed"
 
 
-def test_pieces_are_small_and_listed_with_their_checksums(run, tmp_path):
-    files = checkpoints.pack(run[1], tmp_path / "packed", PIECE)
+def test_parts_are_small_and_listed_with_their_checksums(run, tmp_path):
+    files = transfer.pack(run[1], tmp_path / "packed", PART)
     assert sorted(files) == sorted((tmp_path / "packed").iterdir())
-    *pieces, listing = files
-    assert len(pieces) > 2
-    assert all(0 < p.stat().st_size <= PIECE for p in pieces)
-    for path, entry in zip(pieces, json.loads(listing.read_text())["pieces"], strict=True):
+    *parts, listing = files
+    assert len(parts) > 2
+    assert all(0 < p.stat().st_size <= PART for p in parts)
+    for path, entry in zip(parts, json.loads(listing.read_text())["pieces"], strict=True):
         assert entry["name"] == path.name and entry["bytes"] == path.stat().st_size
         assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_default_piece_is_16_mib():
-    assert checkpoints.PIECE_BYTES == 16 * 1024 * 1024
+def test_the_default_part_is_16_mib():
+    assert transfer.PART_BYTES == 16 * 1024 * 1024
 
 
-def test_training_goes_on_elsewhere_from_the_pieces(run, packed, tmp_path):
+def test_training_goes_on_elsewhere_from_the_parts(run, packed, tmp_path):
     elsewhere = tmp_path / "elsewhere"
-    checkpoints.unpack(packed, elsewhere / "checkpoints")
+    transfer.unpack(packed, elsewhere / "checkpoints")
     outcome = trainer(elsewhere).run()
     trainer(tmp_path / "whole").run()
     states = []
@@ -59,7 +60,7 @@ def test_training_goes_on_elsewhere_from_the_pieces(run, packed, tmp_path):
 
 
 def test_packing_twice_gives_the_same_bytes(run, packed, tmp_path):
-    again = checkpoints.pack(run[1], tmp_path / "again", PIECE)
+    again = transfer.pack(run[1], tmp_path / "again", PART)
     for path in again:
         assert path.read_bytes() == (packed / path.name).read_bytes()
 
@@ -83,27 +84,25 @@ def spoil(path):
         ),
     ],
 )
-def test_damaged_pieces_are_named_and_nothing_is_left(packed, tmp_path, damage, message):
+def test_damaged_parts_are_named_and_nothing_is_left(packed, tmp_path, damage, message):
     damage(packed)
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.unpack(packed, tmp_path / "to")
+        transfer.unpack(packed, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
 def test_an_existing_checkpoint_is_not_replaced(run, packed):
     with pytest.raises(CheckpointError, match="already exists"):
-        checkpoints.unpack(packed, run[0] / "checkpoints")
+        transfer.unpack(packed, run[0] / "checkpoints")
 
 
 def test_packing_needs_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="no training checkpoint"):
-        checkpoints.pack(tmp_path, tmp_path / "packed")
+        transfer.pack(tmp_path, tmp_path / "packed")
 
 
 def test_a_checkpoint_without_its_position_is_refused(run, tmp_path):
-    checkpoint = checkpoints.unpack(
-        checkpoints.pack(run[1], tmp_path / "p")[-1].parent, tmp_path / "to"
-    )
+    checkpoint = transfer.unpack(transfer.pack(run[1], tmp_path / "p")[-1].parent, tmp_path / "to")
     (checkpoint / "run.json").write_text("{")
     t = trainer(tmp_path / "x", task=LineTask())
     with pytest.raises(CheckpointError, match="no training checkpoint"):

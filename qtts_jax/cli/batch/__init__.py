@@ -1,0 +1,1 @@
+"""`qtts batch`: speak every request of a JSONL file."""

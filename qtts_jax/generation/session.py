@@ -1,0 +1,146 @@
+"""A batch that is being generated: device state, cache capacity and arriving text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.functional import Params
+from qtts_jax.generation.batch import bucket, host_batch
+from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.programs import programs
+from qtts_jax.generation.request import Request
+
+# Frames of one device program when whole utterances are generated (5.1 s of speech at 12.5 Hz),
+# and the longest chunk of a stream.
+FRAMES_PER_CALL = 64
+MIN_CAPACITY = 256
+
+
+class Session:
+    """A batch of requests with its state on the device.
+
+    Attributes:
+        config, params: of the model.
+        rows: requests of the batch (the device works on the next power of two).
+        state, conditions, methods: arguments of the programs that generate frames.
+        capacity: positions of the key/value caches.
+        frames_asked: frames dispatched to the device so far.
+        exhausted: the most frames that any request may have were dispatched.
+        limits: the most frames of each request, by its settings and by the model's context.
+    """
+
+    def __init__(
+        self,
+        config: TTSConfig,
+        params: Params,
+        requests: Sequence[Request],
+        *,
+        open_text: bool = False,
+    ) -> None:
+        """Prefill the prompts.
+
+        Args:
+            open_text: more trailing text will come through `append_text` (one request only).
+
+        Raises:
+            RequestError: there is no request, or a prompt is longer than the model's context.
+        """
+        inputs, self.methods = host_batch(config, requests, open_text)
+        self.config, self.params, self._programs = config, params, programs(config)
+        self.rows, self._context = len(requests), config.talker.transformer.max_positions
+        self.limits: list[int] = inputs.max_frames[: self.rows].tolist()
+        self.frames_asked, self._max_frames = 0, max(self.limits)
+        self.exhausted = self._max_frames == 0
+        self._longest_prompt = int(np.max(inputs.prompt.lengths))
+        self._text_length = int(inputs.trailing_length[0])
+        needed = self._longest_prompt + min(self._max_frames, FRAMES_PER_CALL)
+        self.capacity = bucket(max(inputs.prompt.text.shape[1], needed), MIN_CAPACITY)
+        text_params, text, trailing, pad = gather_text_rows(
+            params, inputs.prompt.text, inputs.trailing, inputs.pad
+        )
+        prompt = inputs.prompt._replace(text=text)
+        inputs = inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
+        self.state, self.conditions = self._programs.start(
+            text_params, inputs, capacity=self.capacity
+        )
+
+    @property
+    def text_left(self) -> int:
+        """Trailing text ids (of the first request) that no frame has used yet."""
+        return self._text_length - self.frames_asked
+
+    def finished(self) -> bool:
+        """True when every request has ended; waits for the device."""
+        return bool(np.all(self.state.done))
+
+    def append_text(self, ids: Sequence[int]) -> None:
+        """Add trailing text ids to the one request of an open-text session."""
+        if not len(ids):
+            return
+        padded = np.full((1, bucket(len(ids), 16)), -1, np.int32)
+        padded[0, : len(ids)] = ids
+        text = self.conditions.text  # [1, S, D]
+        if self._text_length + padded.shape[1] > text.shape[1]:
+            more = max(text.shape[1], padded.shape[1])
+            text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
+            self.conditions = self.conditions._replace(text=text)
+        params, padded = gather_text_rows(self.params, padded)
+        self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
+        self._text_length += len(ids)
+
+    def grow_cache(self, frames: int) -> None:
+        """Count `frames` more frames and grow the caches if they are too small for them."""
+        self.frames_asked += frames
+        self.exhausted = self.frames_asked >= self._max_frames
+        # No frame lies beyond the context. A row that has made its last frame may go on there until
+        # the other rows are done; that overwrites only the last position of its full cache.
+        needed = min(self._longest_prompt + self.frames_asked, self._context)
+        if needed > self.capacity:
+            # Every size is compiled once. For one row memory is cheap, so there are few sizes.
+            grown = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
+            self.capacity = min(grown, self._context)
+            self._grow_caches()
+
+    def _grow_caches(self) -> None:
+        """Pad the caches to `capacity` positions, one array at a time.
+
+        Growing all at once would hold the old and the new caches together, which would be the
+        memory peak of a long utterance.
+        """
+        talker = self.state.talker
+        caches, tree = jax.tree.flatten(talker.layers)
+        self.state = self.state._replace(talker=talker._replace(layers=()))
+        del talker
+        for i, cache in enumerate(caches):
+            caches[i] = self._programs.grow(cache, capacity=self.capacity)
+        layers = jax.tree.unflatten(tree, caches)
+        self.state = self.state._replace(talker=self.state.talker._replace(layers=layers))
+
+    def advance(self) -> jax.Array:
+        """Run up to FRAMES_PER_CALL frames: codes [B, FRAMES_PER_CALL, Q] on the device."""
+        self.grow_cache(FRAMES_PER_CALL)
+        codes: jax.Array
+        codes, self.state = self._programs.run(
+            self.params,
+            self.conditions,
+            self.state,
+            methods=self.methods,
+            frames=FRAMES_PER_CALL,
+        )
+        return codes
+
+
+def generate_codes(session: Session) -> list[np.ndarray]:
+    """Run every request to its end: a list of int32 [T, Q], T = 0 when it ends at once."""
+    chunks: list[np.ndarray] = []
+    while not session.exhausted:
+        chunks.append(np.asarray(session.advance()))
+        if session.finished():
+            break
+    codes = np.concatenate(chunks, axis=1)  # [B, frames, Q]
+    return [row[row[:, 0] >= 0] for row in codes[: session.rows]]

@@ -1,0 +1,46 @@
+"""Covers inputs of any size by blocks and batches of a few sizes, so that programs are reused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Batch sizes of programs, largest first.
+BATCH_SIZES = (8, 4, 2, 1)
+# A block may exceed what is left to cover by this fraction; otherwise a smaller block is used.
+MAX_PADDING = 0.25
+
+
+def cover(n: int, sizes: Sequence[int]) -> list[int]:
+    """Block sizes whose sum is at least n, at most `MAX_PADDING` of the last being padding.
+
+    Args:
+        n: items to cover; fewer than the smallest size take one block of that size.
+        sizes: allowed block sizes, largest first.
+    """
+    chosen: list[int] = []
+    while n > 0:
+        larger = [size for size in sizes if size >= n]
+        if larger and (larger[-1] == sizes[-1] or larger[-1] <= (1 + MAX_PADDING) * n):
+            chosen.append(larger[-1])
+            break
+        chosen.append(next(size for size in sizes if size <= n))
+        n -= chosen[-1]
+    return chosen
+
+
+def split(n: int, largest: int) -> list[int]:
+    """Powers of two up to `largest` (itself one), largest first, whose sum is exactly n."""
+    left = n % largest
+    powers = [1 << bit for bit in reversed(range(left.bit_length())) if left >> bit & 1]
+    return [largest] * (n // largest) + powers
+
+
+def group(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of items to process together: similar lengths, in batches of `BATCH_SIZES`."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    groups = []
+    while order:
+        batch = next(size for size in BATCH_SIZES if size <= len(order))
+        groups.append(order[:batch])
+        order = order[batch:]
+    return groups
