@@ -63,6 +63,8 @@ PIPER_SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 # Enough to score a clone of a voice; the rest of the time goes to voices that train.
 UNSEEN_CLIPS = 60
 SECONDS_PER_CHARACTER = 1 / 15
+# Of a clip: a talker is trained on up to 30 s.
+LONGEST_SECONDS = 26.0
 _LICENCES = {package.name: package.licence for package in PACKAGES}
 
 
@@ -74,13 +76,18 @@ def speed_of(text: str, voice: str) -> float:
     return round(0.8 + (chance >> 1) % 46 / 100, 2)
 
 
+def fastest_needed(text: str) -> float:
+    """The speed at which a text takes no more than `LONGEST_SECONDS`."""
+    return round(len(text) * SECONDS_PER_CHARACTER / LONGEST_SECONDS, 2)
+
+
 def job(engine: str, voice: str, sentence: Sentence, package: str) -> Job:
     """A job without its tokens; the fields of the manifest are with it."""
     return {
         "id": f"{engine}-{voice}-{digest(sentence.text):016x}",
         "engine": engine,
         "voice": voice,
-        "speed": speed_of(sentence.text, voice),
+        "speed": max(speed_of(sentence.text, voice), fastest_needed(sentence.text)),
         "text": sentence.text,
         "source": package,
         "licence": _LICENCES[package],

@@ -108,9 +108,9 @@ def _words(file: Path) -> Iterator[str]:
     """Capitalised words of a word list that are no plural or possessive of another."""
     words = set(file.read_text("utf-8").split())
     for word in words:
-        if re.fullmatch("[A-Z][a-z]{2,11}", word) and word.lower() not in words:
-            if not (word.endswith("s") and word[:-1] in words):
-                yield word
+        plural = word.endswith("s") and word[:-1] in words
+        if re.fullmatch("[A-Z][a-z]{2,11}", word) and word.lower() not in words and not plural:
+            yield word
 
 
 def _disparaging(unpacked: Path) -> set[str]:
