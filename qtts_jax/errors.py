@@ -25,6 +25,10 @@ class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
 
 
+class BusyError(QTTSError, RuntimeError):
+    """A server has as many requests as it takes, or is stopping; the request may come again."""
+
+
 class TrainingError(QTTSError, RuntimeError):
     """Training cannot go on (values that are not finite, divergence, data that does not fit)."""
 
