@@ -151,3 +151,10 @@ def decoder_voice(
     return ReferenceVoice(
         read_array(args.xvector, "the x-vector"), read_array(args.ref_mel, "the reference mel")
     )
+
+
+def add_allow_url(parser: argparse.ArgumentParser) -> None:
+    """Add the option that allows recordings named by a URL."""
+    parser.add_argument(
+        "--allow-url", action="store_true", help="fetch a recording that is named by a URL"
+    )

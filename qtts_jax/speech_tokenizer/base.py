@@ -23,7 +23,7 @@ from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
-from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.io.audio import AudioSource, is_array, load_audio
 from qtts_jax.io.config_file import read_config
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
@@ -251,6 +251,11 @@ class SpeechTokenizer(ABC):
         """
         return reference * self.samples_per_frame
 
+    @property
+    def min_recording(self) -> int:
+        """The least samples of a whole recording at `input_sample_rate`."""
+        return self.min_samples
+
     def load(self, items: Sequence[Any], sample_rate: int | None) -> list[np.ndarray]:
         """Recordings as float32 [n] at `input_sample_rate`.
 
@@ -262,13 +267,13 @@ class SpeechTokenizer(ABC):
         waves = []
         for index, item in enumerate(items):
             name = "audio" if len(items) == 1 else f"audio {index}"
-            if not isinstance(item, str | Path | bytes | tuple):
+            if is_array(item):
                 if sample_rate is None:
                     raise AudioError(
                         f"{name} is a bare array: give its sample_rate, or pass (array, rate)."
                     )
                 item = (item, sample_rate)
             waves.append(
-                load_audio(item, self.input_sample_rate, min_samples=self.min_samples, name=name)
+                load_audio(item, self.input_sample_rate, min_samples=self.min_recording, name=name)
             )
         return waves

@@ -57,6 +57,11 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         """One frame, so that audio starts at once, then four each."""
         return (1, 4)
 
+    @property
+    def min_recording(self) -> int:
+        """One sample: less than a frame gives one code, as from the official encoder."""
+        return 1
+
     def reference_samples(self, reference: int, total: int, samples: int) -> int:
         """See the base class."""
         if self.quirks.proportional_cut:
