@@ -1,4 +1,4 @@
-"""The command line: `qtts say|design|clone|encode|decode|embed|voice|info|warmup|batch|eval`."""
+"""The `qtts` command line, one subcommand for each task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from qtts_jax.cli import codec, evaluate, info, speak
+from qtts_jax.cli import codec, evaluate, info, serve, speak
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
 from qtts_jax.errors import QTTSError
@@ -40,5 +40,6 @@ def build_parser() -> argparse.ArgumentParser:
     codec.add_commands(commands)
     info.add_commands(commands)
     batch.add_command(commands)
+    serve.add_command(commands)
     evaluate.add_command(commands)
     return parser

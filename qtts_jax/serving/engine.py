@@ -80,6 +80,11 @@ class Engine:
         return self._ready.is_set() and not self._stopping and self._broken is None
 
     @property
+    def healthy(self) -> bool:
+        """Whether the engine works or is still starting."""
+        return self._broken is None
+
+    @property
     def waiting(self) -> int:
         """Requests that have no row yet."""
         return sum(utterance.started is None for utterance in self._unfinished_now())

@@ -83,3 +83,8 @@ def at_least(sizes: list[int] | tuple[int, ...], n: int) -> int:
 def at_most(sizes: list[int] | tuple[int, ...], n: float) -> int:
     """The largest of ascending sizes that is at most n; the smallest if none is."""
     return max((size for size in sizes if size <= n), default=sizes[0])
+
+
+def powers_of_two(largest: int) -> tuple[int, ...]:
+    """1, 2, 4, ... below `largest`, then `largest`."""
+    return (*[1 << bit for bit in range((largest - 1).bit_length())], largest)

@@ -9,26 +9,8 @@ import pytest
 
 from qtts_jax.errors import BusyError, RequestError
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.settings import EngineSettings
 from qtts_jax.serving.utterance import EventQueue
 from qtts_jax.tts.voices import CustomVoice
-
-SETTINGS = EngineSettings(
-    rows=(1, 4), chunk_frames=(1, 4), max_prompt=64, max_text=64, max_seconds=4.0, max_waiting=8
-)
-
-
-@pytest.fixture(scope="module")
-def model(tts):
-    return tts("custom_voice", exact_reference=False)
-
-
-@pytest.fixture(scope="module")
-def engine(model):
-    engine = Engine(model, SETTINGS)
-    engine.start()
-    yield engine
-    engine.stop()
 
 
 @pytest.fixture
@@ -109,7 +91,7 @@ def test_a_cancelled_request_frees_its_row_at_the_next_chunk(model, engine):
     engine.cancel(utterances[1])
     assert collect(long[1])[2] == "cancelled"
     assert collect(events)[2] == "length"
-    assert utterances[1].frames - utterances[1].made <= SETTINGS.chunk_frames[-1]
+    assert utterances[1].frames - utterances[1].made <= engine.settings.chunk_frames[-1]
     for utterance in utterances:
         engine.cancel(utterance)
     for each in (long[0], *long[2:]):
@@ -121,7 +103,7 @@ def test_a_full_queue_refuses(model, engine):
     each, accepted = request(model, "Text.", 49, seed=2), []
 
     def submit_many():
-        for _ in range(4 + SETTINGS.max_waiting + 5):
+        for _ in range(4 + engine.settings.max_waiting + 5):
             accepted.append(engine.submit(each, EventQueue()))
 
     with pytest.raises(BusyError, match="waiting"):
@@ -169,7 +151,7 @@ def test_requests_beyond_the_limits_are_refused(model, engine):
 
 
 def test_an_engine_that_stops_finishes_what_it_has(model, engine):
-    last = Engine(model, SETTINGS)
+    last = Engine(model, engine.settings)
     last.start()
     events = EventQueue()
     last.submit(request(model, "Last words.", 9, seed=4), events)
