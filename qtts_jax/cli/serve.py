@@ -43,6 +43,12 @@ def add_command(commands: Any) -> None:
         "--max-seconds", type=float, default=60.0, help="of an utterance (default: %(default)s)"
     )
     group.add_argument(
+        "--max-reference-seconds",
+        type=float,
+        default=15.0,
+        help="of a recording whose voice is cloned (default: %(default)s)",
+    )
+    group.add_argument(
         "--max-prompt", type=positive, default=512, help="positions (default: %(default)s)"
     )
     group.add_argument(
@@ -62,15 +68,16 @@ def _serve(args: argparse.Namespace) -> int:
         ) from error
     from qtts_jax.serving.engine import Engine
     from qtts_jax.serving.http.settings import ServerSettings
-    from qtts_jax.serving.settings import EngineSettings, powers_of_two
+    from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
     engine = Engine(
         load_tts(args),
         EngineSettings(
-            rows=powers_of_two(args.rows),
-            chunk_frames=powers_of_two(args.chunk_frames),
+            rows=sizes_up_to(args.rows, 4),
+            chunk_frames=sizes_up_to(args.chunk_frames, 4),
             max_prompt=args.max_prompt,
             max_seconds=args.max_seconds,
+            max_reference_seconds=args.max_reference_seconds,
             max_waiting=args.max_waiting,
             any_top_p=args.any_top_p,
         ),

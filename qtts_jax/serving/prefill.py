@@ -60,12 +60,7 @@ class Prefill:
         self.capacities = settings.capacities(self.max_frames, self._context)
         head = HeadSampling(sample=True, partial=not settings.any_top_p)
         self.plan = SamplingPlan(head, head)
-        # Placed as the parameters are, as all other arrays of a row; a different placement would
-        # need programs of its own.
-        placement = jax.tree.leaves(self._decoder)[0].sharding
-        self._fresh_audio = jax.device_put(
-            codec.programs.decoder_state(self._decoder, 1), placement
-        )
+        self._fresh_audio = self._new_audio()
         self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
 
     def checked(self, request: Request) -> Request:
@@ -120,7 +115,7 @@ class Prefill:
         key = reference.tobytes()
         if key not in self._after_reference:
             run, start = self._codec.programs.decode, 0
-            state = self._codec.programs.decoder_state(self._decoder, 1)
+            state = self._new_audio()
             for size in split(len(reference), BLOCKS[0]):
                 _, state = run(self._decoder, reference[None, start : start + size], state)
                 start += size
@@ -129,6 +124,15 @@ class Prefill:
                 self._after_reference.popitem(last=False)
         self._after_reference.move_to_end(key)
         return self._after_reference[key]
+
+    def _new_audio(self) -> DecoderState:
+        """The decoder's state before the first frame, placed as the parameters are.
+
+        All other arrays of a row are placed so; a different placement would need other programs.
+        """
+        state = self._codec.programs.decoder_state(self._decoder, 1)
+        placed: DecoderState = jax.device_put(state, jax.tree.leaves(self._decoder)[0].sharding)
+        return placed
 
     def decode_every_block(self) -> None:
         """Run the programs that in-context references of any length are decoded with."""

@@ -23,6 +23,7 @@ class EngineSettings:
         max_prompt: positions of a prompt (text, instruction and reference recording).
         max_text: text ids fed along with the frames.
         max_seconds: of one utterance; a longer one is cut.
+        max_reference_seconds: of a recording whose voice is cloned.
         max_waiting: requests that wait for a row; more are refused.
         any_top_p: compile programs that sort the vocabulary, so that requests may set `top_p` and
             `top_k` freely. They are slower for everyone, so without it `top_k` must be 1 ... 64.
@@ -36,6 +37,7 @@ class EngineSettings:
     max_prompt: int = 512
     max_text: int = 512
     max_seconds: float = 60.0
+    max_reference_seconds: float = 15.0
     max_waiting: int = 64
     any_top_p: bool = False
 
@@ -46,7 +48,8 @@ class EngineSettings:
                 raise RequestError(f"{name} must be ascending whole numbers from 1, not {sizes}.")
         if self.chunk_frames[0] != 1:  # text may arrive id by id
             raise RequestError(f"chunk_frames must begin with 1, not {self.chunk_frames}.")
-        for name in ("max_prompt", "max_text", "max_seconds", "max_waiting"):
+        limits = ("max_prompt", "max_text", "max_seconds", "max_reference_seconds", "max_waiting")
+        for name in limits:
             if getattr(self, name) <= 0:
                 raise RequestError(f"{name} must be above 0, not {getattr(self, name)!r}.")
 
@@ -85,6 +88,9 @@ def at_most(sizes: list[int] | tuple[int, ...], n: float) -> int:
     return max((size for size in sizes if size <= n), default=sizes[0])
 
 
-def powers_of_two(largest: int) -> tuple[int, ...]:
-    """1, 2, 4, ... below `largest`, then `largest`."""
-    return (*[1 << bit for bit in range((largest - 1).bit_length())], largest)
+def sizes_up_to(largest: int, factor: int) -> tuple[int, ...]:
+    """The powers of `factor` below `largest`, from 1, then `largest`."""
+    sizes = [1]
+    while sizes[-1] * factor < largest:
+        sizes.append(sizes[-1] * factor)
+    return (*sizes, largest) if largest > 1 else (1,)

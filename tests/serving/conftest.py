@@ -1,5 +1,6 @@
 """A small model and an engine that serves it, shared by the tests of this folder."""
 
+import jax
 import pytest
 
 from qtts_jax.serving.engine import Engine
@@ -21,3 +22,17 @@ def engine(model):
     engine.start()
     yield engine
     engine.stop()
+
+
+@pytest.fixture
+def compiled():
+    """Names of the programs that are compiled or loaded from the cache while a test runs."""
+    names = []
+
+    def count(event, seconds, **labels):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(labels)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(count)

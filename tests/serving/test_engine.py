@@ -3,7 +3,6 @@
 import random
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,20 +10,6 @@ from qtts_jax.errors import BusyError, RequestError
 from qtts_jax.serving.engine import Engine
 from qtts_jax.serving.utterance import EventQueue
 from qtts_jax.tts.voices import CustomVoice
-
-
-@pytest.fixture
-def compiled():
-    """Names of the programs that are compiled or loaded from the cache while a test runs."""
-    names = []
-
-    def count(event, seconds, **labels):
-        if event == "/jax/core/compile/backend_compile_duration":
-            names.append(labels)
-
-    jax.monitoring.register_event_duration_secs_listener(count)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(count)
 
 
 def request(model, text, frames=12, **options):

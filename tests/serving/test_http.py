@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import socket
 import threading
 import time
 
@@ -11,13 +10,12 @@ import numpy as np
 import pytest
 import requests
 import soundfile
-import uvicorn
 from websockets.sync.client import connect
 
 from qtts_jax.serving.encoders import pcm16
-from qtts_jax.serving.http.app import create_app
 from qtts_jax.serving.http.settings import ServerSettings
 from qtts_jax.tts.voices import CustomVoice
+from tests.support.live_server import live_server
 
 KEY = "the key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -28,14 +26,8 @@ SPEECH = {"voice": "ryan", "language": "english", "seed": 1}
 def address(engine):
     """host:port of a server that runs in a thread."""
     settings = ServerSettings(api_key=KEY, max_characters=200, max_upload_bytes=10_000)
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(engine, settings), log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with live_server(engine, settings) as address:
+        yield address
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ class Service:
         self.tts.require("voice_clone")
         most_bytes, most_seconds = (
             self.settings.max_upload_bytes,
-            self.settings.max_reference_seconds,
+            self.engine.settings.max_reference_seconds,
         )
         await run_in_threadpool(check_recording, content, most_bytes, most_seconds)
         encoded = self.engine.call(

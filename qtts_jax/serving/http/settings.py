@@ -17,7 +17,6 @@ class ServerSettings:
         max_voices: uploaded voices.
         max_characters: of one text.
         max_upload_bytes: of one recording.
-        max_reference_seconds: of one recording.
         max_ordered: requests of one client that wait for their turn.
         idle_seconds: after which a WebSocket without messages is closed.
     """
@@ -28,7 +27,6 @@ class ServerSettings:
     max_voices: int = 100
     max_characters: int = 4096
     max_upload_bytes: int = 5_000_000
-    max_reference_seconds: float = 30.0
     max_ordered: int = 16
     idle_seconds: float = 300.0
 
