@@ -29,12 +29,20 @@ class BusyError(QTTSError, RuntimeError):
     """A server has as many requests as it takes, or is stopping; the request may come again."""
 
 
+class GenerationError(QTTSError, ArithmeticError):
+    """The model's logits are NaN or infinite, so there is nothing to sample from."""
+
+
 class TrainingError(QTTSError, RuntimeError):
     """Training cannot go on (values that are not finite, divergence, data that does not fit)."""
 
 
 class DataError(QTTSError, ValueError):
     """A manifest or a dataset cannot be used (faulty line, missing recording, other format)."""
+
+
+class MissingExtraError(QTTSError, ImportError):
+    """An optional dependency is not installed; the message has the pip command."""
 
 
 class EvaluationError(QTTSError, RuntimeError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qtts_jax.cli.common import add_model, load_tts, note, positive
-from qtts_jax.errors import RequestError
+from qtts_jax.extras import import_extra
 
 API_KEY = "QTTS_API_KEY"
 # Seconds that speech in progress is given after SIGTERM.
@@ -21,7 +21,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "serve",
         help="serve speech over HTTP",
-        epilog=f"{API_KEY} in the environment is a bearer key that clients must then send.",
+        description="Serve speech to many clients at once. The environment variable "
+        f"{API_KEY} is a bearer key that they must then send.",
     )
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
@@ -58,15 +59,12 @@ def add_command(commands: Any) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    try:
-        import uvicorn
+    for module in ("uvicorn", "fastapi", "multipart", "prometheus_client", "websockets", "av"):
+        import_extra(module, "serve", "the server")
+    import uvicorn
 
-        from qtts_jax.serving.http.app import create_app
-    except ImportError as error:
-        raise RequestError(
-            f"serving needs the package {error.name}; install qtts_jax[serve]."
-        ) from error
     from qtts_jax.serving.engine import Engine
+    from qtts_jax.serving.http.app import create_app
     from qtts_jax.serving.http.settings import ServerSettings
     from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 

@@ -14,8 +14,9 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from qtts_jax.errors import BusyError, RequestError
+from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import check_finite
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
@@ -299,10 +300,15 @@ class Engine:
         """Deliver a row's part of a program, and free the row at its last frame.
 
         Args:
-            codes: [T, Q], -1 after the last frame.
+            codes: [T, Q], negative after the last frame.
             wave: [T * samples].
             samples: per frame.
         """
+        try:
+            check_finite(codes[None])
+        except GenerationError as error:
+            self._end(utterance, Failed(error))
+            return
         made = int(np.sum(codes[:, 0] >= 0))
         if made:
             utterance.made += made

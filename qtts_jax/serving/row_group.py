@@ -96,7 +96,8 @@ class RowGroup:
         """Dispatch `frames` more frames of every row, and their audio.
 
         Returns:
-            codes [B, frames, Q] int32, -1 where a row has no frame, and samples [B, n] float32.
+            codes [B, frames, Q] int32, negative where a row has no frame, and samples [B, n]
+            float32.
         """
         self._pack()
         self._make_room(frames)

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from qtts_jax.errors import BusyError, RequestError
+from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.serving.engine import Engine
 from qtts_jax.serving.utterance import EventQueue
 from qtts_jax.tts.voices import CustomVoice
@@ -144,3 +144,22 @@ def test_an_engine_that_stops_finishes_what_it_has(model, engine):
     assert collect(events)[2] in ("length", "stop")
     with pytest.raises(BusyError, match="stopping"):
         last.submit(request(model, "Too late."), EventQueue())
+
+
+def test_logits_that_are_not_finite_fail_their_own_request(model, engine, monkeypatch):
+    run = engine._group.run
+
+    def broken(frames):
+        codes, wave = run(frames)
+        codes = np.array(codes)
+        row = engine._group.tenants.index(faulty)
+        codes[row] = -2
+        return codes, wave
+
+    monkeypatch.setattr(engine._group, "run", broken)
+    events = EventQueue()
+    faulty = engine.submit(request(model, "Broken.", 20, seed=1), events)
+    with pytest.raises(GenerationError, match="NaN"):
+        collect(events)
+    monkeypatch.undo()
+    assert engine.healthy and engine.running == 0

@@ -68,7 +68,7 @@ class Service:
             return VoiceClone(text, uploaded, **common)
         if body.voice == DESIGN or (body.voice is None and not self.presets):
             return VoiceDesign(text, body.instructions, **common)
-        speaker = self.tts.config.talker.speakers[0][0] if body.voice is None else body.voice
+        speaker = self.tts.default_speaker if body.voice is None else body.voice
         return CustomVoice(text, speaker, instruct=body.instructions, **common)
 
     async def encode(
