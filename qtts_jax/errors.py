@@ -25,6 +25,10 @@ class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
 
 
+class BusyError(QTTSError, RuntimeError):
+    """A server has as many requests as it takes, or is stopping; the request may come again."""
+
+
 class GenerationError(QTTSError, ArithmeticError):
     """The model's logits are NaN or infinite, so there is nothing to sample from."""
 

@@ -20,7 +20,7 @@ FLOORS = (
     {"generation"},
     {"speech_tokenizer"},
     {"tts"},
-    {"data"},
+    {"data", "serving"},
     {"training", "evaluation"},
     {"cli"},
     {"__main__", "__init__"},

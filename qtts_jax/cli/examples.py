@@ -44,6 +44,10 @@ with requests.jsonl such as
   {"id": "one", "text": "Good morning.", "speaker": "joe", "seed": 1}
   {"id": "two", "text": "Softly.", "mode": "voice_design", "instruct": "A calm voice."}
 each request on one line; qtts_jax/tts/README.md lists the fields""",
+    "serve": """\
+  qtts serve
+  QTTS_API_KEY=secret qtts serve --model models/0.6B --rows 64 --voices voices --port 8000
+qtts_jax/serving/README.md lists routes and fields""",
     "eval": """\
   qtts eval tts --manifest clips.jsonl --out scores --clips 20
   qtts eval codec --manifest clips.jsonl --out scores --model models/0.6B-Base""",

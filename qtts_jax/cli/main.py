@@ -1,4 +1,4 @@
-"""The command line: `qtts say|design|clone|encode|decode|embed|voice|info|warmup|batch|eval`."""
+"""The `qtts` command line, one subcommand for each task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from qtts_jax.cli import codec, evaluate, info, speak
+from qtts_jax.cli import codec, evaluate, info, serve, speak
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
 from qtts_jax.cli.compile_note import compile_note
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     codec.add_commands(commands)
     info.add_commands(commands)
     batch.add_command(commands)
+    serve.add_command(commands)
     evaluate.add_command(commands)
     for name, command in commands.choices.items():
         command.formatter_class = raw

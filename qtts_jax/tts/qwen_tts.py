@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem, clone_voices
 from qtts_jax.tts.official_verbs import OfficialVerbs
-from qtts_jax.tts.requests import RequestBuilder, read_sampling_defaults
+from qtts_jax.tts.requests import Arriving, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.synthesis import Chunks, Speech, stream, synthesize
 from qtts_jax.tts.voices import VoiceRequest
@@ -201,7 +201,7 @@ class QwenTTS(OfficialVerbs):
         sizes = _chunk_sizes(
             self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
         )
-        wait = self._requests.open(request)
+        wait = self.open(request)
         return stream(self.config, self.params, self.speech_tokenizer, wait, sizes)
 
     def prepare(self, request: VoiceRequest) -> Request:
@@ -211,6 +211,18 @@ class QwenTTS(OfficialVerbs):
             RequestError, TextError: as `generate`.
         """
         return self._requests.prepare(request)
+
+    def open(self, request: VoiceRequest) -> Callable[[], Arriving]:
+        """Check one request whose text may arrive in parts.
+
+        Returns:
+            a function that waits for enough text and returns the prepared request and the text ids
+            still to come, None when the text is complete.
+
+        Raises:
+            RequestError, TextError: as `generate`.
+        """
+        return self._requests.open(request)
 
     def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
         """Generate a batch of prepared requests: the second half of `generate`.

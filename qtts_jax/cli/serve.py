@@ -1,0 +1,115 @@
+"""`qtts serve`: speech over HTTP and WebSocket for many clients at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from qtts_jax.cli.common import add_model, load_tts, note, positive
+from qtts_jax.extras import import_extra
+
+API_KEY = "QTTS_API_KEY"
+# Seconds that speech in progress is given after SIGTERM.
+DRAIN_SECONDS = 60
+
+
+def add_command(commands: Any) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve speech over HTTP",
+        description="Serve speech to many clients at once. The environment variable "
+        f"{API_KEY} is a bearer key that they must then send.",
+    )
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=9000, help="default: %(default)s")
+    parser.add_argument("--voices", type=Path, help="folder that keeps uploaded voices")
+    parser.add_argument(
+        "--cors-origin", action="append", default=[], help="a web origin that may use the server"
+    )
+    group = parser.add_argument_group("device")
+    group.add_argument(
+        "--rows", type=positive, default=8, help="utterances together (default: %(default)s)"
+    )
+    group.add_argument(
+        "--chunk-frames", type=positive, default=4, help="frames of a chunk (default: %(default)s)"
+    )
+    group.add_argument("--any-top-p", action="store_true", help="allow top_p and any top_k; slower")
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--max-seconds", type=float, default=60.0, help="of an utterance (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-reference-seconds",
+        type=float,
+        default=15.0,
+        help="of a recording whose voice is cloned (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-prompt", type=positive, default=512, help="positions (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-waiting", type=positive, default=64, help="requests (default: %(default)s)"
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    for module in ("uvicorn", "fastapi", "multipart", "prometheus_client", "websockets", "av"):
+        import_extra(module, "serve", "the server")
+    import uvicorn
+
+    from qtts_jax.serving.engine import Engine
+    from qtts_jax.serving.http.app import create_app
+    from qtts_jax.serving.http.settings import ServerSettings
+    from qtts_jax.serving.settings import EngineSettings, sizes_up_to
+
+    engine = Engine(
+        load_tts(args),
+        EngineSettings(
+            rows=sizes_up_to(args.rows, 4),
+            chunk_frames=sizes_up_to(args.chunk_frames, 4),
+            max_prompt=args.max_prompt,
+            max_seconds=args.max_seconds,
+            max_reference_seconds=args.max_reference_seconds,
+            max_waiting=args.max_waiting,
+            any_top_p=args.any_top_p,
+        ),
+    )
+    settings = ServerSettings(
+        api_key=os.environ.get(API_KEY) or None,
+        cors_origins=tuple(args.cors_origin),
+        voices=args.voices,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(engine, settings),
+            host=args.host,
+            port=args.port,
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    faults: list[Exception] = []
+
+    def start() -> None:
+        try:
+            engine.start()
+        except Exception as error:  # raised again by the main thread
+            faults.append(error)
+            server.should_exit = True
+        else:
+            note(f"note: ready at http://{args.host}:{args.port}")
+
+    warming = threading.Thread(target=start, daemon=True)
+    warming.start()
+    server.run()  # until SIGINT or SIGTERM, and then until the answers in progress are complete
+    if faults:
+        raise faults[0]
+    if engine.ready:
+        engine.stop(DRAIN_SECONDS)
+    return 0

@@ -1,0 +1,341 @@
+"""Continuous batching: one thread owns the device and runs the rows of all utterances together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from qtts_jax.errors import BusyError, GenerationError, RequestError
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.session import check_finite
+from qtts_jax.serving.prefill import Prefill
+from qtts_jax.serving.row_group import RowGroup, append_text
+from qtts_jax.serving.row_programs import Rows
+from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
+from qtts_jax.serving.settings import EngineSettings
+from qtts_jax.serving.utterance import Chunk, Deliver, Done, Event, Failed, Utterance
+from qtts_jax.serving.warmup import warm_up
+from qtts_jax.tts.qwen_tts import QwenTTS
+
+Result = TypeVar("Result")
+
+
+class Engine:
+    """Generates many utterances at once on one device.
+
+    An utterance is prefilled alone, put into a free row of the running batch, and leaves it at the
+    end of a device program; all rows run in the same programs. Its codes are those that
+    `QwenTTS.synthesize` gives for the request, whatever runs beside it. Methods may be called from
+    any thread.
+
+    Args:
+        tts: a 12 Hz checkpoint.
+        settings: sizes and limits.
+
+    Raises:
+        RequestError: a 25 Hz checkpoint.
+    """
+
+    def __init__(self, tts: QwenTTS, settings: EngineSettings | None = None) -> None:
+        self.tts, self.settings = tts, settings or EngineSettings()
+        self.seconds_per_frame = (
+            tts.speech_tokenizer.samples_per_frame / tts.speech_tokenizer.sample_rate
+        )
+        self._prefill = Prefill(tts, self.settings)
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: deque[Utterance] = deque()
+        # Taken out of the batch until more of their text arrives, and those whose text has.
+        self._parked: dict[Utterance, Rows] = {}
+        self._costs = Costs()
+        self._admitted_last = self._stopping = False
+        self._unfinished: set[Utterance] = set()
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+        self._group: RowGroup
+
+    def start(self) -> None:
+        """Compile every program and begin to serve; returns when it is ready.
+
+        Raises:
+            Exception: what made the warm-up fail.
+        """
+        self._thread.start()
+        self._ready.wait()
+        if self._broken is not None:
+            raise self._broken
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._ready.is_set() and not self._stopping and self._broken is None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine works or is still starting."""
+        return self._broken is None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no row yet."""
+        return sum(utterance.started is None for utterance in self._unfinished_now())
+
+    @property
+    def running(self) -> int:
+        """Requests that have a row, or wait for their text."""
+        return sum(utterance.started is not None for utterance in self._unfinished_now())
+
+    def submit(
+        self,
+        request: Request,
+        deliver: Deliver,
+        *,
+        chunk_frames: Sequence[int] | None = None,
+        open_text: bool = False,
+    ) -> Utterance:
+        """Queue a request.
+
+        Args:
+            request: made by `QwenTTS.prepare`.
+            deliver: takes the events: chunks, then one `Done` or `Failed`. The engine's thread
+                calls it, so it must return at once.
+            chunk_frames: wished frames of the first chunks; the last number is repeated. By
+                default, those of the engine's settings.
+            open_text: more text ids will come by `append_text`, until `end_text`.
+
+        Raises:
+            BusyError: the queue is full, or the engine is stopping.
+            RequestError: the request is beyond the engine's limits.
+        """
+        sizes = self.settings.chunk_frames if chunk_frames is None else tuple(chunk_frames)
+        if not sizes or min(sizes) < 1:
+            raise RequestError(f"chunk_frames must be whole numbers from 1, not {chunk_frames!r}.")
+        request = self._prefill.checked(request)
+        utterance = Utterance(
+            request, sizes, open_text, deliver, text_ids=len(request.prompt.trailing)
+        )
+        with self._lock:
+            if not self.ready:
+                raise BusyError("the server is stopping or not ready yet; try again later.")
+            waiting = sum(other.started is None for other in self._unfinished)
+            if waiting >= self.settings.max_waiting:
+                raise BusyError(f"{waiting} requests are waiting already; try again later.")
+            self._unfinished.add(utterance)
+        self._inbox.put(partial(self._enqueue, utterance))
+        return utterance
+
+    def append_text(self, utterance: Utterance, ids: Sequence[int]) -> None:
+        """Add text ids to an utterance with `open_text`."""
+        self._inbox.put(partial(self._append_text, utterance, list(ids)))
+
+    def end_text(self, utterance: Utterance) -> None:
+        """No more text ids will come."""
+        self._inbox.put(partial(setattr, utterance, "open_text", False))
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Free the row of an utterance before the next device program."""
+        utterance.cancelled = True
+        self._inbox.put(lambda: None)  # wakes an idle engine
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Run a function that uses the device in the engine's thread, between two programs."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function())
+            except Exception as error:  # it belongs to the caller
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        return future
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Take no more requests, finish those there are, and end the thread.
+
+        Args:
+            seconds: after this time, cancel what is left; None waits for all.
+        """
+        with self._lock:
+            self._stopping = True
+        self._inbox.put(lambda: None)
+        self._thread.join(seconds)
+        for utterance in self._unfinished_now():
+            self.cancel(utterance)
+        self._thread.join()
+
+    def _unfinished_now(self) -> list[Utterance]:
+        with self._lock:
+            return list(self._unfinished)
+
+    # What follows runs in the engine's thread.
+
+    def _main(self) -> None:
+        try:
+            self._group = warm_up(self._prefill)
+            self._ready.set()
+            while self._serve_once():
+                pass
+        except Exception as error:  # no client may wait for a thread that is gone
+            self._broken = error
+            for utterance in self._unfinished_now():
+                self._end(utterance, Failed(error))
+            self._ready.set()
+
+    def _serve_once(self) -> bool:
+        """Take what clients sent, then run one program; False when the engine has stopped."""
+        self._take_inbox()
+        self._drop_cancelled()
+        self._park_and_return()
+        now = time.monotonic()
+        playing = [
+            Playing(utterance.runs_dry(self.seconds_per_frame), utterance.next_frames)
+            for utterance in self._group.running
+        ]
+        expected = self._costs("prefill") + self._costs((self._group.size, 1))
+        if (
+            self._waiting
+            and not self._group.full
+            and admits(playing, now, expected, self._admitted_last)
+        ):
+            self._admit(self._waiting.popleft())
+            self._admitted_last = True
+        elif playing:
+            size = self._group.size
+            frames = frames_of_next_program(
+                self.settings.chunk_frames, playing, now, lambda n: self._costs((size, n))
+            )
+            self._run(frames)
+            self._admitted_last = False
+        return not self._stopping or bool(self._unfinished)
+
+    def _take_inbox(self) -> None:
+        """Do what is in the inbox; wait for it when there is nothing else to do."""
+        idle = not self._waiting and not self._group.running
+        if idle and not (self._stopping and not self._unfinished):
+            self._inbox.get()()
+        while True:
+            try:
+                self._inbox.get_nowait()()
+            except queue.Empty:
+                return
+
+    def _enqueue(self, utterance: Utterance) -> None:
+        if utterance.ended is None:  # it may have been cancelled already
+            self._waiting.append(utterance)
+
+    def _drop_cancelled(self) -> None:
+        for utterance in self._unfinished_now():
+            if utterance.cancelled:
+                self._end(utterance, Done("cancelled"))
+
+    def _append_text(self, utterance: Utterance, ids: list[int]) -> None:
+        """Append text to the row of an utterance, wherever that is."""
+        if utterance.ended is not None:
+            return
+        utterance.text_ids += len(ids)
+        if utterance.text_ids > self.settings.max_text:
+            error = RequestError(
+                f"the text is longer than the {self.settings.max_text} ids that this server "
+                "allows; begin another request."
+            )
+            self._end(utterance, Failed(error))
+        elif utterance.started is None:
+            utterance.early_ids += ids
+        elif utterance in self._parked:
+            rows = self._parked[utterance]
+            self._parked[utterance] = append_text(self._prefill, rows, 0, ids)
+        else:
+            self._group.append_text(utterance, ids)
+
+    def _park_and_return(self) -> None:
+        """Take rows without text for their next frame out of the batch; put back those with it."""
+        for utterance in self._group.running:
+            if utterance.next_frames < 1:
+                self._parked[utterance] = self._group.take(utterance)
+        for utterance, rows in list(self._parked.items()):
+            if utterance.next_frames > 0 and not self._group.full:
+                del self._parked[utterance]
+                self._group.add(utterance, rows)
+
+    def _admit(self, utterance: Utterance) -> None:
+        begin = time.monotonic()
+        try:
+            one = self._prefill(utterance.request)
+            one = append_text(self._prefill, one, 0, utterance.early_ids)
+            jax.block_until_ready(one.state.hidden)  # to measure the time
+        except Exception as error:  # the fault of this request must not end the others
+            self._end(utterance, Failed(error))
+            return
+        utterance.started = begin
+        self._group.add(utterance, one)
+        self._costs.measured("prefill", time.monotonic() - begin)
+
+    def _run(self, frames: int) -> None:
+        """Run one program and deliver its audio."""
+        begin, size = time.monotonic(), self._group.size
+        device_codes, device_wave = self._group.run(frames)
+        codes, wave = np.asarray(device_codes), np.asarray(device_wave)
+        self._costs.measured((size, frames), time.monotonic() - begin)
+        samples = wave.shape[1] // frames
+        for row, utterance in enumerate(self._group.tenants):
+            if utterance is not None:
+                self._deliver(utterance, codes[row], wave[row], samples)
+
+    def _deliver(
+        self, utterance: Utterance, codes: np.ndarray, wave: np.ndarray, samples: int
+    ) -> None:
+        """Deliver a row's part of a program, and free the row at its last frame.
+
+        Args:
+            codes: [T, Q], negative after the last frame.
+            wave: [T * samples].
+            samples: per frame.
+        """
+        try:
+            check_finite(codes[None])
+        except GenerationError as error:
+            self._end(utterance, Failed(error))
+            return
+        made = int(np.sum(codes[:, 0] >= 0))
+        if made:
+            utterance.made += made
+            utterance.chunks += 1
+            utterance.first_audio = utterance.first_audio or time.monotonic()
+            _send(utterance, Chunk(wave[: made * samples].copy(), codes[:made].copy()))
+        if utterance.made >= utterance.max_frames:
+            self._end(utterance, Done("length"))
+        elif made < len(codes):
+            self._end(utterance, Done("stop"))
+
+    def _end(self, utterance: Utterance, event: Done | Failed) -> None:
+        """Free all that an utterance holds and deliver its last event."""
+        if utterance in self._group.running:
+            self._group.remove(utterance)
+        elif utterance in self._waiting:
+            self._waiting.remove(utterance)
+        self._parked.pop(utterance, None)
+        utterance.ended = time.monotonic()
+        with self._lock:
+            self._unfinished.discard(utterance)
+        _send(utterance, event)
+
+
+def _send(utterance: Utterance, event: Event) -> None:
+    """Deliver an event; a client whose delivery fails has left."""
+    try:
+        utterance.deliver(event)
+    except Exception:  # it must not end the other utterances
+        utterance.cancelled = True

@@ -1,0 +1,143 @@
+"""Prefills one request into a single row that can be inserted into a running batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from qtts_jax.errors import RequestError
+from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.programs import programs
+from qtts_jax.generation.request import Request
+from qtts_jax.generation.sampling import HeadSampling, SamplingPlan
+from qtts_jax.models.tokenizer_12hz import DecoderState
+from qtts_jax.serving.row_programs import Rows
+from qtts_jax.serving.settings import EngineSettings, at_least
+from qtts_jax.speech_tokenizer.batch_shapes import split
+from qtts_jax.speech_tokenizer.codec_12hz import SpeechTokenizer12Hz
+from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS
+from qtts_jax.tts.qwen_tts import QwenTTS
+
+# Text ids of one `append`; the text of a row has this much room beyond the limit.
+APPEND = 16
+# Decoder states that were run through an in-context reference and are kept.
+KEPT_REFERENCES = 64
+
+
+class Prefill:
+    """Makes rows of one shape from requests of any kind.
+
+    Args:
+        tts: a 12 Hz checkpoint.
+        settings: of the engine.
+
+    Attributes:
+        max_frames: of one utterance.
+        capacities: positions of the caches, ascending.
+        plan: the parts of the sampler that are compiled in.
+
+    Raises:
+        RequestError: a 25 Hz checkpoint.
+    """
+
+    def __init__(self, tts: QwenTTS, settings: EngineSettings) -> None:
+        codec = tts.speech_tokenizer
+        if not isinstance(codec, SpeechTokenizer12Hz):
+            raise RequestError(
+                "the serving engine runs 12 Hz checkpoints only; use `qtts batch` or "
+                "`QwenTTS.stream` for this 25 Hz one."
+            )
+        self.tts, self.settings, self._codec = tts, settings, codec
+        self._decoder = codec.part("decoder")
+        self._start = programs(tts.config).start
+        self._context = tts.config.talker.transformer.max_positions
+        seconds_per_frame = codec.samples_per_frame / codec.sample_rate
+        self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
+        self.capacities = settings.capacities(self.max_frames, self._context)
+        head = HeadSampling(sample=True, partial=not settings.any_top_p)
+        self.plan = SamplingPlan(head, head)
+        self._fresh_audio = self._new_audio()
+        self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
+
+    def checked(self, request: Request) -> Request:
+        """The request with its number of frames cut to the limit.
+
+        Raises:
+            RequestError: its prompt, its text or a sampling setting is beyond the engine's limits.
+        """
+        limits, prompt = self.settings, request.prompt
+        if len(prompt) > min(limits.max_prompt, self._context - 1):
+            raise RequestError(
+                f"the prompt takes {len(prompt)} positions but this server allows "
+                f"{limits.max_prompt}; shorten the text, the instruction or the reference audio."
+            )
+        if len(prompt.trailing) > limits.max_text:
+            raise RequestError(
+                f"the text takes {len(prompt.trailing)} ids but this server allows "
+                f"{limits.max_text}; split it into several requests."
+            )
+        _, needed = host_batch(self.tts.config, [request])
+        if any(head.sample and not head.partial for head in needed) and not limits.any_top_p:
+            raise RequestError(
+                "this server runs top_k from 1 to 64 and top_p 1 only; change these settings or "
+                "start the server with --any-top-p."
+            )
+        allowed = min(self.max_frames, self._context - len(prompt))
+        sampling = request.sampling
+        if sampling.max_frames > allowed:
+            # `max_new_tokens` counts the end of speech, too.
+            sampling = replace(sampling, max_new_tokens=allowed + 1)
+        return replace(request, sampling=sampling)
+
+    def __call__(self, request: Request) -> Rows:
+        """The state of one checked request before its first frame, batch 1."""
+        inputs, _ = host_batch(self.tts.config, [request])
+        trailing = np.full((1, self.settings.max_text + APPEND), -1, np.int32)  # [1, S]
+        trailing[0, : len(request.prompt.trailing)] = request.prompt.trailing
+        params, text, trailing, pad = gather_text_rows(
+            self.tts.params, inputs.prompt.text, trailing, inputs.pad
+        )
+        inputs = inputs._replace(
+            prompt=inputs.prompt._replace(text=text), trailing=trailing, pad=pad
+        )
+        capacity = at_least(self.capacities, text.shape[1])
+        state, conditions = self._start(params, inputs, capacity=capacity)
+        return Rows(conditions, state, self._audio(request.reference))
+
+    def _audio(self, reference: np.ndarray | None) -> DecoderState:
+        """The decoder's state after a reference, which is decoded once and kept."""
+        if reference is None:
+            return self._fresh_audio
+        key = reference.tobytes()
+        if key not in self._after_reference:
+            run, start = self._codec.programs.decode, 0
+            state = self._new_audio()
+            for size in split(len(reference), BLOCKS[0]):
+                _, state = run(self._decoder, reference[None, start : start + size], state)
+                start += size
+            self._after_reference[key] = state
+            if len(self._after_reference) > KEPT_REFERENCES:
+                self._after_reference.popitem(last=False)
+        self._after_reference.move_to_end(key)
+        return self._after_reference[key]
+
+    def _new_audio(self) -> DecoderState:
+        """The decoder's state before the first frame, placed as the parameters are.
+
+        All other arrays of a row are placed so; a different placement would need other programs.
+        """
+        state = self._codec.programs.decoder_state(self._decoder, 1)
+        placed: DecoderState = jax.device_put(state, jax.tree.leaves(self._decoder)[0].sharding)
+        return placed
+
+    def decode_every_block(self) -> None:
+        """Run the programs that in-context references of any length are decoded with."""
+        size = BLOCKS[0]
+        while size:
+            self._audio(np.zeros((size, self._codec.codebooks), np.int32))
+            size //= 2
+        self._after_reference.clear()

@@ -1,0 +1,223 @@
+"""The running batch: utterances in the rows of one state on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import jax
+import numpy as np
+
+from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.serving.prefill import APPEND, Prefill
+from qtts_jax.serving.row_programs import Rows, row_programs
+from qtts_jax.serving.settings import at_least
+from qtts_jax.serving.utterance import Utterance
+from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
+
+# Programs for which a smaller batch must suffice before the rows are packed into it.
+PATIENCE = 8
+
+
+class RowGroup:
+    """Rows of one batch size and one cache capacity, both of few values, changed as needed.
+
+    Args:
+        prefill: makes the rows.
+        blank: a row that generates no frame; it fills the batch.
+
+    Attributes:
+        tenants: the utterance of each row, None in free ones.
+    """
+
+    def __init__(self, prefill: Prefill, blank: Rows) -> None:
+        config = prefill.tts.config
+        self._prefill, self._blank = prefill, blank
+        self._sizes, self._capacities = prefill.settings.rows, prefill.capacities
+        self._programs = row_programs(config)
+        codec = prefill.tts.speech_tokenizer
+        self._run = frames_and_audio_program(config, codec.config)
+        self._decoder = codec.part("decoder")
+        self._blank_positions = int(np.asarray(blank.state.talker.position)[0])
+        self._rows: Rows
+        self.tenants: list[Utterance | None]
+        # Filled cache positions of each row; free rows run along, so theirs count as well.
+        self._positions: list[int]
+        # Programs since when the next smaller batch would do.
+        self._too_large_for = 0
+        self.clear()
+
+    @property
+    def running(self) -> list[Utterance]:
+        """The utterances, in the order of their rows."""
+        return [tenant for tenant in self.tenants if tenant is not None]
+
+    @property
+    def size(self) -> int:
+        """Rows of the device programs."""
+        return len(self.tenants)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further utterance can be added."""
+        return len(self.running) == self._sizes[-1]
+
+    def add(self, utterance: Utterance, one: Rows) -> None:
+        """Put an utterance into a free row.
+
+        Args:
+            one: its state, batch 1.
+        """
+        if None not in self.tenants:
+            larger = at_least(self._sizes, self.size + 1)
+            self._reorder([*range(self.size), *[0] * (larger - self.size)])
+        self._set_capacity(max(self._capacity, _capacity(one)))
+        row = self.tenants.index(None)
+        self._rows = self._programs.insert(self._rows, one, np.int32(row))
+        self.tenants[row] = utterance
+        self._positions[row] = len(utterance.request.prompt) + utterance.frames
+
+    def remove(self, utterance: Utterance) -> None:
+        """Free the row of an utterance."""
+        self.tenants[self.tenants.index(utterance)] = None
+
+    def take(self, utterance: Utterance) -> Rows:
+        """Free the row of an utterance and return its state, batch 1, for a later `add`."""
+        row = self.tenants.index(utterance)
+        self.tenants[row] = None
+        return self._programs.take(self._rows, np.asarray([row], np.int32))
+
+    def append_text(self, utterance: Utterance, ids: Sequence[int]) -> None:
+        """Add text ids after those that an utterance has."""
+        row = self.tenants.index(utterance)
+        self._rows = append_text(self._prefill, self._rows, row, ids)
+
+    def run(self, frames: int) -> tuple[jax.Array, jax.Array]:
+        """Dispatch `frames` more frames of every row, and their audio.
+
+        Returns:
+            codes [B, frames, Q] int32, negative where a row has no frame, and samples [B, n]
+            float32.
+        """
+        self._pack()
+        self._make_room(frames)
+        for utterance in self.running:
+            utterance.frames += frames
+        self._positions = [position + frames for position in self._positions]
+        return self._dispatch(frames)
+
+    def _dispatch(self, frames: int) -> tuple[jax.Array, jax.Array]:
+        codes, wave, state, audio = self._run(
+            self._prefill.tts.params,
+            self._decoder,
+            self._rows.conditions,
+            self._rows.state,
+            self._rows.audio,
+            methods=self._prefill.plan,
+            frames=frames,
+        )
+        self._rows = self._rows._replace(state=state, audio=audio)
+        return codes, wave
+
+    def every_program(self, frames: Sequence[int]) -> Iterator[str]:
+        """Run every program that any course of events needs, on blank rows; yields their names.
+
+        Args:
+            frames: all numbers that `run` will be given.
+        """
+        one = [self._programs.with_capacity(self._blank, c) for c in self._capacities]
+        for size in self._sizes:
+            index = np.zeros(size, np.int32)
+            for i, capacity in enumerate(self._capacities):
+                name = f"{size} rows of {capacity} positions"
+                self._rows = self._programs.take(one[i], index)
+                for n in frames:
+                    yield f"{name}, {n} frames"
+                    jax.block_until_ready(self._dispatch(n))
+                yield f"{name}, moving rows"
+                for row in one[: i + 1]:
+                    self._rows = self._programs.insert(self._rows, row, np.int32(0))
+                for other in {1, *_neighbours(self._sizes, size)}:
+                    self._programs.take(self._rows, np.zeros(other, np.int32))
+                self._rows = append_text(self._prefill, self._rows, 0, [0])
+                for other in self._capacities:
+                    self._programs.with_capacity(self._rows, other)
+        parked = self._programs.take(self._rows, np.zeros(1, np.int32))
+        append_text(self._prefill, parked, 0, [0])
+        self.clear()
+
+    def clear(self) -> None:
+        """Free every row and start with the smallest batch."""
+        size = self._sizes[0]
+        self._rows = self._programs.take(self._blank, np.zeros(size, np.int32))
+        self.tenants = [None] * size
+        self._positions = [self._blank_positions] * size
+        self._too_large_for = 0
+
+    @property
+    def _capacity(self) -> int:
+        return _capacity(self._rows)
+
+    def _pack(self) -> None:
+        """Use the next smaller batch once it has been large enough for a while."""
+        smaller = max((size for size in self._sizes if size < self.size), default=None)
+        if smaller is None or len(self.running) > smaller:
+            self._too_large_for = 0
+            return
+        self._too_large_for += 1
+        if self._too_large_for > PATIENCE:
+            used = [row for row, tenant in enumerate(self.tenants) if tenant is not None]
+            free = [row for row, tenant in enumerate(self.tenants) if tenant is None]
+            self._reorder([*used, *free][:smaller])
+
+    def _reorder(self, index: list[int]) -> None:
+        """Make row i the one that was at index[i]; repeated rows are free copies."""
+        self._rows = self._programs.take(self._rows, np.asarray(index, np.int32))
+        self._positions = [self._positions[row] for row in index]
+        seen: set[int] = set()
+        tenants = []
+        for row in index:
+            tenants.append(None if row in seen else self.tenants[row])
+            seen.add(row)
+        self.tenants, self._too_large_for = tenants, 0
+
+    def _make_room(self, frames: int) -> None:
+        """Choose the capacity for `frames` more frames; free rows that are full start afresh."""
+        used = [
+            position
+            for position, tenant in zip(self._positions, self.tenants, strict=True)
+            if tenant is not None
+        ]
+        needed = at_least(self._capacities, max(used, default=0) + frames)
+        self._set_capacity(needed)
+        for row, tenant in enumerate(self.tenants):
+            if tenant is None and self._positions[row] + frames > self._capacity:
+                self._rows = self._programs.insert(self._rows, self._blank, np.int32(row))
+                self._positions[row] = self._blank_positions
+
+    def _set_capacity(self, capacity: int) -> None:
+        if capacity != self._capacity:
+            self._rows = self._programs.with_capacity(self._rows, capacity)
+
+
+def append_text(prefill: Prefill, rows: Rows, row: int, ids: Sequence[int]) -> Rows:
+    """`rows` with text ids added after those that row number `row` has."""
+    append = row_programs(prefill.tts.config).append
+    for start in range(0, len(ids), APPEND):
+        part = ids[start : start + APPEND]
+        padded = np.full((1, APPEND), -1, np.int32)
+        padded[0, : len(part)] = part
+        params, padded = gather_text_rows(prefill.tts.params, padded)
+        conditions = append(params, rows.conditions, np.int32(row), padded, np.int32(len(part)))
+        rows = rows._replace(conditions=conditions)
+    return rows
+
+
+def _capacity(rows: Rows) -> int:
+    return int(rows.state.talker.layers[0].keys.shape[1])
+
+
+def _neighbours(sizes: Sequence[int], size: int) -> Iterator[int]:
+    for a, b in pairwise(sizes):
+        if size in (a, b):
+            yield a + b - size

@@ -1,0 +1,91 @@
+"""Jitted programs that move rows in and out of a running batch: every leaf has the batch first."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.functional import Params, abstract, bind, matmul_precision
+from qtts_jax.generation.state import DecodeInputs, GenerationState
+from qtts_jax.models.tokenizer_12hz import DecoderState
+from qtts_jax.models.tts_model import TTSModel
+
+
+class Rows(NamedTuple):
+    """All that the device keeps of B utterances, batch first."""
+
+    conditions: DecodeInputs
+    state: GenerationState
+    audio: DecoderState
+
+
+def take(rows: Rows, index: jax.Array) -> Rows:
+    """The rows at `index` [B'], in that order; B' may be smaller or larger than B."""
+    taken: Rows = jax.tree.map(lambda x: x[index], rows)
+    return taken
+
+
+def insert(rows: Rows, one: Rows, row: jax.Array) -> Rows:
+    """`rows` with row number `row` replaced by the single row `one`.
+
+    The caches of `one` may be shorter: what follows them in the row is masked by its position.
+    """
+
+    def put(x: jax.Array, y: jax.Array) -> jax.Array:
+        start = (row, *[jnp.zeros((), row.dtype)] * (x.ndim - 1))
+        return jax.lax.dynamic_update_slice(x, y, start)
+
+    return jax.tree.map(put, rows, one)
+
+
+def with_capacity(rows: Rows, capacity: int) -> Rows:
+    """The key/value caches [B, S, K, h] padded with zeros, or cut, to `capacity` positions."""
+
+    def resized(cache: jax.Array) -> jax.Array:
+        missing = max(capacity - cache.shape[1], 0)
+        return jnp.pad(cache[:, :capacity], ((0, 0), (0, missing), (0, 0), (0, 0)))
+
+    talker = rows.state.talker
+    layers = jax.tree.map(resized, talker.layers)
+    return rows._replace(state=rows.state._replace(talker=talker._replace(layers=layers)))
+
+
+class RowPrograms:
+    """These functions jitted, and the one that appends text to a row.
+
+    Large arrays that are replaced are donated; `take` keeps its argument.
+    """
+
+    def __init__(self, config: TTSConfig) -> None:
+        graphdef, _ = abstract(TTSModel, config)
+
+        def append(
+            params: Params,
+            conditions: DecodeInputs,
+            row: jax.Array,
+            ids: jax.Array,
+            count: jax.Array,
+        ) -> DecodeInputs:
+            """Write embedded ids [1, n], the first `count` of them real, after a row's text."""
+            with matmul_precision(params):
+                new = bind(graphdef, params).talker.embed_text(ids)  # [1, n, D]
+            start = (row, conditions.text_length[row], jnp.zeros((), row.dtype))
+            return conditions._replace(
+                text=jax.lax.dynamic_update_slice(conditions.text, new, start),
+                text_length=conditions.text_length.at[row].add(count),
+            )
+
+        self.take = jax.jit(take)
+        self.insert = jax.jit(insert, donate_argnums=0)
+        self.with_capacity = jax.jit(with_capacity, static_argnums=1)
+        self.append = jax.jit(append, donate_argnums=1)
+
+
+@functools.lru_cache(maxsize=16)
+def row_programs(config: TTSConfig) -> RowPrograms:
+    """The programs of a configuration, shared by every engine that has it."""
+    return RowPrograms(config)

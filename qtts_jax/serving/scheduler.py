@@ -1,0 +1,75 @@
+"""Chooses what the device does next, from the times at which clients run out of audio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Playing(NamedTuple):
+    """What the choice depends on, for one running row.
+
+    Attributes:
+        dry: when its client has played all audio; None before its first audio.
+        frames: the most frames that its next chunk should have.
+    """
+
+    dry: float | None
+    frames: int
+
+
+def admits(playing: Sequence[Playing], now: float, prefill: float, admitted_last: bool) -> bool:
+    """Whether a waiting request is prefilled before the next frames.
+
+    It is, unless a client would run out of audio meanwhile. Then at most every other program is a
+    prefill, so that neither side starves when the device is too slow for all.
+
+    Args:
+        now: the time.
+        prefill: expected seconds of the prefill and of one frame after it.
+        admitted_last: the last program was a prefill.
+    """
+    dry = [row.dry for row in playing if row.dry is not None]
+    return not admitted_last or not dry or min(dry) >= now + prefill
+
+
+def frames_of_next_program(
+    sizes: Sequence[int], playing: Sequence[Playing], now: float, cost: Callable[[int], float]
+) -> int:
+    """Frames of the next program, one of `sizes`.
+
+    No row gets a longer chunk than it should have, so an utterance that is at its first chunk does
+    not wait for a long one. Within this, the longest chunk that arrives before any client runs out
+    of audio; when none does, the longest, because it makes most frames a second.
+
+    Args:
+        sizes: frames of the programs, ascending.
+        playing: at least one row.
+        now: the time.
+        cost: expected seconds of a program, by its frames.
+    """
+    allowed = [size for size in sizes if size <= min(row.frames for row in playing)] or sizes[:1]
+    dry = min((row.dry for row in playing if row.dry is not None), default=None)
+    in_time = [size for size in allowed if dry is None or now + cost(size) <= dry]
+    return max(in_time or allowed)
+
+
+class Costs:
+    """Expected seconds of programs: moving averages of the measured ones.
+
+    Args:
+        weight: of the newest measurement.
+    """
+
+    def __init__(self, weight: float = 0.3) -> None:
+        self._weight = weight
+        self._seconds: dict[object, float] = {}
+
+    def measured(self, program: object, seconds: float) -> None:
+        """Count one run of a program."""
+        before = self._seconds.get(program, seconds)
+        self._seconds[program] = before + self._weight * (seconds - before)
+
+    def __call__(self, program: object) -> float:
+        """Expected seconds; 0 for a program that has not run."""
+        return self._seconds.get(program, 0.0)

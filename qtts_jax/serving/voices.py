@@ -1,0 +1,99 @@
+"""Cloned voices that clients upload: encoded once, kept across restarts as .npz and .json files."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from qtts_jax.errors import RequestError
+from qtts_jax.io.atomic_files import write_whole
+from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class VoiceStore:
+    """Voices by name, in memory and in a folder.
+
+    Args:
+        folder: made if absent; voices in it are loaded. None keeps voices in memory alone.
+        most: voices that may be kept.
+        reserved: names that are not free, such as those of preset speakers.
+    """
+
+    def __init__(self, folder: Path | None, most: int, reserved: list[str]) -> None:
+        self._folder, self._most = folder, most
+        self._reserved = {name.lower() for name in reserved}
+        self._voices: dict[str, VoiceClonePromptItem] = {}
+        self._lock = threading.Lock()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(folder.glob("*.json")):
+                self._voices[path.stem] = _load(path)
+
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return sorted(self._voices)
+
+    def get(self, name: str) -> VoiceClonePromptItem | None:
+        """The voice of this name, or None."""
+        return self._voices.get(name)
+
+    def check_name(self, name: str) -> None:
+        """Check that a voice may be added under this name.
+
+        Raises:
+            RequestError: a bad name, one in use, or there are too many voices.
+        """
+        if not _NAME.fullmatch(name):
+            raise RequestError(
+                f"the name of a voice must be 1 to 64 letters, digits, - or _, not {name[:80]!r}."
+            )
+        if name in self._voices or name.lower() in self._reserved:
+            raise RequestError(f"there is a voice {name!r} already; choose another name.")
+        if len(self._voices) >= self._most:
+            raise RequestError(f"there are {self._most} voices, the most allowed; delete one.")
+
+    def add(self, name: str, voice: VoiceClonePromptItem) -> None:
+        """Keep a voice.
+
+        Raises:
+            RequestError: as `check_name`.
+        """
+        with self._lock:
+            self.check_name(name)
+            if self._folder is not None:
+                _save(self._folder / f"{name}.json", voice)
+            self._voices[name] = voice
+
+    def remove(self, name: str) -> bool:
+        """Delete a voice; False when there is none of this name."""
+        with self._lock:
+            if self._voices.pop(name, None) is None:
+                return False
+            if self._folder is not None:
+                (self._folder / f"{name}.json").unlink(missing_ok=True)
+                (self._folder / f"{name}.npz").unlink(missing_ok=True)
+            return True
+
+
+def _save(path: Path, voice: VoiceClonePromptItem) -> None:
+    """Write the arrays, then the .json that makes the voice exist."""
+    codes = np.zeros((0,), np.int32) if voice.ref_code is None else voice.ref_code
+    np.savez(path.with_suffix(".npz"), codes=codes, embedding=voice.ref_spk_embedding)
+    facts = {"ref_text": voice.ref_text, "x_vector_only": voice.x_vector_only_mode}
+    write_whole(path, json.dumps(facts, ensure_ascii=False).encode())
+
+
+def _load(path: Path) -> VoiceClonePromptItem:
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        codes, embedding = arrays["codes"], arrays["embedding"]
+    timbre = bool(facts["x_vector_only"])
+    return VoiceClonePromptItem(
+        None if timbre else codes, embedding, timbre, not timbre, facts["ref_text"]
+    )

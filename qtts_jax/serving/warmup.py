@@ -1,0 +1,76 @@
+"""Runs every program that requests within the limits need, so that none is compiled later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from qtts_jax.generation.prompt import Prompt
+from qtts_jax.generation.request import Request
+from qtts_jax.serving.prefill import Prefill
+from qtts_jax.serving.row_group import RowGroup
+from qtts_jax.speech_tokenizer.batch_shapes import cover
+from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS
+
+
+def warm_up(prefill: Prefill) -> RowGroup:
+    """Compile all programs, showing a progress bar.
+
+    Returns:
+        The running batch, empty.
+    """
+    settings = prefill.settings
+    blank = prefill(_blank_request(prefill, 1))
+    group = RowGroup(prefill, blank)
+    with tqdm(unit="program", desc="compiling") as bar:
+        for size in settings.prompt_sizes:
+            bar.set_postfix_str(f"prompt of {size}")
+            jax.block_until_ready(prefill(_blank_request(prefill, size)))
+            bar.update()
+        for name in group.every_program(settings.chunk_frames):
+            bar.set_postfix_str(name)
+            bar.update()
+        if "voice_clone" in prefill.tts.modes:
+            bar.set_postfix_str("references")
+            prefill.decode_every_block()
+            for recording in _recordings(prefill):
+                prefill.tts.encode_references([recording], ["Words."], [False], [None])
+                bar.update()
+    return group
+
+
+def _blank_request(prefill: Prefill, positions: int) -> Request:
+    """A request of `positions` positions that generates no frame."""
+    tts = prefill.tts
+    ids = np.full(positions, tts.config.tts_pad_id, np.int32)
+    prompt = Prompt(
+        text=ids,
+        codec=np.full_like(ids, -1),
+        residual=np.full((positions, tts.config.talker.codebooks - 1), -1, np.int32),
+        speaker=np.zeros(positions, bool),
+        embedding=None,
+        trailing=np.zeros(0, np.int32),
+    )
+    return Request(prompt, replace(tts.defaults, max_new_tokens=2), seed=0)
+
+
+def _recordings(prefill: Prefill) -> Iterator[tuple[np.ndarray, int]]:
+    """Noise of lengths whose encoding runs every program of recordings up to the limit."""
+    codec = prefill.tts.speech_tokenizer
+    rate, samples = codec.input_sample_rate, codec.min_samples
+    most = int(prefill.settings.max_reference_seconds * rate / samples)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((most + 1) * samples)
+    sizes = BATCH_BLOCKS[1]
+    seen: set[tuple[int, int]] = set()
+    for frames in range(sizes[-1], most + 2):
+        # A program of the encoder is a block at a capacity.
+        blocks = cover(frames, sizes)
+        capacity = 1 << (sum(blocks) - 1).bit_length()
+        programs = {(block, capacity) for block in blocks}
+        if not programs <= seen or frames == most + 1:
+            seen |= programs
+            yield noise[: frames * samples].astype(np.float32), rate

@@ -1,0 +1,165 @@
+"""The serving engine: the codes of requests that run together, rows, cancellation, compilations."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+from qtts_jax.errors import BusyError, GenerationError, RequestError
+from qtts_jax.serving.engine import Engine
+from qtts_jax.serving.utterance import EventQueue
+from qtts_jax.tts.voices import CustomVoice
+
+
+def request(model, text, frames=12, **options):
+    sampling = {"max_new_tokens": frames + 1, **options.pop("sampling", {})}
+    return model.prepare(CustomVoice(text, "ryan", "english", sampling=sampling, **options))
+
+
+def collect(events):
+    """Codes, audio and the reason of the end."""
+    codes, waves = [np.zeros((0, 16), np.int32)], [np.zeros(0, np.float32)]
+    chunks = events.chunks()
+    while True:
+        try:
+            chunk = next(chunks)
+        except StopIteration as end:
+            return np.concatenate(codes), np.concatenate(waves), end.value
+        codes.append(chunk.codes)
+        waves.append(chunk.wave)
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.002)
+
+
+def test_requests_that_arrive_at_any_time_get_their_offline_codes(model, engine, compiled):
+    texts = ["Hi.", "A longer text than that.", "Three.", "The fourth one is greedy.", "5", "Six!"]
+    requests = [
+        request(
+            model,
+            text,
+            frames=5 + 7 * i,
+            seed=i,
+            stream_text=i % 2 == 1,
+            sampling={"do_sample": i != 3, "subtalker_dosample": i != 3, "top_k": 5 + i},
+        )
+        for i, text in enumerate(texts)
+    ]
+    wanted = [model.synthesize([each])[0] for each in requests]
+    compiled.clear()
+    draw = random.Random(0)
+    queues = [EventQueue() for _ in requests]
+    for each, events in zip(requests, queues, strict=True):
+        engine.submit(each, events)
+        time.sleep(draw.random() * 0.02)
+    got = [collect(events) for events in queues]
+    assert compiled == []
+    for (codes, wave, reason), speech in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(codes, speech.codes)
+        np.testing.assert_allclose(wave, speech.wave, atol=1e-5)
+        assert reason == ("stop" if speech.ended else "length")
+    assert engine.running == engine.waiting == 0
+
+
+def test_a_cancelled_request_frees_its_row_at_the_next_chunk(model, engine):
+    long = [EventQueue() for _ in range(4)]
+    utterances = [engine.submit(request(model, "Long.", 49, seed=9), each) for each in long]
+    events = EventQueue()
+    engine.submit(request(model, "Next.", 3, seed=1), events)
+    wait_until(lambda: utterances[1].made > 0)
+    assert engine.waiting == 1
+    engine.cancel(utterances[1])
+    assert collect(long[1])[2] == "cancelled"
+    assert collect(events)[2] == "length"
+    assert utterances[1].frames - utterances[1].made <= engine.settings.chunk_frames[-1]
+    for utterance in utterances:
+        engine.cancel(utterance)
+    for each in (long[0], *long[2:]):
+        collect(each)
+    wait_until(lambda: engine.running == 0)
+
+
+def test_a_full_queue_refuses(model, engine):
+    each, accepted = request(model, "Text.", 49, seed=2), []
+
+    def submit_many():
+        for _ in range(4 + engine.settings.max_waiting + 5):
+            accepted.append(engine.submit(each, EventQueue()))
+
+    with pytest.raises(BusyError, match="waiting"):
+        submit_many()
+    for utterance in accepted:
+        engine.cancel(utterance)
+    wait_until(lambda: engine.running == engine.waiting == 0)
+
+
+def test_text_that_arrives_slowly_gives_the_codes_of_the_whole_text(model, engine, compiled):
+    text = "A text that comes in parts, some of them late."
+    whole = request(model, text, 49, seed=3, stream_text=True)
+    speech = model.synthesize([whole])[0]
+    trailing = whole.prompt.trailing
+    start = request(model, text[0], 49, seed=3, stream_text=True)
+    # The first text id is in the prompt; all others are appended.
+    prompt = type(start.prompt)(**{**vars(whole.prompt), "trailing": trailing[:0]})
+    opened = type(start)(prompt, whole.sampling, whole.seed)
+    compiled.clear()
+    events, other = EventQueue(), EventQueue()
+    utterance = engine.submit(opened, events, open_text=True)
+    engine.submit(request(model, "Beside.", 30, seed=1), other)
+    for i in range(0, len(trailing), 3):
+        engine.append_text(utterance, trailing[i : i + 3].tolist())
+        time.sleep(0.01)
+    engine.end_text(utterance)
+    codes, _, _ = collect(events)
+    collect(other)
+    assert compiled == []
+    np.testing.assert_array_equal(codes, speech.codes)
+
+
+def test_requests_beyond_the_limits_are_refused(model, engine):
+    for faulty, message in (
+        (request(model, "word " * 60), "positions"),
+        (request(model, "word " * 90, stream_text=True), "text takes"),
+        (request(model, "Text.", sampling={"top_p": 0.5}), "top_p"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            engine.submit(faulty, EventQueue())
+    events = EventQueue()
+    engine.submit(request(model, "Text.", 1000, seed=5), events)
+    codes, _, reason = collect(events)
+    assert len(codes) == 50 or reason == "stop"  # 4 s
+
+
+def test_an_engine_that_stops_finishes_what_it_has(model, engine):
+    last = Engine(model, engine.settings)
+    last.start()
+    events = EventQueue()
+    last.submit(request(model, "Last words.", 9, seed=4), events)
+    last.stop()
+    assert collect(events)[2] in ("length", "stop")
+    with pytest.raises(BusyError, match="stopping"):
+        last.submit(request(model, "Too late."), EventQueue())
+
+
+def test_logits_that_are_not_finite_fail_their_own_request(model, engine, monkeypatch):
+    run = engine._group.run
+
+    def broken(frames):
+        codes, wave = run(frames)
+        codes = np.array(codes)
+        row = engine._group.tenants.index(faulty)
+        codes[row] = -2
+        return codes, wave
+
+    monkeypatch.setattr(engine._group, "run", broken)
+    events = EventQueue()
+    faulty = engine.submit(request(model, "Broken.", 20, seed=1), events)
+    with pytest.raises(GenerationError, match="NaN"):
+        collect(events)
+    monkeypatch.undo()
+    assert engine.healthy and engine.running == 0

@@ -1,0 +1,250 @@
+"""The HTTP server in front of the engine, over a real connection."""
+
+import base64
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+from websockets.sync.client import connect
+
+from qtts_jax.serving.encoders import pcm16
+from qtts_jax.serving.http.settings import ServerSettings
+from qtts_jax.tts.voices import CustomVoice
+from tests.support.live_server import live_server
+
+KEY = "the key"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+SPEECH = {"voice": "ryan", "language": "english", "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def address(engine):
+    """host:port of a server that runs in a thread."""
+    settings = ServerSettings(api_key=KEY, max_characters=200, max_upload_bytes=10_000)
+    with live_server(engine, settings) as address:
+        yield address
+
+
+@pytest.fixture
+def post(address):
+    """`post(path, **fields)`."""
+
+    def send(path="/v1/audio/speech", stream=False, headers=HEADERS, **fields):
+        return requests.post(
+            f"http://{address}{path}", json=fields, headers=headers, stream=stream, timeout=60
+        )
+
+    return send
+
+
+@pytest.fixture
+def wanted(model):
+    """The audio of a text as `SPEECH` describes it, offline, as 16-bit samples."""
+
+    def synthesize(text, frames=None, **options):
+        options = {"seed": 1, **options}
+        if frames is not None:
+            options["sampling"] = {"max_new_tokens": frames + 1}
+        each = CustomVoice(text, "ryan", "english", **options)
+        return pcm16(model.generate([each])[0].wave)
+
+    return synthesize
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def assert_same_audio(content, wanted):
+    got = np.frombuffer(content, "<i2").astype(int)
+    assert got.shape == wanted.shape
+    assert np.max(np.abs(got - wanted)) <= 1  # of 32768
+
+
+def test_pcm_is_the_offline_audio(post, wanted):
+    answer = post(input="Hello.", response_format="pcm", max_new_tokens=11, **SPEECH)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "audio/pcm"
+    assert_same_audio(answer.content, wanted("Hello.", 10))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_wav_has_one_header(post, wanted, stream):
+    answer = post(
+        input="Hello.", response_format="wav", max_new_tokens=11, **SPEECH, **{"stream": stream}
+    )
+    assert answer.content[:4] == b"RIFF" and answer.content.count(b"WAVE") == 1
+    assert_same_audio(answer.content[44:], wanted("Hello.", 10))
+
+
+@pytest.mark.parametrize("name", ["mp3", "opus", "flac", "aac"])
+def test_compressed_formats_are_complete(post, name):
+    import av
+
+    answer = post(input="Hello.", response_format=name, max_new_tokens=11, **SPEECH)
+    with av.open(io.BytesIO(answer.content)) as container:
+        frames = list(container.decode(audio=0))
+    seconds = sum(frame.samples / frame.sample_rate for frame in frames)
+    assert 0.799 < seconds < 0.95
+
+
+def test_plain_stream_arrives_in_chunks(address, wanted):
+    with requests.post(
+        f"http://{address}/tts/stream",
+        json={"text": "Hello there.", "language": "english", "voice": "ryan", "seed": 1},
+        headers=HEADERS,
+        stream=True,
+        timeout=60,
+    ) as answer:
+        chunks = list(answer.iter_content(chunk_size=None))
+    assert len(chunks) > 1
+    assert_same_audio(b"".join(chunks), wanted("Hello there.", 50))
+
+
+def test_server_sent_events_end_with_done(post, wanted):
+    answer = post(
+        input="Hello.", response_format="pcm", stream_format="sse", max_new_tokens=11, **SPEECH
+    )
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line[:6] == "data: "]
+    assert [event["type"] for event in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)
+    assert events[-1]["type"] == "speech.audio.done" and events[-1]["frames"] == 10
+    audio = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
+    assert_same_audio(audio, wanted("Hello.", 10))
+
+
+def test_a_client_that_leaves_frees_its_row(post, engine):
+    answer = post(stream=True, input="Long text.", response_format="pcm", seed=3)
+    next(answer.iter_content(chunk_size=None))
+    answer.close()
+    wait_until(lambda: engine.running == engine.waiting == 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"input": ""}, 400, "input"),
+        ({"input": "x" * 201}, 400, "characters"),
+        ({"input": "Text.", "voice": "nobody"}, 400, "unknown speaker"),
+        ({"input": "Text.", "language": "klingon"}, 400, "unknown language"),
+        ({"input": "Text.", "response_format": "exe"}, 400, "response_format"),
+        ({"input": "Text.", "speed": 2}, 400, "speed"),
+        ({"input": "Text.", "surprise": 1}, 400, "surprise"),
+        ({"input": "Text.", "temperature": -1}, 400, "temperature"),
+        ({"input": "Text.", "ref_audio": "/etc/passwd"}, 400, "base64"),
+        ({"input": "Text.", "ref_audio": "http://localhost/x.wav"}, 400, "base64"),
+        ({"input": "Text.", "ref_audio": "A" * 20_000}, 400, "larger"),
+        ({"input": "Text.", "ref_audio": "A" * 200_000}, 413, "larger"),
+    ],
+)
+def test_faults_are_one_sentence(post, fields, status, message):
+    answer = post(**fields)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_full_queue_answers_429(post, engine):
+    object.__setattr__(engine.settings, "max_waiting", 0)
+    try:
+        answer = post(input="Text.", **SPEECH)
+    finally:
+        object.__setattr__(engine.settings, "max_waiting", 8)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_keys_and_public_routes(address, post):
+    assert post(headers={}, input="Text.").status_code == 401
+    for path, status in (
+        ("health", 200),
+        ("ready", 200),
+        ("metrics", 200),
+        ("v1/models", 401),
+        ("v1/audio/voices", 401),
+    ):
+        assert requests.get(f"http://{address}/{path}", timeout=10).status_code == status
+    voices = requests.get(f"http://{address}/v1/audio/voices", headers=HEADERS, timeout=10).json()
+    assert "ryan" in voices["voices"] and voices["uploaded_voices"] == []
+    text = requests.get(f"http://{address}/metrics", timeout=10).text
+    for name in ("first_audio_seconds_bucket", "queue_seconds_sum", "rows_in_use 0.0", "frames"):
+        assert f"qtts_{name}" in text
+
+
+def test_requests_of_one_client_are_spoken_in_order(post, engine):
+    ends = []
+
+    def speak(number, frames):
+        post(
+            input="Text.",
+            response_format="pcm",
+            headers={**HEADERS, "X-Client-Id": "me"},
+            max_new_tokens=frames + 1,
+        )
+        ends.append(number)
+
+    threads = [
+        threading.Thread(target=speak, args=(i, frames)) for i, frames in enumerate((40, 20, 2))
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert ends == [0, 1, 2]
+
+
+def test_socket_speaks_arriving_text_and_is_interrupted(address, model, engine):
+    url = f"ws://{address}/v1/audio/speech/stream"
+    with connect(url, additional_headers=HEADERS) as websocket:
+
+        def send(kind, **fields):
+            websocket.send(json.dumps({"type": kind, **fields}))
+
+        def receive():
+            audio = b""
+            while isinstance(message := websocket.recv(timeout=30), bytes):
+                audio += message
+            return json.loads(message), audio
+
+        send("session.config", **SPEECH, max_new_tokens=31)
+        for part in ("Some text", " that comes", " in parts."):
+            send("input.text", text=part)
+            time.sleep(0.02)
+        send("input.done")
+        assert receive()[0] == {"type": "audio.start", "utterance": 0, "sample_rate": 24000}
+        done, audio = receive()
+        assert done["type"] == "audio.done" and done["reason"] in ("stop", "length")
+        whole = CustomVoice(
+            "Some text that comes in parts.",
+            "ryan",
+            "english",
+            seed=1,
+            stream_text=True,
+            sampling={"max_new_tokens": 31},
+        )
+        assert_same_audio(audio, pcm16(model.generate([whole])[0].wave))
+
+        send("input.text", text="This is interrupted.")
+        assert receive()[0]["type"] == "audio.start"
+        send("input.cancel")
+        assert receive()[0]["reason"] == "cancelled"
+        send("nonsense")
+        assert receive()[0]["type"] == "error"
+        send("input.text", text="And on it goes.")
+        send("session.close")
+        kinds = [receive()[0]["type"] for _ in range(3)]
+        assert kinds == ["audio.start", "audio.done", "session.done"]
+    wait_until(lambda: engine.running == engine.waiting == 0)
+
+
+def test_wav_reads_as_audio(post):
+    answer = post(input="Hello.", response_format="wav", max_new_tokens=11, **SPEECH)
+    wave, rate = soundfile.read(io.BytesIO(answer.content))
+    assert rate == 24000 and len(wave) == 10 * 1920
