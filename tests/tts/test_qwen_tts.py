@@ -12,6 +12,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import QTTSError, RequestError, TextError
 from qtts_jax.generation import session as sessions
 from qtts_jax.generation.programs import Programs
+from qtts_jax.sharding import make_mesh
 
 TEXTS = [
     "Hello there, this is a test.",
