@@ -85,8 +85,8 @@ All figures are of one JAX device (a chip; half a chip of TPU7x), and of one fra
 """
 
 
-def compile_case(case: Case) -> dict[str, Any]:
-    """Figures of one compiled program, or the reason why there are none."""
+def compile_case(case: Case, dump: Path | None) -> dict[str, Any]:
+    """Figures of one compiled program, or the reason why there are none; its HLO to `dump`."""
     started = time.perf_counter()
     try:
         lowered = lower(case)
@@ -95,7 +95,10 @@ def compile_case(case: Case) -> dict[str, Any]:
         return {"error": str(error)}
     except Exception as error:  # the compiler's own refusals have no type of their own
         return {"error": str(error).strip().splitlines()[0][:300]} | _refused_memory(str(error))
-    outside, inside = program_cost(compiled.as_text())
+    text = compiled.as_text()
+    if dump is not None:
+        dump.write_text(text)
+    outside, inside = program_cost(text)
     return {
         "compile_s": round(time.perf_counter() - started, 1),
         "memory": (memory := _memory(compiled)),
@@ -161,19 +164,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found, "commit": commit.stdout.strip()}
 
 
-def run(cases: list[Case], path: Path, limit: float, again: bool) -> None:
-    """Compile cases that the file lacks, until `limit` seconds have passed."""
-    end, rows = time.monotonic() + limit, read(path)
+def run(cases: list[Case], args: argparse.Namespace) -> None:
+    """Compile cases that the result file lacks, until `--limit` seconds have passed."""
+    path: Path = args.out
+    end, rows = time.monotonic() + args.limit, read(path)
     for case in cases:
         settings = dataclasses.asdict(case)
         known = [row for row in rows if row["case"] == settings]
-        if known and not again:
+        if known and not args.again:
             print(f"{settings}: in {path} already", flush=True)
             continue
         if time.monotonic() > end:
-            print(f"stopped: {limit:g} s are over; the same command goes on from here")
+            print(f"stopped: {args.limit:g} s are over; the same command goes on from here")
             return
-        result = compile_case(case)
+        result = compile_case(case, args.dump)
         rows = [row for row in rows if row not in known]
         rows.append({"case": settings, "versions": versions(), **result})
         print(json.dumps(rows[-1]), flush=True)
@@ -189,10 +193,21 @@ def read(path: Path) -> list[dict[str, Any]]:
 def render(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown, a section for each program."""
     sections = [INTRODUCTION]
-    head = (
-        "chip, mesh | size | rows a device | talker layers | memory, GiB | GFLOP | MB | "
-        "cycles ms | floor ms | audio s/s | scatter turns | collectives | compiled by"
-    ).split(" | ")
+    head = [
+        "chip, mesh",
+        "size",
+        "rows a device",
+        "talker layers",
+        "memory, GiB",
+        "GFLOP",
+        "MB",
+        "cycles ms",
+        "floor ms",
+        "audio s/s",
+        "scatter turns",
+        "collectives",
+        "compiled by",
+    ]
     for program in PROGRAMS:
         chosen = [row for row in rows if row["case"]["program"] == program]
         if not chosen:
@@ -221,7 +236,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(case.batch),
         "" if case.program in kind else str(case.layers or "all"),
     ]
-    by = f"jax {row['versions']['jax']}, libtpu {row['versions']['libtpu']}, {row['versions']['commit']}"
+    by = ", ".join(f"{name} {row['versions'][name]}" for name in ("jax", "libtpu", "commit"))
     if "error" in row:
         needs = f": needs {row['needs_gib']} GiB" if "needs_gib" in row else f": {row['error']}"
         return [*names, f"does not compile{needs}", *[""] * 7, by]
@@ -305,11 +320,12 @@ def main() -> None:
     parser.add_argument("--fsdp", action="store_true", help="split the training state over data")
     parser.add_argument("--limit", type=float, default=3600, help="begin no program after seconds")
     parser.add_argument("--again", action="store_true", help="compile rows again that exist")
+    parser.add_argument("--dump", type=Path, help="write the optimized HLO of the last program")
     parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if not args.table:
-        run(chosen_cases(args), args.out, args.limit, args.again)
+        run(chosen_cases(args), args)
     args.out.with_suffix(".md").write_text(render(read(args.out)))
 
 

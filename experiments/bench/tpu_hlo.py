@@ -12,7 +12,9 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
@@ -157,8 +159,36 @@ def _flops(i: Instruction, shapes: dict[str, str]) -> float:
         found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.line)
         summed = [sizes[0][int(n)] for n in found.group(1).split(",") if n] if found else []
         return 2.0 * out * math.prod(summed)
-    labels = re.search(r"dim_labels=\w+_(\w+)->", i.line)
+    return _convolution_flops(i, *sizes[:2])
+
+
+def _convolution_flops(i: Instruction, lhs: list[int], kernel: list[int]) -> float:
+    """FLOPs of a convolution without its padding, which XLA:TPU uses to express outer products."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.line)
     if not labels:
         return 0.0
-    outputs = sizes[1][labels.group(1).index("o")]
-    return 2.0 * out * math.prod(sizes[1]) / outputs
+    inputs, kernels, outputs = labels.groups()
+    out = _arrays(i.shape)[0][1]
+    window = dict(re.findall(r"(\w+)=(\S+)", _braces(i.line, "window")))
+    pairs = 1
+    for d in (label for label in outputs if label.isdigit()):
+        at = int(d)
+        stride, base, kernel_step = (
+            int(window[name].split("x")[at]) if name in window else 1
+            for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        low = int(window["pad"].split("x")[at].split("_")[0]) if "pad" in window else 0
+        position = (
+            stride * np.arange(out[outputs.index(d)])[:, None]
+            + kernel_step * np.arange(kernel[kernels.index(d)])
+            - low
+        )
+        inside = (position >= 0) & (position <= base * (lhs[inputs.index(d)] - 1))
+        pairs *= int(np.sum(inside & (position % base == 0)))
+    rest = out[outputs.index("b")] * out[outputs.index("f")] * kernel[kernels.index("i")]
+    return 2.0 * rest * pairs
+
+
+def _braces(line: str, name: str) -> str:
+    found = re.search(rf"\b{name}=\{{([^}}]*)\}}", line)
+    return found.group(1) if found else ""
