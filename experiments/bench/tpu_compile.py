@@ -55,8 +55,8 @@ DEFAULT = (
     Case("frames", size="1.7B"),
     Case("prefill"),
     Case("decode"),
-    Case("encode", frames=32),
-    Case("frames", data=2, model=4, batch=4, layers=2),
+    Case("encode"),
+    Case("frames", data=2, model=4, layers=2),
     Case("frames", data=8, batch=1, layers=2),
 )
 INTRODUCTION = """# What the package's programs would cost on TPUs, by the compiler's word

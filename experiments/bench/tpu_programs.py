@@ -6,10 +6,9 @@ TPU program of, and the least bytes and FLOPs that one device must read and do f
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,15 +25,15 @@ from qtts_jax.configs.tokenizer_12hz import Quirks12Hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, cast, logical_axes
 from qtts_jax.generation.batch import host_batch
-from qtts_jax.generation.programs import programs
+from qtts_jax.generation.programs import Programs, programs
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
-from qtts_jax.generation.session import FRAMES_PER_CALL
+from qtts_jax.generation.session import FRAMES_PER_CALL, MIN_CAPACITY
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tokenizer_25hz.schedule import schedule
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.sharding import shardings
+from qtts_jax.sharding import CACHE_AXES, make_mesh, named, rows, shardings, whole
 from qtts_jax.speech_tokenizer.programs_12hz import programs_12hz
 from qtts_jax.speech_tokenizer.programs_25hz_decode import GUIDANCE, STEPS, decode_programs
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
@@ -134,17 +133,6 @@ class Lowered(NamedTuple):
     frame_loop: bool = False
 
 
-@contextlib.contextmanager
-def as_on_tpu() -> Iterator[None]:
-    """Trace as on a TPU: the package asks `jax.default_backend()` which forms to choose."""
-    own = jax.default_backend
-    jax.default_backend = lambda: "tpu"
-    try:
-        yield
-    finally:
-        jax.default_backend = own
-
-
 def topology_mesh(case: Case) -> Mesh:
     """Devices of the smallest topology of the chip that has as many as the mesh."""
     chip, count = CHIPS[case.chip], case.data * case.model
@@ -155,36 +143,35 @@ def topology_mesh(case: Case) -> Mesh:
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=f"{case.chip}:{shape}", **(host if chips < 4 else {})
     ).devices
-    grid = np.asarray(devices[:count]).reshape(case.data, case.model)
-    return Mesh(grid, ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    return make_mesh(case.data, case.model, devices[:count])
 
 
 class Placement:
     """Shapes with the shardings that arrays of a case have."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.mesh = case, topology_mesh(case)
+        self.case = case
+        self.mesh = topology_mesh(case)
         self.dtype = jnp.dtype(case.dtype)
 
-    def place(self, tree: Any, *axes: str | None) -> Any:
-        """Shapes of `tree`, all with the same mesh axes for their first dimensions."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(*axes))
-        return jax.tree.map(lambda x: _shape(x, sharding), tree)
+    def rows(self, tree: Any) -> Any:
+        """Shapes of arrays with the rows of a batch first."""
+        return jax.tree.map(lambda x: _shape(x, rows(self.mesh)), tree)
 
-    def params(self, module: Any, config: Any, part: str | None = None, split: bool = True) -> Any:
-        """Shapes of parameters in the dtype of the case, split by their logical axes or whole."""
-        shapes: Params = abstract(module, config)[1]
-        named = logical_axes(module, config)
-        if part is not None:
-            shapes, named = shapes[part], named[part]
-        shapes = jax.eval_shape(lambda p: cast(p, self.dtype), shapes)
-        if not split:
-            return self.place(shapes)
-        return jax.tree.map(_shape, shapes, shardings(self.mesh, named, shapes))
+    def params(self, module: Any, config: Any) -> Any:
+        """Shapes of parameters in the dtype of the case, split by their logical axes."""
+        shapes = self._shapes(module, config)
+        split = shardings(self.mesh, logical_axes(module, config), shapes)
+        return jax.tree.map(_shape, shapes, split)
 
-    def like(self, shapes: Any, compiled: Any) -> Any:
-        """Shapes with the shardings of a compiled program's results."""
-        return jax.tree.map(_shape, shapes, compiled)
+    def whole(self, module: Any, config: Any, part: str) -> Any:
+        """Shapes of one part of the parameters, all of it on every device."""
+        return jax.tree.map(
+            lambda x: _shape(x, whole(self.mesh)), self._shapes(module, config)[part]
+        )
+
+    def _shapes(self, module: Any, config: Any) -> Params:
+        return jax.eval_shape(lambda p: cast(p, self.dtype), abstract(module, config)[1])
 
 
 def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -220,6 +207,7 @@ class _Generation(NamedTuple):
     """Arguments of the programs that generate frames."""
 
     config: TTSConfig
+    programs: Programs
     params: Any
     inputs: Any
     methods: Any
@@ -228,40 +216,42 @@ class _Generation(NamedTuple):
 
 def _generation(at: Placement) -> _Generation:
     case, config = at.case, tts_config(at.case)
-    inputs, methods = host_batch(config, _requests(config, case.rows))
+    compiled = programs(config, at.mesh)
+    inputs, methods = host_batch(
+        config, _requests(config, case.rows), multiple=compiled.row_multiple
+    )
     return _Generation(
         config,
+        compiled,
         at.params(TTSModel, config),
-        at.place(inputs, "data"),
+        at.rows(inputs),
         methods,
-        case.capacity or 256,
+        case.capacity or MIN_CAPACITY,
     )
 
 
 def _prefill(at: Placement) -> Lowered:
     g = _generation(at)
-    return Lowered(programs(g.config).start.lower(g.params, g.inputs, capacity=g.capacity))
+    return Lowered(g.programs.start.lower(g.params, g.inputs, capacity=g.capacity))
 
 
 def _started(at: Placement, g: _Generation) -> tuple[Any, Any]:
     """Shapes of state and conditions after the prefill, with rows and key/value heads split."""
-    start = programs(g.config).start
     state, conditions = jax.eval_shape(
-        lambda p, i: start(p, i, capacity=g.capacity), g.params, g.inputs
+        lambda p, i: g.programs.start(p, i, capacity=g.capacity), g.params, g.inputs
     )
-    heads = g.config.talker.transformer.kv_heads
-    axis = "model" if heads % at.case.model == 0 else None
-    talker = state.talker
-    layers = at.place(talker.layers, "data", None, axis)  # [B, S, K, h]
-    state = at.place(state._replace(talker=talker._replace(layers=())), "data")
-    state = state._replace(talker=state.talker._replace(layers=layers))
-    return state, at.place(conditions, "data")
+    caches = jax.tree.map(
+        lambda x: _shape(x, named(at.mesh, CACHE_AXES, x.shape)), state.talker.layers
+    )
+    state = at.rows(state)
+    state = state._replace(talker=state.talker._replace(layers=caches))
+    return state, at.rows(conditions)
 
 
 def _frames(at: Placement) -> Lowered:
     g = _generation(at)
     state, conditions = _started(at, g)
-    lowered = programs(g.config).run.lower(
+    lowered = g.programs.run.lower(
         g.params, conditions, state, methods=g.methods, frames=FRAMES_PER_CALL
     )
     return Lowered(lowered, *_frame_floor(at.case, g, state), frames=1, frame_loop=True)
@@ -270,21 +260,21 @@ def _frames(at: Placement) -> Lowered:
 def _chunk(at: Placement) -> Lowered:
     g, speech = _generation(at), presets.tokenizer_12hz()
     state, conditions = _started(at, g)
-    decoder = at.params(Tokenizer12Hz, speech, "decoder", split=False)
-    codec = programs_12hz(speech, Quirks12Hz())
-    audio = jax.eval_shape(lambda p: codec._decoder_state(p, at.case.rows), decoder)
-    frames = at.case.frames
-    lowered = frames_and_audio_program(g.config, speech).lower(
+    decoder = at.whole(Tokenizer12Hz, speech, "decoder")
+    codec = programs_12hz(speech, Quirks12Hz(), at.mesh)
+    audio = codec.decoder_state.eval_shape(decoder, state.done.shape[0])
+    lowered = frames_and_audio_program(g.config, speech, at.mesh).lower(
         g.params,
         decoder,
         conditions,
         state,
-        at.place(audio, "data"),
+        at.rows(audio),
         methods=g.methods,
-        frames=frames,
+        frames=at.case.frames,
     )
     read, _ = _frame_floor(at.case, g, state)
-    return Lowered(lowered, frames * read + _device_bytes(decoder), frames=frames)
+    read = at.case.frames * read + _device_bytes(decoder)
+    return Lowered(lowered, read, frames=at.case.frames)
 
 
 def _frame_floor(case: Case, g: _Generation, state: Any) -> tuple[float, float]:
@@ -307,48 +297,51 @@ def _frame_floor(case: Case, g: _Generation, state: Any) -> tuple[float, float]:
 
 def _decode(at: Placement) -> Lowered:
     speech, case = presets.tokenizer_12hz(), at.case
-    codec = programs_12hz(speech, Quirks12Hz())
-    params = at.params(Tokenizer12Hz, speech, "decoder", split=False)
-    state = jax.eval_shape(lambda p: codec._decoder_state(p, case.rows), params)
+    codec = programs_12hz(speech, Quirks12Hz(), at.mesh)
+    params = at.whole(Tokenizer12Hz, speech, "decoder")
+    state = codec.decoder_state.eval_shape(params, case.rows)
     codes = jax.ShapeDtypeStruct((case.rows, case.frames, speech.codebooks), jnp.int32)
-    lowered = codec.decode.lower(params, at.place(codes, "data"), at.place(state, "data"))
+    lowered = codec.decode.lower(params, at.rows(codes), at.rows(state))
     return Lowered(lowered, frames=case.frames)
 
 
 def _encode(at: Placement) -> Lowered:
     speech, case = presets.tokenizer_12hz(), at.case
-    codec = programs_12hz(speech, Quirks12Hz())
-    params = at.params(Tokenizer12Hz, speech, "encoder", split=False)
-    state = jax.eval_shape(lambda p: codec._encoder_state(p, case.rows, None), params)
+    codec = programs_12hz(speech, Quirks12Hz(), at.mesh)
+    params = at.whole(Tokenizer12Hz, speech, "encoder")
+    state = codec.encoder_state.eval_shape(params, case.rows, None)
     samples = case.frames * speech.encoder.samples_per_frame
     wave = jax.ShapeDtypeStruct((case.rows, samples), at.dtype)
     lengths = jax.ShapeDtypeStruct((case.rows,), jnp.int32)
-    wave, lengths, state = at.place((wave, lengths, state), "data")
-    return Lowered(codec.encode.lower(params, wave, lengths, state), frames=case.frames)
+    lowered = codec.encode.lower(params, at.rows(wave), at.rows(lengths), at.rows(state))
+    return Lowered(lowered, frames=case.frames)
 
 
 def _block_25hz(at: Placement) -> Lowered:
     """A streaming step of the 25 Hz decoder: one attention block of codes."""
-    config, case = presets.tokenizer_25hz(), at.case
-    decoder, rows = decode_programs(config.decoder), case.rows
-    params = at.params(Tokenizer25Hz, config, "decoder", split=False)
-    dit, plan = config.decoder.dit, schedule(STEPS)
+    config, count = presets.tokenizer_25hz(), at.case.rows
+    decoder, dit = decode_programs(config.decoder, at.mesh), config.decoder.dit
+    params, plan = at.whole(Tokenizer25Hz, config, "decoder"), schedule(STEPS)
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype)
+        return at.rows(jax.ShapeDtypeStruct((count, *shape), dtype))
 
-    lengths = array(dtype=jnp.int32)
-    voice = jax.eval_shape(
-        decoder._condition, params, array(dit.xvector_width), array(384, dit.n_mels), lengths
-    )
+    lengths, reference = array(dtype=jnp.int32), array(384, dit.n_mels)
+    voice = decoder.condition.eval_shape(params, array(dit.xvector_width), reference, lengths)
     keys = jax.eval_shape(jax.vmap(jax.random.key), array(dtype=jnp.uint32))
-    state = jax.eval_shape(lambda p: decoder._init_state(p, rows, plan.slopes, 1), params)
-    codes = array(decoder.block_codes, dtype=jnp.int32)
-    codes, keys, lengths, voice, state = at.place((codes, keys, lengths, voice, state), "data")
+    state = decoder.init_state.eval_shape(params, count, plan.slopes, 1)
     lowered = decoder.step_blocks.lower(
-        params, codes, keys, lengths, voice, plan, jnp.float32(GUIDANCE), state, 1
+        params,
+        array(decoder.block_codes, dtype=jnp.int32),
+        at.rows(keys),
+        lengths,
+        at.rows(voice),
+        plan,
+        jnp.float32(GUIDANCE),
+        at.rows(state),
+        1,
     )
-    return Lowered(lowered, frames=decoder.block_codes * 0.04 / FRAME_SECONDS)
+    return Lowered(lowered, frames=decoder.block_codes / 25 / FRAME_SECONDS)
 
 
 class _TopologyMesh(TrainingMesh):
@@ -381,7 +374,7 @@ def _train(at: Placement) -> Lowered:
         donate_argnums=0,
         out_shardings=(split, mesh.replicated),
     )
-    lowered = step.lower(jax.tree.map(_shape, shapes, split), at.place(host, "data"))
+    lowered = step.lower(jax.tree.map(_shape, shapes, split), at.rows(host))
     frames = int(host["frames"][0])
     flops = case.batch * talker_flops(config, case.positions, frames) / case.model
     return Lowered(lowered, None, flops, frames)
@@ -400,8 +393,7 @@ PROGRAMS: dict[str, Callable[[Placement], Lowered]] = {
 
 def lower(case: Case) -> Lowered:
     """The program of a case, lowered for the TPU."""
-    with as_on_tpu():
-        return PROGRAMS[case.program](Placement(case))
+    return PROGRAMS[case.program](Placement(case))
 
 
 def _elements(tree: Any) -> int:
