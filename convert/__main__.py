@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("destination", nargs="?", type=Path, help="folder to make")
     parser.add_argument("--to-torch", action="store_true", help="from Orbax to safetensors")
     parser.add_argument("--dry-run", action="store_true", help="check and print the mapping only")
-    parser.add_argument("--overwrite", action="store_true", help="replace DST when it exists")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace DST if an earlier conversion made it"
+    )
     options = parser.parse_args(arguments)
     if options.destination is None and not options.dry_run:
         parser.error("a destination is needed, except with --dry-run")

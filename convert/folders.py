@@ -11,6 +11,10 @@ from convert.models import is_tokenizer
 from qtts_jax.io.checkpoint import MARKER, PARAMS, read_config
 
 SPEECH_TOKENIZER = "speech_tokenizer"
+# Beside the weights of an export, which is otherwise the released layout byte for byte: such a
+# folder may be overwritten by a later conversion.
+EXPORT_MARKER = "model.safetensors.qtts_jax.json"
+OWN = (MARKER, EXPORT_MARKER)
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth"}
 
 
@@ -31,5 +35,5 @@ def copy_side_files(source: Path, destination: Path) -> None:
     destination.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
         weights = path.suffix in _WEIGHT_FILES or path.name.endswith(".safetensors.index.json")
-        if path.is_file() and not weights and path.name != MARKER and path.name[0] != ".":
+        if path.is_file() and not weights and path.name not in OWN and path.name[0] != ".":
             shutil.copyfile(path, destination / path.name)

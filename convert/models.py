@@ -1,4 +1,4 @@
-"""Which model and which table a checkpoint folder needs, told by its `config.json`."""
+"""Which model and which table a checkpoint folder needs, by its `config.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tts_model import TTSModel
 
 TTS = "qwen3_tts"
+SPEAKER_ENCODER = "speaker_encoder."
 # model_type -> module, its configuration, its table of rules and computed tensors
 _MODELS: dict[str, tuple[Any, Any, Any]] = {
     TTS: (TTSModel, TTSConfig, tts_rules),
@@ -35,13 +36,16 @@ class Model:
     """The table of a model and the shape of each of its parameters by path.
 
     `computed` are the torch tensors that fill no parameter, `unused` the names and shapes of those
-    that may be stored and are left behind.
+    that may be stored and are left behind, `ignored` the prefixes of names that are left behind in
+    any shape.
     """
 
     rules: list[Rule]
     shapes: dict[str, Shape]
     computed: list[Computed]
     unused: dict[str, Shape]
+    ignored: tuple[str, ...] = ()
+    is_tts: bool = False
 
 
 def is_tokenizer(config: Mapping[str, Any]) -> bool:
@@ -76,4 +80,8 @@ def build_model(config: Mapping[str, Any], where: str) -> Model:
         shapes={k: tuple(v.shape) for k, v in flatten_params(tree).items()},
         computed=[entry for entry in entries if isinstance(entry, Computed)],
         unused=unused_tensors(config) if kind == TTS else {},
+        # The official class builds a speaker encoder for Base only, and loads any other type
+        # without the tensors that a fine-tuning of Base may have kept.
+        ignored=(SPEAKER_ENCODER,) if kind == TTS and ours.speaker_encoder is None else (),
+        is_tts=kind == TTS,
     )

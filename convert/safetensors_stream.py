@@ -61,7 +61,7 @@ class Tensor:
         """Fill `out`, any view whose C order is the stored order, block by block."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            for block in _blocks(out):
+            for block in blocks(out):
                 data = np.empty(block.shape, self.dtype)
                 if file.readinto(_bytes(data)) != data.nbytes:
                     raise CheckpointError(f"{self.path} is truncated; download or copy it again.")
@@ -84,7 +84,9 @@ def find_shards(directory: Path) -> list[Path]:
             "give the folder of a released or exported checkpoint."
         )
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(
+            set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a safetensors index; download it again.") from error
     shards = [directory / name for name in names]
@@ -116,7 +118,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             tensors[name] = Tensor(shape, dtype, path, start + begin)
             end += stop - begin
         if start + end != size:
-            raise ValueError(f"it has {size} bytes where its header asks for {start + end}")
+            raise ValueError(f"it has {size} bytes where its header needs {start + end}")
         if any(tensor.offset + tensor.nbytes > size for tensor in tensors.values()):
             raise ValueError("its tensors overlap")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -165,11 +167,11 @@ class Writer:
     def write(self, name: str, values: np.ndarray) -> None:
         """Write one tensor from any view whose C order is the stored order."""
         self._file.seek(self._offsets[name])
-        for block in _blocks(values):
+        for block in blocks(values):
             self._file.write(_bytes(np.ascontiguousarray(block)))
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """Views of `array` along its first axis of more than one element, of about one block each."""
     array = np.atleast_1d(array)
     while array.ndim > 1 and array.shape[0] == 1:

@@ -1,17 +1,19 @@
 """Released layout (safetensors) -> Orbax, one parameter at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from convert.companions import check_companions
 from convert.computed import ROUNDED_TABLES, Computed
 from convert.faults import Faults
-from convert.folders import checkpoint_folders, copy_side_files, read_folders
-from convert.models import read_model
+from convert.folders import OWN, checkpoint_folders, copy_side_files, read_folders
+from convert.models import Model, read_model
 from convert.rules import Part, Shape, plan
-from convert.safetensors_stream import Tensor, find_shards, read_header
+from convert.safetensors_stream import Tensor, blocks, find_shards, read_header
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import PARAMS, LazyArray, save_params
@@ -26,15 +28,34 @@ class Parameter:
 
     def lazy(self) -> LazyArray:
         """The parameter as an array that reads its tensors only when it is written."""
-        dtype = self.filling[0][1].dtype
+        dtype = self.dtype
 
         def load() -> np.ndarray:
             array = np.empty(self.shape, dtype)
             for part, tensor in self.filling:
                 tensor.read_into(part.view(array))
+                if not _all_finite(part.view(array)):
+                    raise CheckpointError(
+                        f"{tensor.path} cannot be converted: {part.source} holds NaN or infinite "
+                        "values; use another checkpoint of this model."
+                    )
             return array
 
         return LazyArray(self.shape, dtype, load)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the tensors, or one that holds the values of all their types."""
+        found = {tensor.dtype for _, tensor in self.filling}
+        if len(found) == 1:
+            return found.pop()
+        return np.dtype(np.float64 if np.dtype(np.float64) in found else np.float32)
+
+    @property
+    def mixed(self) -> str | None:
+        """Names of the types of the tensors where there are several."""
+        names = sorted({str(tensor.dtype) for _, tensor in self.filling})
+        return ", ".join(names) if len(names) > 1 else None
 
 
 def to_orbax(
@@ -48,7 +69,7 @@ def to_orbax(
         CheckpointError: for every fault of `source` at once (see `read_mapping`), or of
             `destination` (see `new_directory`); nothing is left behind.
     """
-    with new_directory(destination, overwrite, read_folders(source)) as partial:
+    with new_directory(destination, overwrite, read_folders(source), OWN) as partial:
         for folder, parameters in read_mapping(source).items():
             copy_side_files(source / folder, partial / folder)
             rounded = rounded_tables(source / folder)
@@ -57,6 +78,8 @@ def to_orbax(
                 {name: p.lazy() for name, p in parameters.items()},
                 {ROUNDED_TABLES: rounded} if rounded else None,
             )
+            for message in remarks(source / folder, parameters):
+                report(message)
             size = sum(t.nbytes for p in parameters.values() for _, t in p.filling)
             report(f"{source / folder}: {len(parameters)} parameters, {size / 1e6:.1f} MB")
             for name, dtype in rounded.items():
@@ -74,8 +97,9 @@ def read_mapping(source: Path) -> dict[str, dict[str, Parameter]]:
 
     Raises:
         CheckpointError: a damaged or missing file, or all of: torch keys without a place, missing
-            keys, keys of another shape, keys stored twice, computed tensors of other values,
-            parameters not filled, filled twice or filled from different dtypes.
+            keys, keys of another shape, keys stored twice, keys that hold integers, computed
+            tensors of other values, parameters not filled or filled twice, companion files that are
+            missing or cannot be used.
     """
     if (source / PARAMS).is_dir():
         raise CheckpointError(
@@ -101,6 +125,24 @@ def rounded_tables(folder: Path) -> dict[str, str]:
     }
 
 
+def remarks(folder: Path, parameters: Mapping[str, Parameter]) -> list[str]:
+    """What a conversion of `folder` leaves out or widens, a sentence each."""
+    found = []
+    ignored = [name for name in _stored(folder, Faults()) if _is_ignored(name, read_model(folder))]
+    if ignored:
+        found.append(
+            f"{folder}: {len(ignored)} tensors of {ignored[0].partition('.')[0]} are left out; "
+            "a model of this type does not use them, and neither does the official class"
+        )
+    for name, parameter in parameters.items():
+        if parameter.mixed:
+            found.append(
+                f"{folder}: {name} is stored in {parameter.mixed}; it is written in "
+                f"{parameter.dtype}"
+            )
+    return found
+
+
 def torch_parts(source: Path) -> dict[str, list[Part | Computed]]:
     """Folder -> the places of its torch tensors; raises as `read_mapping`."""
     return {
@@ -114,17 +156,14 @@ def torch_parts(source: Path) -> dict[str, list[Part | Computed]]:
 
 def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
     model = read_model(folder)
-    stored: dict[str, Tensor] = {}
-    for shard in find_shards(folder):
-        for name, tensor in read_header(shard).items():
-            if name in stored:
-                shards = f"{stored[name].path.name} and {shard.name}"
-                faults.add("keys are stored twice", f"{name} in {shards}")
-            stored[name] = tensor
-
+    stored = _stored(folder, faults)
+    if model.is_tts:
+        check_companions(folder, faults)
     parts = plan(model.rules, model.shapes, faults)
     known = {part.source for part in parts} | {table.source for table in model.computed}
     for name in sorted(stored.keys() - known):
+        if _is_ignored(name, model):
+            continue
         if name not in model.unused:
             faults.add("keys have no place in the model", name)
         elif stored[name].shape != model.unused[name]:
@@ -139,12 +178,32 @@ def _map_folder(folder: Path, faults: Faults) -> dict[str, Parameter]:
         tensor = stored[part.source]
         if tensor.shape != part.shape:
             _other_shape(part.source, tensor, part.shape, faults)
+        elif tensor.dtype.kind in "biu":
+            faults.add("keys hold integers instead of floats", f"{part.source} ({tensor.dtype})")
         else:
             parameters[part.target].filling.append((part, tensor))
-    for name, parameter in parameters.items():
-        if len(dtypes := {str(tensor.dtype) for _, tensor in parameter.filling}) > 1:
-            faults.add("parameters mix dtypes", f"{name} ({', '.join(sorted(dtypes))})")
     return parameters
+
+
+def _stored(folder: Path, faults: Faults) -> dict[str, Tensor]:
+    """The tensors of all shards by name; those in two shards go to `faults`."""
+    stored: dict[str, Tensor] = {}
+    for shard in find_shards(folder):
+        for name, tensor in read_header(shard).items():
+            if name in stored:
+                shards = f"{stored[name].path.name} and {shard.name}"
+                faults.add("keys are stored twice", f"{name} in {shards}")
+            stored[name] = tensor
+    return stored
+
+
+def _is_ignored(name: str, model: Model) -> bool:
+    return any(name.startswith(prefix) for prefix in model.ignored)
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite; block by block, to bound memory."""
+    return all(np.isfinite(block).all() for block in blocks(array))
 
 
 def _check_computed(table: Computed, tensor: Tensor | None, faults: Faults) -> None:

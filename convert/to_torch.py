@@ -8,7 +8,13 @@ import numpy as np
 
 from convert.computed import ROUNDED_TABLES, Computed
 from convert.faults import Faults
-from convert.folders import checkpoint_folders, copy_side_files, read_folders
+from convert.folders import (
+    EXPORT_MARKER,
+    OWN,
+    checkpoint_folders,
+    copy_side_files,
+    read_folders,
+)
 from convert.models import read_model
 from convert.rules import Part, plan
 from convert.safetensors_stream import SINGLE_FILE, write_file
@@ -27,11 +33,12 @@ def to_torch(
         CheckpointError: `source` is damaged or does not fit its config (all faults at once), or
             `destination` cannot be made (see `new_directory`); nothing is left behind.
     """
-    with new_directory(destination, overwrite, read_folders(source)) as partial:
+    with new_directory(destination, overwrite, read_folders(source), OWN) as partial:
         for folder, parts in read_mapping(source).items():
             copy_side_files(source / folder, partial / folder)
             _write(source / folder, partial / folder / SINGLE_FILE, parts)
             report(f"{source / folder}: {len(parts)} tensors")
+        (partial / EXPORT_MARKER).write_text('{"exported": true}\n', encoding="utf-8")
     report(f"wrote {destination}")
 
 

@@ -41,13 +41,13 @@ def encoder_rules(config: Encoder12HzConfig) -> list[Rule]:
     for name in ("semantic", "acoustic"):
         source = f"encoder.quantizer.{name}_residual_vector_quantizer"
         target = f"encoder/quantizer/{name}"
-        book = source + ".layers.{q}.codebook."
+        codebook = source + ".layers.{q}.codebook."
         rules += [
             *pointwise_conv(f"{source}.input_proj", f"{target}/input_projection"),
             *pointwise_conv(f"{source}.output_proj", f"{target}/output_projection"),
-            Rule(book + "embed_sum", target + "/embed_sum[{q}]"),
-            Rule(book + "cluster_usage", target + "/usage[{q}]"),
-            Rule(book + "initialized", target + "/initialized[{q}]"),
+            Rule(codebook + "embed_sum", target + "/embed_sum[{q}]"),
+            Rule(codebook + "cluster_usage", target + "/usage[{q}]"),
+            Rule(codebook + "initialized", target + "/initialized[{q}]"),
         ]
     return rules
 
@@ -58,12 +58,12 @@ def decoder_rules(config: Decoder12HzConfig) -> list[Rule]:
     rules = []
     for torch, name in (("rvq_first", "semantic"), ("rvq_rest", "acoustic")):
         source, target = f"decoder.quantizer.{torch}", f"decoder/quantizer/{name}"
-        book = source + ".vq.layers.{q}._codebook."
+        codebook = source + ".vq.layers.{q}._codebook."
         rules += [
             *pointwise_conv(f"{source}.input_proj", f"{target}/input_projection"),
             *pointwise_conv(f"{source}.output_proj", f"{target}/output_projection"),
-            Rule(book + "embedding_sum", target + "/embed_sum[{q}]"),
-            Rule(book + "cluster_usage", target + "/usage[{q}]"),
+            Rule(codebook + "embedding_sum", target + "/embed_sum[{q}]"),
+            Rule(codebook + "cluster_usage", target + "/usage[{q}]"),
         ]
     rules += conv("decoder.pre_conv.conv", "decoder/pre_conv")
     rules += linear("decoder.pre_transformer.input_proj", "decoder/input_projection")

@@ -20,14 +20,14 @@ def encoder_rules(config: Encoder25HzConfig) -> list[Rule | Computed]:
         *linear(torch + "proj", ours + "output"),
         Rule(torch + "audio_bos_eos_token.weight", ours + "ends"),
     ]
-    book, target = torch + "audio_quantizer.rvqs.0.", ours + "quantizer/"
+    codebook, target = torch + "audio_quantizer.rvqs.0.", ours + "quantizer/"
     rules += [
-        Rule(book + "inited", target + "initialized", "one -> 1 one"),
-        Rule(book + "cluster_size", target + "usage", "V -> 1 V"),
-        Rule(book + "embed", target + "codebook", "V d -> 1 V d"),
-        Rule(book + "embed_avg", target + "embed_sum", "V d -> 1 V d"),
-        *linear(book + "layers.0.project_in", target + "input_projection"),
-        *linear(book + "layers.0.project_out", target + "output_projection"),
+        Rule(codebook + "inited", target + "initialized", "one -> 1 one"),
+        Rule(codebook + "cluster_size", target + "usage", "V -> 1 V"),
+        Rule(codebook + "embed", target + "codebook", "V d -> 1 V d"),
+        Rule(codebook + "embed_avg", target + "embed_sum", "V d -> 1 V d"),
+        *linear(codebook + "layers.0.project_in", target + "input_projection"),
+        *linear(codebook + "layers.0.project_out", target + "output_projection"),
     ]
     positions = sinusoids(torch + "positional_embedding", config.max_positions, config.width)
     return [*rules, positions]

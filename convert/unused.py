@@ -1,4 +1,4 @@
-"""Tensors that a checkpoint stores although nothing ever reads them.
+"""Tensors that a checkpoint stores and no model reads.
 
 The official class gives every talker a code predictor, also one with a single codebook, which has
 nothing to predict. `save_pretrained` stores its weights as they were drawn. They are known here by
@@ -19,7 +19,7 @@ from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tts_model import TTSModel
 
 GROUPS = "num_code_groups"
-PER_BOOK = ("code_predictor/embeddings", "code_predictor/heads")
+PER_CODEBOOK = ("code_predictor/embeddings", "code_predictor/heads")
 
 
 def unused_tensors(data: Mapping[str, Any]) -> dict[str, Shape]:
@@ -39,18 +39,18 @@ def unused_tensors(data: Mapping[str, Any]) -> dict[str, Shape]:
     predictor = talker.get("code_predictor_config")
     if talker[GROUPS] != 1 or predictor is None:
         return {}
-    # The predictor keeps its own count (32 where nobody set one). A count of one means a stack
+    # The predictor has a count of its own (32 by default). A count of one means a stack
     # with neither embeddings nor heads; it is read as two, whose single pair is then dropped.
-    books = predictor.get(GROUPS, 1)
+    codebooks = predictor.get(GROUPS, 1)
     read = copy.deepcopy(dict(data))
     for section in (read["talker_config"], read["talker_config"]["code_predictor_config"]):
-        section[GROUPS] = 2 if books == 1 else books
+        section[GROUPS] = 2 if codebooks == 1 else codebooks
     config = TTSConfig.from_hf(read)
     shapes = {
         name: tuple(leaf.shape)
         for name, leaf in flatten_params(abstract(TTSModel, config)[1]).items()
     }
-    dropped = PER_BOOK if books == 1 else ()
+    dropped = PER_CODEBOOK if codebooks == 1 else ()
     return {
         part.source: part.shape
         for part in plan(tts_rules(config), shapes, Faults())

@@ -1,4 +1,4 @@
-"""Faults a user can mend: one clear sentence each, and nothing is lost or half-written."""
+"""Errors that a user can fix: one clear sentence each, and nothing is lost or half-written."""
 
 
 class QTTSError(Exception):

@@ -16,7 +16,7 @@ from experiments.corpus.split import UNSEEN_LANGUAGES, corpus_split
 from experiments.corpus.synthesis.cpu_worker import RATE as OPUS_RATE
 from experiments.corpus.synthesis.cpu_worker import trim, write_audio
 from qtts_jax.data.splits import TRAIN
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 LANGUAGES = {"en": "english", "es": "spanish", "fr": "french", "it": "italian", "ru": "russian"}
 RATE = 16000

@@ -98,7 +98,7 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
         languages = sorted({r.language for r in train})
         merges = learn_merges([r.text for r in train], NANO_MERGES, NANO_TOKEN_LETTERS)
         config = nano_talker(speech, text_ids(merges), tuple(languages), tuple(speakers))
-    with new_directory(kept, overwrite=True) as out:
+    with new_directory(kept, overwrite=True, markers=("config.json",)) as out:
         (out / "config.json").write_text(json.dumps(config.to_hf(), indent=1) + "\n")
         if files is None:
             save_text(out, merges)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qtts_jax.cli.common import (
+    add_allow_url,
     add_decoder_voice,
     add_model,
     decoder_voice,
@@ -21,6 +22,7 @@ def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     encode = commands.add_parser("encode", help="audio to codes [T, Q], at 25 Hz [T]")
     encode.add_argument("audio")
+    add_allow_url(encode)
     encode.add_argument("codes", type=Path, help=".npy to write")
     add_model(encode, tts=False)
     encode.set_defaults(run=_encode)
@@ -36,12 +38,14 @@ def add_commands(commands: Any) -> None:
 
     embed = commands.add_parser("embed", help="audio to the x-vector of its speaker")
     embed.add_argument("audio")
+    add_allow_url(embed)
     embed.add_argument("vector", type=Path, help=".npy to write")
     add_model(embed)
     embed.set_defaults(run=_embed)
 
     voice = commands.add_parser("voice", help="audio to the voice of a 25 Hz decoder")
     voice.add_argument("audio")
+    add_allow_url(voice)
     voice.add_argument("vector", type=Path, help=".npy to write: x-vector [X]")
     voice.add_argument("mel", type=Path, help=".npy to write: reference mel [T, M]")
     add_model(voice, tts=False)
@@ -49,10 +53,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
+    check_array_target(args.codes, args.audio)
     tokenizer = load_tokenizer(args)
-    codes = tokenizer.encode(args.audio)[0]
+    codes = tokenizer.encode(fetch_url(args.audio, args.allow_url))[0]
     write_whole(args.codes, npy_bytes(codes))
     count = tokenizer.codebooks
     note(f"wrote {args.codes}: {len(codes)} frames of {count} code{'s' * (count > 1)}")
@@ -60,7 +67,7 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    from qtts_jax.io.audio import save_audio
+    from qtts_jax.io.audio_writer import save_audio
     from qtts_jax.speech_tokenizer.voice_files import read_array
 
     codes = read_array(args.codes, "codes")
@@ -83,18 +90,25 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _embed(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
-    vector = load_tts(args).embed_speaker(args.audio)
+    check_array_target(args.vector, args.audio)
+    vector = load_tts(args).embed_speaker(fetch_url(args.audio, args.allow_url))
     write_whole(args.vector, npy_bytes(vector))
     note(f"wrote {args.vector}: {len(vector)} numbers")
     return 0
 
 
 def _voice(args: argparse.Namespace) -> int:
+    from qtts_jax.io.array_target import check_array_target
     from qtts_jax.io.atomic_files import npy_bytes, write_whole
+    from qtts_jax.io.audio import fetch_url
 
-    voice = load_tokenizer(args).reference_voice(args.audio)
+    for target in (args.vector, args.mel):
+        check_array_target(target, args.audio)
+    voice = load_tokenizer(args).reference_voice(fetch_url(args.audio, args.allow_url))
     write_whole(args.vector, npy_bytes(voice.xvector))
     write_whole(args.mel, npy_bytes(voice.ref_mel))
     note(

@@ -46,6 +46,7 @@ def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
         parser.add_argument(
             "--weights", choices=WEIGHTS, help="store the language models in one byte a value"
         )
+    parser.add_argument("--mesh", help="devices to split the work over, such as data=2,model=4")
     parser.add_argument(
         "--compile-cache",
         type=Path,
@@ -94,6 +95,7 @@ def load_tts(args: argparse.Namespace) -> Any:
         dtype=args.dtype,
         exact_reference=args.exact_reference,
         weights=args.weights,
+        mesh=_mesh(args),
     )
 
 
@@ -105,7 +107,17 @@ def load_tokenizer(args: argparse.Namespace) -> Any:
         _model_directory(args),
         dtype=args.dtype or "float32",
         exact_reference=args.exact_reference,
+        mesh=_mesh(args),
     )
+
+
+def _mesh(args: argparse.Namespace) -> Any:
+    """The mesh of --mesh, or None."""
+    if args.mesh is None:
+        return None
+    from qtts_jax.sharding import parse_mesh
+
+    return parse_mesh(args.mesh)
 
 
 def set_flow(args: argparse.Namespace, tokenizer: Any, named: dict[str, Any]) -> None:
@@ -150,4 +162,11 @@ def decoder_voice(
         raise RequestError("give either --ref-audio or --xvector with --ref-mel, not both.")
     return ReferenceVoice(
         read_array(args.xvector, "the x-vector"), read_array(args.ref_mel, "the reference mel")
+    )
+
+
+def add_allow_url(parser: argparse.ArgumentParser) -> None:
+    """Add the option that allows recordings named by a URL."""
+    parser.add_argument(
+        "--allow-url", action="store_true", help="fetch a recording that is named by a URL"
     )

@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtts_jax.cli.common import add_decoder_voice, add_model, decoder_voice, load_tts, note
+from qtts_jax.cli.common import (
+    add_allow_url,
+    add_decoder_voice,
+    add_model,
+    decoder_voice,
+    load_tts,
+    note,
+)
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import RequestError
 
@@ -39,6 +46,7 @@ def add_commands(commands: Any) -> None:
     clone = commands.add_parser("clone", help="speak with the voice of a recording")
     _add_text(clone)
     clone.add_argument("--ref-audio", required=True, help="the recording")
+    add_allow_url(clone)
     clone.add_argument("--ref-text", help="its transcript")
     clone.add_argument("--x-vector-only", action="store_true", help="copy only the timbre")
     add_model(clone)
@@ -94,11 +102,13 @@ def _design(args: argparse.Namespace) -> int:
 
 
 def _clone(args: argparse.Namespace) -> int:
+    from qtts_jax.io.audio import fetch_url
     from qtts_jax.tts.voices import VoiceClone
 
     tts = load_tts(args)
     voice = decoder_voice(args, tts.speech_tokenizer)
-    reference = args.ref_audio, args.ref_text, args.x_vector_only, voice
+    audio = fetch_url(args.ref_audio, args.allow_url, "ref_audio")
+    reference = audio, args.ref_text, args.x_vector_only, voice
 
     def make(**options: Any) -> VoiceClone:
         return VoiceClone(voice=tts.create_voice_clone_prompt(*reference)[0], **options)
@@ -113,7 +123,7 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         make: makes the request of the options that all commands have.
         stream_text: default of --stream-text.
     """
-    from qtts_jax.io.audio import AudioWriter, save_audio
+    from qtts_jax.io.audio_writer import AudioWriter, save_audio
 
     sampling = {f.name: getattr(args, f.name, None) for f in fields(SamplingParams)}
     if args.greedy:

@@ -1,10 +1,28 @@
-"""Strict reading of one section of a Hugging Face style `config.json`."""
+"""Hugging Face style `config.json` sections as tables that are read and written by one function.
+
+A `Section` lists the fields of one JSON object in the order in which they are written:
+
+    SPEAKER_ENCODER = Section(
+        SpeakerEncoderConfig,
+        "speaker_encoder_config",
+        hf("enc_dim", "embedding_dim", integer(1)),
+        ...
+    )
+
+reads: the field `enc_dim` is a whole number of at least 1 and the attribute `embedding_dim` of the
+dataclass. An attribute may be dotted (`transformer.width`), because a section often holds the
+fields of several dataclasses. A field of a file that no row of its table names is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import operator
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.errors import ConfigError
 
 # Fields that `PretrainedConfig` (transformers 4.57) or the official classes dump into every
@@ -78,12 +96,16 @@ IGNORED_FIELDS = frozenset(
 )
 
 
+# What transformers 5 writes instead of `rope_theta` and `rope_scaling`.
+ROPE_PARAMETERS = "rope_parameters"
+
+
 class _Required:
     """Marks a field without a default."""
 
 
 class Fields:
-    """A section whose every field must be read, expected or known to be irrelevant.
+    """One parsed section, every field of which must be read, expected or known to be irrelevant.
 
     Args:
         data: the parsed section.
@@ -95,9 +117,20 @@ class Fields:
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} must be a JSON object, not {type(data).__name__}.")
-        self._data = data
+        self._data = _with_older_rope_names(data, where)
         self._where = where
         self._seen: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        """Whether the section has the field, null included."""
+        return name in self._data
+
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there and null; it then counts as read."""
+        null = self.has(name) and self._data[name] is None
+        if null:
+            self._seen.add(name)
+        return null
 
     def _get(self, name: str, default: Any, kinds: tuple[type, ...], kind_name: str) -> Any:
         self._seen.add(name)
@@ -136,7 +169,7 @@ class Fields:
     ) -> tuple[int, ...]:
         """A list of whole numbers, as a tuple; each at least `minimum` (None: any)."""
         value = self._get(name, default, (list, tuple), "a list of whole numbers")
-        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        if not all(map(is_whole_number, value)):
             raise ConfigError(f"{self._where}.{name} must hold whole numbers, not {value!r}.")
         if minimum is not None and any(v < minimum for v in value):
             raise ConfigError(
@@ -148,9 +181,7 @@ class Fields:
         """A list of lists of whole numbers, as tuples."""
         value = self._get(name, default, (list, tuple), "a list of lists of whole numbers")
         for row in value:
-            whole = isinstance(row, list | tuple) and all(
-                isinstance(v, int) and not isinstance(v, bool) for v in row
-            )
+            whole = isinstance(row, list | tuple) and all(map(is_whole_number, row))
             if not whole:
                 raise ConfigError(
                     f"{self._where}.{name} must hold lists of whole numbers, not {value!r}."
@@ -183,28 +214,236 @@ class Fields:
             )
         return tuple(value)
 
-    def expect(self, name: str, value: Any, *, optional: bool = True) -> None:
-        """A field for which only one value is implemented."""
+    def expect(self, name: str, value: Any, *, optional: bool = True) -> Any:
+        """The value of a field for which only this one is implemented."""
         self._seen.add(name)
         if name not in self._data:
             if not optional:
                 raise ConfigError(f"{self._where} lacks {name!r}; it must be {value!r}.")
-            return
+            return value
+        if self._data[name] is None and optional:
+            return value
         if self._data[name] != value:
             raise ConfigError(
                 f"{self._where}.{name} is {self._data[name]!r}, but only {value!r} is supported."
             )
+        return value
 
     def skip(self, *names: str) -> None:
         """Fields of this section that have no effect on inference."""
         self._seen.update(names)
 
     def finish(self) -> None:
-        """Raise for fields that nobody read."""
-        unknown = sorted(set(self._data) - self._seen - IGNORED_FIELDS)
+        """Raise for the fields of the section that were neither read nor skipped.
+
+        A field that is null is as good as absent.
+        """
+        given = {name for name, value in self._data.items() if value is not None}
+        unknown = sorted(given - self._seen - IGNORED_FIELDS)
         if unknown:
             raise ConfigError(
                 f"{self._where} has unknown field{'s' * (len(unknown) > 1)} "
                 f"{', '.join(map(repr, unknown))}; remove them or check that this is a "
                 "Qwen3-TTS checkpoint."
             )
+
+
+def _with_older_rope_names(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A section in the form of transformers 4, with `rope_theta` and `rope_scaling`."""
+    rope = data.get(ROPE_PARAMETERS)
+    if rope is None:
+        return data
+    if not isinstance(rope, Mapping):
+        raise ConfigError(f"{where}.{ROPE_PARAMETERS} must be a JSON object, not {rope!r}.")
+    older = {name: value for name, value in data.items() if name != ROPE_PARAMETERS}
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    if scaling.keys() <= {"rope_type", "type"} and set(scaling.values()) <= {"default"}:
+        scaling = {}
+    for name, value in (("rope_theta", rope.get("rope_theta")), ("rope_scaling", scaling or None)):
+        if value is None:
+            continue
+        if older.get(name) not in (None, value):
+            raise ConfigError(
+                f"{where}.{name} is {older[name]!r}, but {ROPE_PARAMETERS} says {value!r}; remove "
+                "one of them."
+            )
+        older[name] = value
+    return older
+
+
+# Reads the value of a field: (fields, name, default) -> value.
+Kind = Callable[[Fields, str, Any], Any]
+# The values read so far, by dotted attribute.
+Values = Mapping[str, Any]
+REQUIRED = Fields.REQUIRED
+
+number: Kind = Fields.number
+string: Kind = Fields.string
+boolean: Kind = Fields.boolean
+integer_lists: Kind = Fields.integer_lists
+
+
+def integer(minimum: int = 0) -> Kind:
+    """Whole numbers of at least `minimum`."""
+    return lambda f, name, default: f.integer(name, default, minimum=minimum)
+
+
+def integers(minimum: int | None = None) -> Kind:
+    """Lists of whole numbers of at least `minimum` (None: any)."""
+    return lambda f, name, default: f.integers(name, default, minimum=minimum)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One field of a section, in both directions.
+
+    Attributes:
+        name: the field that `write` fills; None for a row that is not written.
+        attribute: dotted attribute of the configuration that `read` gives; None if it has none.
+        read: (fields, values of earlier rows) -> value.
+        write: configuration -> JSON value.
+        late: read after the rows that are not late, because `read` needs their values.
+        omit: leave the field out of the file where its value is None or empty.
+    """
+
+    name: str | None
+    attribute: str | None
+    read: Callable[[Fields, Values], Any]
+    write: Callable[[Any], Any] | None = None
+    late: bool = False
+    omit: bool = False
+
+
+def hf(
+    name: str,
+    attribute: str,
+    kind: Kind,
+    default: Any = REQUIRED,
+    *,
+    write: Callable[[Any], Any] | None = None,
+    omit: bool = False,
+) -> Row:
+    """A field that is an attribute.
+
+    Args:
+        kind: its type.
+        default: value where the file has none; a function of the other values may compute it.
+        write: attribute -> JSON value; None writes tuples as lists and the rest as it is.
+        omit: as of `Row`.
+    """
+    value = operator.attrgetter(attribute)
+    to_json = write or _to_json
+    late = callable(default)
+    return Row(
+        name,
+        attribute,
+        lambda f, values: kind(f, name, default(values) if late else default),
+        lambda config: to_json(value(config)),
+        late,
+        omit,
+    )
+
+
+def only(name: str, value: Any, *, optional: bool = True, written: bool = True) -> Row:
+    """A field for which only one value is implemented."""
+    return Row(
+        name if written else None,
+        None,
+        lambda f, values: f.expect(name, value, optional=optional),
+        lambda config: value,
+    )
+
+
+def unread(name: str, value: Any) -> Row:
+    """A field that the official reader wants and that has no effect here.
+
+    Args:
+        value: what is written, or a function of the configuration that gives it.
+    """
+    write = value if callable(value) else lambda config: value
+    return Row(name, None, lambda f, values: f.skip(name), write)
+
+
+def skipped(*names: str) -> Row:
+    """Fields of files that have no effect on inference and are not written."""
+    return Row(None, None, lambda f, values: f.skip(*names))
+
+
+def derived(attribute: str, value: Any) -> Row:
+    """An attribute that the section does not store.
+
+    Args:
+        value: its value, or a function of the values that were read.
+    """
+    read = (lambda f, values: value(values)) if callable(value) else (lambda f, values: value)
+    return Row(None, attribute, read, late=True)
+
+
+def subsection(name: str, attribute: str, section: Section[Any]) -> Row:
+    """A field that is a section of its own, and an attribute that is a dataclass of its own."""
+    value = operator.attrgetter(attribute)
+    return Row(
+        name,
+        attribute,
+        lambda f, values: section.read(f.mapping(name)),
+        lambda config: section.write(value(config)),
+    )
+
+
+Config = TypeVar("Config")
+
+
+class Section(Generic[Config]):
+    """The table of one section.
+
+    Args:
+        kind: the dataclass that holds its values.
+        where: name of the section in error messages.
+        rows: its fields in the order of the file.
+    """
+
+    def __init__(self, kind: type[Config], where: str, *rows: Row) -> None:
+        self._kind = kind
+        self._where = where
+        self._rows = rows
+
+    def read(self, data: Mapping[str, Any]) -> Config:
+        """The configuration that a parsed section describes.
+
+        Raises:
+            ConfigError: a needed field is missing, a field is unknown, or a value is impossible.
+        """
+        f = Fields(data, self._where)
+        values: dict[str, Any] = {}
+        for row in sorted(self._rows, key=lambda row: row.late):
+            value = row.read(f, values)
+            if row.attribute is not None:
+                values[row.attribute] = value
+        f.finish()
+        return _build(self._kind, values)
+
+    def write(self, config: Config) -> dict[str, Any]:
+        """The section as JSON values, such that `read(write(config)) == config`."""
+        data = {}
+        for row in self._rows:
+            if row.name is not None and row.write is not None:
+                value = row.write(config)
+                if not (row.omit and value in (None, [])):
+                    data[row.name] = value
+        return data
+
+
+def _build(kind: type[Config], values: Values) -> Config:
+    """A dataclass, nested ones included, from its attributes by dotted name."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    hints = typing.get_type_hints(kind)
+    for name in {name.partition(".")[0] for name in values if "." in name}:
+        inner = {
+            k.removeprefix(f"{name}."): v for k, v in values.items() if k.startswith(f"{name}.")
+        }
+        own[name] = _build(hints[name], inner)
+    return kind(**own)
+
+
+def _to_json(value: Any) -> Any:
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value

@@ -7,7 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qtts_jax.configs.hf_fields import Fields
+from qtts_jax.configs.hf_fields import (
+    Fields,
+    Row,
+    Section,
+    Values,
+    derived,
+    hf,
+    integer,
+    integers,
+    number,
+    only,
+    skipped,
+    subsection,
+    unread,
+)
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TransformerConfig
 from qtts_jax.errors import ConfigError
 
@@ -17,7 +31,7 @@ DOWNSAMPLE = 2
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Split residual vector quantizer: `semantic` books first, the rest acoustic.
+    """Split residual vector quantizer: `semantic` codebooks first, the rest acoustic.
 
     Attributes:
         books: codebooks stored (Q of the checkpoint, may exceed the number in use).
@@ -63,6 +77,13 @@ class Encoder12HzConfig:
     quantizer: QuantizerConfig
     sample_rate: int
 
+    def __post_init__(self) -> None:
+        if self.compress > self.filters:
+            raise ConfigError(
+                f"encoder_config.compress is {self.compress}, more than the {self.filters} "
+                "num_filters that it divides; lower it."
+            )
+
     @property
     def samples_per_frame(self) -> int:
         """Samples of audio per code frame (1920 in the released model)."""
@@ -97,7 +118,7 @@ class Decoder12HzConfig:
 class Tokenizer12HzConfig:
     """Both halves of the 12 Hz tokenizer.
 
-    `codebooks` is how many of the encoder's books are returned (16 of 32 stored).
+    `codebooks` is how many of the encoder's codebooks are returned (16 of 32 stored).
     """
 
     encoder: Encoder12HzConfig
@@ -105,6 +126,13 @@ class Tokenizer12HzConfig:
     codebooks: int
     input_sample_rate: int
     output_sample_rate: int
+
+    def __post_init__(self) -> None:
+        if self.codebooks > self.encoder.quantizer.books:
+            raise ConfigError(
+                f"encoder_valid_num_quantizers is {self.codebooks}, more than the "
+                f"{self.encoder.quantizer.books} codebooks of the encoder."
+            )
 
     @property
     def samples_per_frame(self) -> int:
@@ -118,47 +146,11 @@ class Tokenizer12HzConfig:
         Raises:
             ConfigError: a needed field is missing, a field is unknown, or a value is impossible.
         """
-        f = Fields(data, "speech_tokenizer/config.json")
-        f.expect("model_type", TOKENIZER_12HZ, optional=False)
-        encoder = _encoder_from_hf(f.mapping("encoder_config"))
-        decoder = _decoder_from_hf(f.mapping("decoder_config"))
-        config = cls(
-            encoder=encoder,
-            decoder=decoder,
-            codebooks=f.integer("encoder_valid_num_quantizers", minimum=1),
-            input_sample_rate=f.integer("input_sample_rate", minimum=1),
-            output_sample_rate=f.integer("output_sample_rate", minimum=1),
-        )
-        for name, rate in (
-            ("decode_upsample_rate", decoder.samples_per_frame),
-            ("encode_downsample_rate", encoder.samples_per_frame),
-        ):
-            if f.integer(name) != rate:
-                raise ConfigError(
-                    f"{name} is {f.integer(name)}, but the stage factors multiply to {rate}; "
-                    "make them agree."
-                )
-        f.finish()
-        if config.codebooks > encoder.quantizer.books:
-            raise ConfigError(
-                f"encoder_valid_num_quantizers is {config.codebooks}, more than the "
-                f"{encoder.quantizer.books} codebooks of the encoder."
-            )
-        return config
+        return _TOKENIZER.read(data)
 
     def to_hf(self) -> dict[str, Any]:
         """A `speech_tokenizer/config.json` that the official package reads as the same model."""
-        return {
-            "architectures": ["Qwen3TTSTokenizerV2Model"],
-            "model_type": TOKENIZER_12HZ,
-            "encoder_valid_num_quantizers": self.codebooks,
-            "input_sample_rate": self.input_sample_rate,
-            "output_sample_rate": self.output_sample_rate,
-            "decode_upsample_rate": self.decoder.samples_per_frame,
-            "encode_downsample_rate": self.encoder.samples_per_frame,
-            "decoder_config": _decoder_to_hf(self.decoder),
-            "encoder_config": _encoder_to_hf(self.encoder),
-        }
+        return _TOKENIZER.write(self)
 
 
 @dataclass(frozen=True)
@@ -202,25 +194,16 @@ class Quirks12Hz:
         )
 
 
-def _encoder_from_hf(data: Mapping[str, Any]) -> Encoder12HzConfig:
-    f = Fields(data, "encoder_config")
-    f.expect("use_causal_conv", True)
-    f.expect("pad_mode", "constant")
-    f.expect("use_conv_shortcut", False)
-    f.expect("hidden_act", "gelu")
-    f.expect("attention_bias", False)
-    f.expect("normalize", False)
-    # Decoder-side fields of the full Mimi model, and its own streaming switch.
-    f.skip("trim_right_ratio", "upsample_groups", "use_streaming", "frame_rate", "_frame_rate")
-    f.expect("audio_channels", 1, optional=False)
-    width = f.integer("hidden_size", minimum=1)
-    heads = f.integer("num_attention_heads", minimum=1)
-    ratios = tuple(reversed(f.integers("upsampling_ratios", minimum=1)))
-    rate = f.integer("sampling_rate", minimum=1)
-    latent_rate = rate / math.prod(ratios)
+def _default_head_dim(values: Values) -> int:
+    return values["transformer.width"] // values["transformer.heads"]
+
+
+def _read_downsample(f: Fields, values: Values) -> int:
+    """The factor between the rates of latent steps and frames, which must be `DOWNSAMPLE`."""
+    latent_rate = values["sample_rate"] / math.prod(values["ratios"])
     # The official class writes what it was given under its private name, null when nothing, and
     # then computes it from the strides.
-    name = "_frame_rate" if "_frame_rate" in data else "frame_rate"
+    name = "_frame_rate" if f.has("_frame_rate") else "frame_rate"
     frame_rate = f.number(name, latent_rate / DOWNSAMPLE)
     if not frame_rate > 0:
         raise ConfigError(f"encoder_config.{name} must be positive, but is {frame_rate:g}.")
@@ -235,166 +218,142 @@ def _encoder_from_hf(data: Mapping[str, Any]) -> Encoder12HzConfig:
             f"encoder_config: the downsampling factor is {downsample}, but this architecture has "
             f"a fixed stride of {DOWNSAMPLE}; correct upsampling_ratios or frame_rate."
         )
-    filters, compress = f.integer("num_filters", minimum=1), f.integer("compress", minimum=1)
-    if compress > filters:
-        raise ConfigError(
-            f"encoder_config.compress is {compress}, more than the {filters} num_filters that it "
-            "divides; lower it."
-        )
-    # The official attention kernels never read the window, so a file may hold null: no window.
-    f.skip("sliding_window")
-    unbounded = data.get("sliding_window", 0) is None
-    entry_width = f.integer("codebook_dim", minimum=1)
-    if f.integer("vector_quantization_hidden_dimension") != entry_width:
+    return downsample
+
+
+def _window_or_none(f: Fields, name: str, default: Any) -> int | None:
+    """The official attention kernels never read the window, so a file may hold null: no window."""
+    return None if f.is_null(name) else f.integer(name, default, minimum=1)
+
+
+def _ratios(f: Fields, name: str, default: Any) -> tuple[int, ...]:
+    """The file lists the strides in the order of the decoder."""
+    return tuple(reversed(f.integers(name, default, minimum=1)))
+
+
+def _expect_projection_width(f: Fields, values: Values) -> None:
+    if f.integer("vector_quantization_hidden_dimension") != values["quantizer.width"]:
         raise ConfigError(
             "encoder_config.codebook_dim and vector_quantization_hidden_dimension must be equal."
         )
-    config = Encoder12HzConfig(
-        channels=1,
-        filters=filters,
-        kernel=f.integer("kernel_size", minimum=1),
-        last_kernel=f.integer("last_kernel_size", minimum=1),
-        residual_kernel=f.integer("residual_kernel_size", minimum=1),
-        residual_layers=f.integer("num_residual_layers"),
-        dilation_growth=f.integer("dilation_growth_rate", minimum=1),
-        compress=compress,
-        ratios=ratios,
-        downsample=downsample,
-        transformer=TransformerConfig(
-            width=width,
-            layers=f.integer("num_hidden_layers", minimum=1),
-            heads=heads,
-            kv_heads=f.integer("num_key_value_heads", minimum=1),
-            head_dim=f.integer("head_dim", width // heads, minimum=1),
-            ffn_width=f.integer("intermediate_size", minimum=1),
-            norm_eps=f.number("norm_eps"),
-            rope_theta=f.number("rope_theta"),
-            max_positions=f.integer("max_position_embeddings", minimum=1),
-            norm="layer",
-            ffn="gelu",
-            layer_scale=f.number("layer_scale_initial_scale"),
-            window=None if unbounded else f.integer("sliding_window", minimum=1),
-            init_std=f.number("initializer_range", 0.02),
-        ),
-        quantizer=QuantizerConfig(
-            books=f.integer("num_quantizers", minimum=1),
-            semantic=f.integer("num_semantic_quantizers", minimum=1),
-            entries=f.integer("codebook_size", minimum=1),
-            width=entry_width,
-            model_width=width,
-        ),
-        sample_rate=rate,
-    )
-    f.finish()
-    return config
 
 
-def _encoder_to_hf(c: Encoder12HzConfig) -> dict[str, Any]:
-    t, q = c.transformer, c.quantizer
-    return {
-        "_frame_rate": c.sample_rate / c.samples_per_frame,
-        "attention_bias": False,
-        "audio_channels": c.channels,
-        "codebook_dim": q.width,
-        "codebook_size": q.entries,
-        "compress": c.compress,
-        "dilation_growth_rate": c.dilation_growth,
-        "head_dim": t.head_dim,
-        "hidden_act": "gelu",
-        "hidden_size": t.width,
-        "initializer_range": t.init_std,
-        "intermediate_size": t.ffn_width,
-        "kernel_size": c.kernel,
-        "last_kernel_size": c.last_kernel,
-        "layer_scale_initial_scale": t.layer_scale,
-        "max_position_embeddings": t.max_positions,
-        "norm_eps": t.norm_eps,
-        "num_attention_heads": t.heads,
-        "num_filters": c.filters,
-        "num_hidden_layers": t.layers,
-        "num_key_value_heads": t.kv_heads,
-        "num_quantizers": q.books,
-        "num_residual_layers": c.residual_layers,
-        "num_semantic_quantizers": q.semantic,
-        "pad_mode": "constant",
-        "residual_kernel_size": c.residual_kernel,
-        "rope_theta": t.rope_theta,
-        "sampling_rate": c.sample_rate,
-        "sliding_window": t.window,
-        "upsample_groups": t.width,
-        "upsampling_ratios": list(reversed(c.ratios)),
-        "use_causal_conv": True,
-        "use_conv_shortcut": False,
-        "vector_quantization_hidden_dimension": q.width,
-    }
+_ENCODER = Section(
+    Encoder12HzConfig,
+    "encoder_config",
+    Row(
+        "_frame_rate",
+        "downsample",
+        _read_downsample,
+        lambda c: c.sample_rate / c.samples_per_frame,
+        late=True,
+    ),
+    only("attention_bias", False),
+    hf("audio_channels", "channels", lambda f, name, _: f.expect(name, 1, optional=False)),
+    hf("codebook_dim", "quantizer.width", integer(1)),
+    hf("codebook_size", "quantizer.entries", integer(1)),
+    hf("compress", "compress", integer(1)),
+    hf("dilation_growth_rate", "dilation_growth", integer(1)),
+    hf("head_dim", "transformer.head_dim", integer(1), _default_head_dim),
+    only("hidden_act", "gelu"),
+    hf("hidden_size", "transformer.width", integer(1)),
+    hf("initializer_range", "transformer.init_std", number, 0.02),
+    hf("intermediate_size", "transformer.ffn_width", integer(1)),
+    hf("kernel_size", "kernel", integer(1)),
+    hf("last_kernel_size", "last_kernel", integer(1)),
+    hf("layer_scale_initial_scale", "transformer.layer_scale", number),
+    hf("max_position_embeddings", "transformer.max_positions", integer(1)),
+    hf("norm_eps", "transformer.norm_eps", number),
+    hf("num_attention_heads", "transformer.heads", integer(1)),
+    hf("num_filters", "filters", integer(1)),
+    hf("num_hidden_layers", "transformer.layers", integer(1)),
+    hf("num_key_value_heads", "transformer.kv_heads", integer(1)),
+    hf("num_quantizers", "quantizer.books", integer(1)),
+    hf("num_residual_layers", "residual_layers", integer()),
+    hf("num_semantic_quantizers", "quantizer.semantic", integer(1)),
+    only("pad_mode", "constant"),
+    hf("residual_kernel_size", "residual_kernel", integer(1)),
+    hf("rope_theta", "transformer.rope_theta", number),
+    hf("sampling_rate", "sample_rate", integer(1)),
+    hf("sliding_window", "transformer.window", _window_or_none),
+    unread("upsample_groups", lambda c: c.transformer.width),
+    hf("upsampling_ratios", "ratios", _ratios, write=lambda ratios: list(reversed(ratios))),
+    only("use_causal_conv", True),
+    only("use_conv_shortcut", False),
+    Row(
+        "vector_quantization_hidden_dimension",
+        None,
+        _expect_projection_width,
+        lambda c: c.quantizer.width,
+        late=True,
+    ),
+    only("normalize", False, written=False),
+    # Decoder-side fields of the full Mimi model, and its own streaming switch.
+    skipped("trim_right_ratio", "use_streaming", "frame_rate", "_frame_rate"),
+    derived("transformer.norm", "layer"),
+    derived("transformer.ffn", "gelu"),
+    derived("quantizer.model_width", lambda values: values["transformer.width"]),
+)
+
+_DECODER = Section(
+    Decoder12HzConfig,
+    "decoder_config",
+    only("attention_bias", False),
+    unread("attention_dropout", 0.0),
+    hf("latent_dim", "latent_width", integer(1)),
+    hf("codebook_dim", "quantizer.model_width", integer(2)),
+    hf("codebook_size", "quantizer.entries", integer(1)),
+    hf("decoder_dim", "decoder_width", integer(1)),
+    only("hidden_act", "silu"),
+    hf("hidden_size", "transformer.width", integer(1)),
+    hf("intermediate_size", "transformer.ffn_width", integer(1)),
+    hf("layer_scale_initial_scale", "transformer.layer_scale", number),
+    hf("max_position_embeddings", "transformer.max_positions", integer(1)),
+    hf("head_dim", "transformer.head_dim", integer(1), _default_head_dim),
+    hf("num_attention_heads", "transformer.heads", integer(1)),
+    hf("num_hidden_layers", "transformer.layers", integer(1)),
+    hf("num_key_value_heads", "transformer.kv_heads", integer(1)),
+    hf("num_quantizers", "quantizer.books", integer(1)),
+    # The official decoder has one semantic codebook whatever the file says.
+    unread("num_semantic_quantizers", lambda c: c.quantizer.semantic),
+    hf("rms_norm_eps", "transformer.norm_eps", number),
+    hf("rope_theta", "transformer.rope_theta", number),
+    hf("sliding_window", "transformer.window", integer(1)),
+    hf("upsample_rates", "upsample_rates", integers(1)),
+    hf("upsampling_ratios", "upsampling_ratios", integers(1)),
+    Row(None, "transformer.init_std", lambda f, _: f.number("initializer_range", 0.02)),
+    # In the released file, but the official decoder does not read them: its semantic codebook has
+    # codebook_size entries.
+    skipped("semantic_codebook_size", "vector_quantization_hidden_dimension", "layer_types"),
+    derived("quantizer.semantic", 1),
+    # The official decoder builds its codebooks at half the projected width.
+    derived("quantizer.width", lambda values: values["quantizer.model_width"] // 2),
+)
 
 
-def _decoder_from_hf(data: Mapping[str, Any]) -> Decoder12HzConfig:
-    f = Fields(data, "decoder_config")
-    f.expect("hidden_act", "silu")
-    f.expect("attention_bias", False)
-    # Present in the released file, read by nobody: the semantic book has codebook_size entries.
-    f.skip("semantic_codebook_size", "vector_quantization_hidden_dimension", "layer_types")
-    # Never read either: the official decoder always has one semantic book.
-    f.skip("num_semantic_quantizers")
-    width = f.integer("hidden_size", minimum=1)
-    heads = f.integer("num_attention_heads", minimum=1)
-    model_width = f.integer("codebook_dim", minimum=2)
-    config = Decoder12HzConfig(
-        quantizer=QuantizerConfig(
-            books=f.integer("num_quantizers", minimum=1),
-            semantic=1,
-            entries=f.integer("codebook_size", minimum=1),
-            # The official decoder builds its books at half the projected width.
-            width=model_width // 2,
-            model_width=model_width,
-        ),
-        transformer=TransformerConfig(
-            width=width,
-            layers=f.integer("num_hidden_layers", minimum=1),
-            heads=heads,
-            kv_heads=f.integer("num_key_value_heads", minimum=1),
-            head_dim=f.integer("head_dim", width // heads, minimum=1),
-            ffn_width=f.integer("intermediate_size", minimum=1),
-            norm_eps=f.number("rms_norm_eps"),
-            rope_theta=f.number("rope_theta"),
-            max_positions=f.integer("max_position_embeddings", minimum=1),
-            layer_scale=f.number("layer_scale_initial_scale"),
-            window=f.integer("sliding_window", minimum=1),
-            init_std=f.number("initializer_range", 0.02),
-        ),
-        latent_width=f.integer("latent_dim", minimum=1),
-        upsampling_ratios=f.integers("upsampling_ratios", minimum=1),
-        decoder_width=f.integer("decoder_dim", minimum=1),
-        upsample_rates=f.integers("upsample_rates", minimum=1),
-    )
-    f.finish()
-    return config
+def _declared_rate(name: str, half: str) -> Row:
+    """A field that repeats the product of the stage factors of the encoder or decoder."""
+
+    def read(f: Fields, values: Values) -> None:
+        declared, rate = f.integer(name), values[half].samples_per_frame
+        if declared != rate:
+            raise ConfigError(
+                f"{name} is {declared}, but the stage factors multiply to {rate}; make them agree."
+            )
+
+    return Row(name, None, read, lambda c: getattr(c, half).samples_per_frame, late=True)
 
 
-def _decoder_to_hf(c: Decoder12HzConfig) -> dict[str, Any]:
-    t, q = c.transformer, c.quantizer
-    return {
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "latent_dim": c.latent_width,
-        "codebook_dim": q.model_width,
-        "codebook_size": q.entries,
-        "decoder_dim": c.decoder_width,
-        "hidden_act": "silu",
-        "hidden_size": t.width,
-        "intermediate_size": t.ffn_width,
-        "layer_scale_initial_scale": t.layer_scale,
-        "max_position_embeddings": t.max_positions,
-        "head_dim": t.head_dim,
-        "num_attention_heads": t.heads,
-        "num_hidden_layers": t.layers,
-        "num_key_value_heads": t.kv_heads,
-        "num_quantizers": q.books,
-        "num_semantic_quantizers": q.semantic,
-        "rms_norm_eps": t.norm_eps,
-        "rope_theta": t.rope_theta,
-        "sliding_window": t.window,
-        "upsample_rates": list(c.upsample_rates),
-        "upsampling_ratios": list(c.upsampling_ratios),
-    }
+_TOKENIZER = Section(
+    Tokenizer12HzConfig,
+    "speech_tokenizer/config.json",
+    unread("architectures", ["Qwen3TTSTokenizerV2Model"]),
+    only("model_type", TOKENIZER_12HZ, optional=False),
+    hf("encoder_valid_num_quantizers", "codebooks", integer(1)),
+    hf("input_sample_rate", "input_sample_rate", integer(1)),
+    hf("output_sample_rate", "output_sample_rate", integer(1)),
+    _declared_rate("decode_upsample_rate", "decoder"),
+    _declared_rate("encode_downsample_rate", "encoder"),
+    subsection("decoder_config", "decoder", _DECODER),
+    subsection("encoder_config", "encoder", _ENCODER),
+)

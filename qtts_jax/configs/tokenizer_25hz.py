@@ -12,8 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qtts_jax.configs.hf_fields import Fields
-from qtts_jax.configs.tokenizer_25hz_decoder import BigVGANConfig, Decoder25HzConfig, DiTConfig
+from qtts_jax.configs.hf_fields import (
+    Section,
+    boolean,
+    hf,
+    integer,
+    only,
+    skipped,
+    subsection,
+    unread,
+)
+from qtts_jax.configs.tokenizer_25hz_decoder import (
+    DECODER_25HZ,
+    BigVGANConfig,
+    Decoder25HzConfig,
+    DiTConfig,
+)
 from qtts_jax.errors import ConfigError
 
 __all__ = [
@@ -132,6 +146,11 @@ class Tokenizer25HzConfig:
     decode_upsample_rate: int
     encode_downsample_rate: int
 
+    def __post_init__(self) -> None:
+        for name in ("input_sample_rate", "output_sample_rate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be positive, but is {getattr(self, name)}.")
+
     @property
     def codebooks(self) -> int:
         """Codebooks Q of a frame: always one."""
@@ -170,34 +189,11 @@ class Tokenizer25HzConfig:
         Raises:
             ConfigError: a section is missing, a field is unknown, or a value is impossible.
         """
-        f = Fields(data, "speech_tokenizer/config.json")
-        f.expect("model_type", TOKENIZER_25HZ, optional=False)
-        config = cls(
-            encoder=_encoder_from_hf(f.mapping("encoder_config")),
-            decoder=Decoder25HzConfig.from_hf(f.mapping("decoder_config")),
-            input_sample_rate=f.integer("input_sample_rate", 24000),
-            output_sample_rate=f.integer("output_sample_rate", 24000),
-            decode_upsample_rate=f.integer("decode_upsample_rate", 1920),
-            encode_downsample_rate=f.integer("encode_downsample_rate", 1920),
-        )
-        f.finish()
-        for name in ("input_sample_rate", "output_sample_rate"):
-            if getattr(config, name) < 1:
-                raise ConfigError(f"{name} must be positive, but is {getattr(config, name)}.")
-        return config
+        return _TOKENIZER.read(data)
 
     def to_hf(self) -> dict[str, Any]:
         """A `config.json` that the official package reads as the same model."""
-        return {
-            "architectures": ["Qwen3TTSTokenizerV1Model"],
-            "model_type": TOKENIZER_25HZ,
-            "input_sample_rate": self.input_sample_rate,
-            "output_sample_rate": self.output_sample_rate,
-            "decode_upsample_rate": self.decode_upsample_rate,
-            "encode_downsample_rate": self.encode_downsample_rate,
-            "encoder_config": _encoder_to_hf(self.encoder),
-            "decoder_config": self.decoder.to_hf(),
-        }
+        return _TOKENIZER.write(self)
 
 
 @dataclass(frozen=True)
@@ -225,42 +221,35 @@ class Quirks25Hz:
         return cls(window_mask=False, pad_to_longest=True, declared_cut=True)
 
 
-def _encoder_from_hf(data: Mapping[str, Any]) -> Encoder25HzConfig:
-    f = Fields(data, "encoder_config")
-    f.expect("audio_vq_type", "GRVQ")
+_ENCODER = Section(
+    Encoder25HzConfig,
+    "encoder_config",
+    hf("n_mels", "n_mels", integer(), 128),
+    hf("n_ctx", "max_positions", integer(), 1500),
+    hf("n_state", "width", integer(), 1280),
+    hf("n_head", "heads", integer(), 20),
+    hf("n_layer", "layers", integer(), 32),
+    hf("n_window", "window", integer(), 100),
+    hf("output_dim", "output_width", integer(), 3584),
+    only("audio_vq_type", "GRVQ"),
+    hf("audio_vq_layers", "quantizer_layer", integer(), 6),
+    hf("audio_vq_codebook_size", "entries", integer(), 32768),
+    hf("audio_vq_codebook_dim", "codebook_width", integer(), 1280),
+    hf("audio_vq_pe", "positions_after_quantizer", boolean, True),
+    hf("audio_vq_ds_rate", "downsample", integer(), 2),
     # Training and parallelism of the official encoder.
-    f.skip("grad_checkpointing", "enable_mp", "audio_sequence_parallel")
-    config = Encoder25HzConfig(
-        n_mels=f.integer("n_mels", 128),
-        max_positions=f.integer("n_ctx", 1500),
-        width=f.integer("n_state", 1280),
-        heads=f.integer("n_head", 20),
-        layers=f.integer("n_layer", 32),
-        window=f.integer("n_window", 100),
-        quantizer_layer=f.integer("audio_vq_layers", 6),
-        entries=f.integer("audio_vq_codebook_size", 32768),
-        codebook_width=f.integer("audio_vq_codebook_dim", 1280),
-        positions_after_quantizer=f.boolean("audio_vq_pe", True),
-        downsample=f.integer("audio_vq_ds_rate", 2),
-        output_width=f.integer("output_dim", 3584),
-    )
-    f.finish()
-    return config
+    skipped("grad_checkpointing", "enable_mp", "audio_sequence_parallel"),
+)
 
-
-def _encoder_to_hf(c: Encoder25HzConfig) -> dict[str, Any]:
-    return {
-        "n_mels": c.n_mels,
-        "n_ctx": c.max_positions,
-        "n_state": c.width,
-        "n_head": c.heads,
-        "n_layer": c.layers,
-        "n_window": c.window,
-        "output_dim": c.output_width,
-        "audio_vq_type": "GRVQ",
-        "audio_vq_layers": c.quantizer_layer,
-        "audio_vq_codebook_size": c.entries,
-        "audio_vq_codebook_dim": c.codebook_width,
-        "audio_vq_pe": c.positions_after_quantizer,
-        "audio_vq_ds_rate": c.downsample,
-    }
+_TOKENIZER = Section(
+    Tokenizer25HzConfig,
+    "speech_tokenizer/config.json",
+    unread("architectures", ["Qwen3TTSTokenizerV1Model"]),
+    only("model_type", TOKENIZER_25HZ, optional=False),
+    hf("input_sample_rate", "input_sample_rate", integer(), 24000),
+    hf("output_sample_rate", "output_sample_rate", integer(), 24000),
+    hf("decode_upsample_rate", "decode_upsample_rate", integer(), 1920),
+    hf("encode_downsample_rate", "encode_downsample_rate", integer(), 1920),
+    subsection("encoder_config", "encoder", _ENCODER),
+    subsection("decoder_config", "decoder", DECODER_25HZ),
+)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from qtts_jax.configs.hf_fields import Fields
+from qtts_jax.configs.hf_fields import (
+    Fields,
+    Section,
+    derived,
+    hf,
+    integer,
+    integer_lists,
+    integers,
+    number,
+    skipped,
+    subsection,
+)
 from qtts_jax.configs.tts import SpeakerEncoderConfig
 from qtts_jax.errors import ConfigError
 
@@ -159,105 +168,60 @@ class Decoder25HzConfig:
         """Samples of decoded audio per code (480 by default, 960 at 25 codes a second)."""
         return self.dit.repeats * self.vocoder.samples_per_frame
 
-    @classmethod
-    def from_hf(cls, data: Mapping[str, Any]) -> Decoder25HzConfig:
-        """Read `decoder_config`; see `Tokenizer25HzConfig.from_hf`."""
-        f = Fields(data, "decoder_config")
-        config = cls(
-            dit=_dit_from_hf(f.mapping("dit_config")),
-            vocoder=_vocoder_from_hf(f.mapping("bigvgan_config")),
-        )
-        f.finish()
-        return config
 
-    def to_hf(self) -> dict[str, Any]:
-        """The same section as the official package writes it."""
-        return {"dit_config": _dit_to_hf(self.dit), "bigvgan_config": _vocoder_to_hf(self.vocoder)}
+def _rope_theta(f: Fields, name: str, default: float) -> float:
+    """The official network is built with this base whatever its configuration says."""
+    return f.expect(name, default)
 
 
-def _dit_from_hf(data: Mapping[str, Any]) -> DiTConfig:
-    f = Fields(data, "dit_config")
-    # The official network is built with this base whatever its configuration says.
-    f.expect("rope_theta", ROPE_THETA)
-    f.skip("max_position_embeddings", "dropout")
-    n_mels = f.integer("mel_dim", 80)
-    config = DiTConfig(
-        width=f.integer("hidden_size", 1024),
-        layers=f.integer("num_hidden_layers", 22),
-        heads=f.integer("num_attention_heads", 16),
-        head_dim=f.integer("head_dim", 64),
-        ffn_mult=f.number("ff_mult", 2),
-        code_width=f.integer("emb_dim", 512),
-        code_entries=f.integer("num_embeds", 8193),
-        repeats=f.integer("repeats", 2),
-        block=f.integer("block_size", 24),
-        look_ahead_layers=f.integers("look_ahead_layers", (10,)),
-        look_back_layers=f.integers("look_backward_layers", (0, 20)),
-        n_mels=n_mels,
-        xvector_width=f.integer("enc_emb_dim", 192),
-        reference_encoder=SpeakerEncoderConfig(
-            embedding_dim=f.integer("enc_dim", 128, minimum=1),
-            sample_rate=REFERENCE_SAMPLE_RATE,
-            n_mels=n_mels,
-            channels=f.integers("enc_channels", (256, 256, 256, 256, 768), minimum=1),
-            kernel_sizes=f.integers("enc_kernel_sizes", (5, 3, 3, 3, 1), minimum=1),
-            dilations=f.integers("enc_dilations", (1, 2, 3, 4, 1), minimum=1),
-            attention_channels=f.integer("enc_attention_channels", 64, minimum=1),
-            res2net_scale=f.integer("enc_res2net_scale", 2, minimum=1),
-            se_channels=f.integer("enc_se_channels", 64, minimum=1),
-        ),
-    )
-    f.finish()
-    return config
+def _whole_if_possible(value: float) -> float:
+    return int(value) if value == int(value) else value
 
 
-def _dit_to_hf(c: DiTConfig) -> dict[str, Any]:
-    e = c.reference_encoder
-    return {
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "ff_mult": int(c.ffn_mult) if c.ffn_mult == int(c.ffn_mult) else c.ffn_mult,
-        "emb_dim": c.code_width,
-        "head_dim": c.head_dim,
-        "rope_theta": c.rope_theta,
-        "block_size": c.block,
-        "look_ahead_layers": list(c.look_ahead_layers),
-        "look_backward_layers": list(c.look_back_layers),
-        "repeats": c.repeats,
-        "num_embeds": c.code_entries,
-        "mel_dim": c.n_mels,
-        "enc_emb_dim": c.xvector_width,
-        "enc_dim": e.embedding_dim,
-        "enc_channels": list(e.channels),
-        "enc_kernel_sizes": list(e.kernel_sizes),
-        "enc_dilations": list(e.dilations),
-        "enc_attention_channels": e.attention_channels,
-        "enc_res2net_scale": e.res2net_scale,
-        "enc_se_channels": e.se_channels,
-    }
+_DIT = Section(
+    DiTConfig,
+    "dit_config",
+    hf("hidden_size", "width", integer(), 1024),
+    hf("num_hidden_layers", "layers", integer(), 22),
+    hf("num_attention_heads", "heads", integer(), 16),
+    hf("ff_mult", "ffn_mult", number, 2, write=_whole_if_possible),
+    hf("emb_dim", "code_width", integer(), 512),
+    hf("head_dim", "head_dim", integer(), 64),
+    hf("rope_theta", "rope_theta", _rope_theta, ROPE_THETA),
+    hf("block_size", "block", integer(), 24),
+    hf("look_ahead_layers", "look_ahead_layers", integers(), (10,)),
+    hf("look_backward_layers", "look_back_layers", integers(), (0, 20)),
+    hf("repeats", "repeats", integer(), 2),
+    hf("num_embeds", "code_entries", integer(), 8193),
+    hf("mel_dim", "n_mels", integer(), 80),
+    hf("enc_emb_dim", "xvector_width", integer(), 192),
+    hf("enc_dim", "reference_encoder.embedding_dim", integer(1), 128),
+    hf("enc_channels", "reference_encoder.channels", integers(1), (256, 256, 256, 256, 768)),
+    hf("enc_kernel_sizes", "reference_encoder.kernel_sizes", integers(1), (5, 3, 3, 3, 1)),
+    hf("enc_dilations", "reference_encoder.dilations", integers(1), (1, 2, 3, 4, 1)),
+    hf("enc_attention_channels", "reference_encoder.attention_channels", integer(1), 64),
+    hf("enc_res2net_scale", "reference_encoder.res2net_scale", integer(1), 2),
+    hf("enc_se_channels", "reference_encoder.se_channels", integer(1), 64),
+    skipped("max_position_embeddings", "dropout"),
+    derived("reference_encoder.sample_rate", REFERENCE_SAMPLE_RATE),
+    derived("reference_encoder.n_mels", lambda values: values["n_mels"]),
+)
 
+_VOCODER = Section(
+    BigVGANConfig,
+    "bigvgan_config",
+    hf("mel_dim", "n_mels", integer(), 80),
+    hf("upsample_initial_channel", "width", integer(), 1536),
+    hf("resblock_kernel_sizes", "kernel_sizes", integers(), (3, 7, 11)),
+    hf("resblock_dilation_sizes", "dilations", integer_lists, ((1, 3, 5),) * 3),
+    hf("upsample_rates", "upsample_rates", integers(), (5, 3, 2, 2, 2, 2)),
+    hf("upsample_kernel_sizes", "upsample_kernels", integers(), (11, 7, 4, 4, 4, 4)),
+)
 
-def _vocoder_from_hf(data: Mapping[str, Any]) -> BigVGANConfig:
-    f = Fields(data, "bigvgan_config")
-    config = BigVGANConfig(
-        n_mels=f.integer("mel_dim", 80),
-        width=f.integer("upsample_initial_channel", 1536),
-        kernel_sizes=f.integers("resblock_kernel_sizes", (3, 7, 11)),
-        dilations=f.integer_lists("resblock_dilation_sizes", ((1, 3, 5),) * 3),
-        upsample_rates=f.integers("upsample_rates", (5, 3, 2, 2, 2, 2)),
-        upsample_kernels=f.integers("upsample_kernel_sizes", (11, 7, 4, 4, 4, 4)),
-    )
-    f.finish()
-    return config
-
-
-def _vocoder_to_hf(c: BigVGANConfig) -> dict[str, Any]:
-    return {
-        "mel_dim": c.n_mels,
-        "upsample_initial_channel": c.width,
-        "resblock_kernel_sizes": list(c.kernel_sizes),
-        "resblock_dilation_sizes": [list(d) for d in c.dilations],
-        "upsample_rates": list(c.upsample_rates),
-        "upsample_kernel_sizes": list(c.upsample_kernels),
-    }
+# `decoder_config`, a section of the configuration of the whole tokenizer.
+DECODER_25HZ = Section(
+    Decoder25HzConfig,
+    "decoder_config",
+    subsection("dit_config", "dit", _DIT),
+    subsection("bigvgan_config", "vocoder", _VOCODER),
+)

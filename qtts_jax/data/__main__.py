@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     teacher.add_argument("source", help="model.bin, or the directory that holds it")
     teacher.add_argument("destination", help="directory to make")
     for command in (prepared, teacher):
-        command.add_argument("--overwrite", action="store_true", help="replace what is there")
+        command.add_argument(
+            "--overwrite", action="store_true", help="replace what an earlier call made"
+        )
     return parser
 
 

@@ -87,7 +87,7 @@ def read_manifest(
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the manifest {path} cannot be read: {error}.") from error
     checks = _Checks(path, text_tokenizer, languages)

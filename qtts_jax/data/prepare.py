@@ -19,7 +19,8 @@ from qtts_jax.data.dataset import FORMAT, INDEX, Dataset, to_int16
 from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
 from qtts_jax.data.splits import HELD_OUT, SPLITS, splits_of
 from qtts_jax.data.threads import in_order
-from qtts_jax.errors import AudioError, DataError
+from qtts_jax.errors import AudioError, CheckpointError, DataError
+from qtts_jax.io.atomic_directory import require_replaceable
 from qtts_jax.io.atomic_files import sweep, write_whole
 from qtts_jax.io.audio import load_audio
 from qtts_jax.text.bpe import TextTokenizer
@@ -84,8 +85,9 @@ def prepare(
     if not 0 <= held_out <= 1:
         raise DataError(f"held_out is a share from 0 to 1, and {held_out} is not; correct it.")
     manifest, destination = Path(manifest), Path(directory).absolute()
-    if destination.exists() and not overwrite:
-        raise DataError(f"{destination} already exists; choose another directory or overwrite it.")
+    if destination.is_symlink():
+        destination = destination.resolve()
+    _check_destination(destination, manifest, overwrite)
     clips = read_manifest(manifest, text_tokenizer=text_tokenizer, languages=languages)
     splits = splits_of([clip.text for clip in clips], [clip.split for clip in clips], held_out)
     kept = [(clip, split) for clip, split in zip(clips, splits, strict=True) if split in keep]
@@ -129,16 +131,29 @@ def prepare(
     return Dataset(destination)
 
 
+def _check_destination(destination: Path, manifest: Path, overwrite: bool) -> None:
+    """Refuse to replace what is no dataset, and a folder that holds the manifest."""
+    try:
+        require_replaceable(destination, overwrite, (INDEX,))
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    if destination in manifest.resolve().parents:
+        raise DataError(f"{destination} holds {manifest}, which is read; choose another directory.")
+
+
 def _begin(partial: Path, plan: dict[str, Any], overwrite: bool) -> None:
     """A directory to work in, empty or with shards of the same plan."""
     try:
         if partial.exists() and overwrite and not _same_plan(partial, plan):
+            require_replaceable(partial, overwrite, (_PLAN,))
             shutil.rmtree(partial)
         if not partial.exists():
             partial.mkdir(parents=True)
             write_whole(partial / _PLAN, json.dumps(plan).encode())
     except OSError as error:
         raise DataError(f"{partial} cannot be written: {error}.") from error
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
     if not _same_plan(partial, plan):
         raise DataError(
             f"{partial} was begun with another manifest or other settings; remove it, or overwrite."

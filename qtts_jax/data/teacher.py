@@ -23,7 +23,7 @@ from qtts_jax.data.whisper import (
 from qtts_jax.data.whisper_files import load_whisper
 from qtts_jax.errors import DataError
 from qtts_jax.functional import Params, abstract, bind
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 
 class Features:

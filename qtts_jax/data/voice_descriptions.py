@@ -182,7 +182,7 @@ def describe_voices(
 
 def _read(dataset: Dataset, path: Path) -> VoiceDescriptions:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
         if about["dataset"] != dataset.digest or len(about["pitch"]) != len(dataset):
             raise DataError(f"{path} describes another dataset; remove it.")
         thresholds = Thresholds(**{

@@ -24,6 +24,7 @@ from qtts_jax.errors import CheckpointError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.atomic_files import write_whole
+from qtts_jax.io.config_file import MARKER
 
 CONFIG = "whisper_encoder.json"
 PART_BYTES = 12 << 20
@@ -62,6 +63,7 @@ def convert_whisper(
         for number, part in enumerate(_parts(flat)):
             write_whole(partial / f"part-{number}.safetensors", save(part))
         write_whole(partial / CONFIG, json.dumps(asdict(config)).encode())
+        write_whole(partial / MARKER, b'{"model": "whisper encoder"}\n')
 
 
 def load_whisper(directory: str | os.PathLike[str]) -> tuple[WhisperConfig, Params]:

@@ -1,4 +1,4 @@
-"""How loud sounds are to a listener, band by band, and how much of a difference is heard.
+"""Perceived loudness per critical band, and the loudness of the difference of two sounds.
 
 The model is that of PESQ (ITU-T P.862, section 10.2) without what it does about time, level and
 the line: power in bands of equal width on the Bark scale, Zwicker's loudness, small differences
@@ -39,7 +39,7 @@ class Bark(NamedTuple):
 
     Attributes:
         filters: float32 [window / 2 + 1, bands], the share of each bin of a spectrum.
-        threshold: float32 [bands], power of what is just heard in silence (0 dB is 1).
+        threshold: float32 [bands], power of the threshold of hearing in quiet (0 dB is 1).
         width: Bark, of all bands together.
     """
 
@@ -90,7 +90,7 @@ def loudness(power: jax.Array, bark: Bark) -> jax.Array:
 
 
 def disturbance(decoded: jax.Array, real: jax.Array, sample_rate: int) -> jax.Array:
-    """How much is heard to differ: the mean over frames of 32 ms, in sones.
+    """Perceived loudness difference: the mean over frames of 32 ms, in sones.
 
     Args:
         decoded, real: [B, N]; no gradient goes to `real`.
@@ -103,9 +103,9 @@ def disturbance(decoded: jax.Array, real: jax.Array, sample_rate: int) -> jax.Ar
     bark = bark_bands(window, BANDS, sample_rate, min(TOP_HZ, sample_rate / 2))
     after = bark_power(decoded, window, bark)
     before = jax.lax.stop_gradient(bark_power(real, window, bark))
-    heard, meant = loudness(after, bark), loudness(before, bark)
-    masked = _MASKED * jax.lax.stop_gradient(jnp.minimum(heard, meant))
-    away = jax.nn.relu(jnp.abs(heard - meant) - masked)
+    degraded, reference = loudness(after, bark), loudness(before, bark)
+    masked = _MASKED * jax.lax.stop_gradient(jnp.minimum(degraded, reference))
+    away = jax.nn.relu(jnp.abs(degraded - reference) - masked)
     # A root has no gradient at 0.
     symmetric = jnp.sqrt(jnp.mean(jnp.square(away), -1) + 1e-8)
     ratio = jax.lax.stop_gradient((after + _ADDED_POWER) / (before + _ADDED_POWER))

@@ -16,9 +16,9 @@ OVERLAP = 4
 
 
 def frames(wave: jax.Array, window: int) -> jax.Array:
-    """Overlapping pieces, one every window / 4 samples, the first one starting at sample 0.
+    """Overlapping frames, one every window / 4 samples, the first one starting at sample 0.
 
-    The pieces are put together from whole hops, so that the backward pass adds slices; a gather
+    The frames are concatenated from whole hops, so that the backward pass adds slices; a gather
     would be scattered back sample by sample.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.judges.package import load
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 
 SAMPLE_RATE = 48_000  # of the codec; other rates are converted to it
 LOWEST_BITS, HIGHEST_BITS = 500, 256_000

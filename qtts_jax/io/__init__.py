@@ -1,5 +1,5 @@
-"""Files in and out: audio, log-mel features, text and checkpoints.
+"""Files in and out: audio, checkpoints and atomic writes.
 
-The rooms here stand on floor 0 only. Import what you need from its own module:
-`qtts_jax.io.audio`, `qtts_jax.dsp.mel`, `qtts_jax.text.bpe`, `qtts_jax.io.checkpoint`.
+Import what you need from its own module, such as `qtts_jax.io.audio` (reading), `audio_writer`,
+`checkpoint` or `config_file`; the room imports `errors` and `checks` only.
 """

@@ -3,45 +3,56 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from qtts_jax.errors import CheckpointError
+from qtts_jax.io.config_file import MARKER
 
 
 @contextmanager
 def new_directory(
-    destination: Path, overwrite: bool, sources: Iterable[Path] = ()
+    destination: Path,
+    overwrite: bool,
+    sources: Iterable[Path] = (),
+    markers: Sequence[str] = (MARKER,),
 ) -> Iterator[Path]:
     """Yield an empty sibling of `destination` that takes its place when the block succeeds.
 
     On any exception, an interrupt included, the sibling is removed and an earlier `destination`
-    stays as it was.
+    stays as it was. A destination that is a symbolic link is followed: the link stays, and the
+    folder that it names is made or replaced.
 
     Args:
-        sources: folders that the block reads; overwriting `destination` must not delete them.
+        overwrite: replace an earlier `destination`, if this package made it or it is empty.
+        sources: folders that the block reads; `destination` must neither be, hold nor lie in one.
+        markers: glob patterns of names; a folder that holds one of them was made by this package.
 
     Raises:
-        CheckpointError: `destination` exists and `overwrite` is false; it is or holds one of
-            `sources`; it cannot be written; or the disk is full.
+        CheckpointError: `destination` exists and `overwrite` is false; it was not made by this
+            package; it is, holds or lies in one of `sources`; it cannot be written; or the disk is
+            full.
     """
     destination = destination.absolute()
+    if destination.is_symlink():
+        destination = destination.resolve()
     for source in sources:
-        # A link is followed: its target would survive, but the source would lose its name.
+        # A link in the source is followed: its target would survive, but the source would lose it.
         if destination.resolve() in (source.resolve(), *source.resolve().parents):
             raise CheckpointError(
                 f"{destination} is or holds {source}, which is read for it, and making it would "
                 "delete that; choose another destination."
             )
-    if _exists(destination) and not overwrite:
-        raise CheckpointError(
-            f"{destination} already exists; choose another destination, or overwrite it "
-            "(`--overwrite`)."
-        )
+        if source.resolve() in destination.resolve().parents:
+            raise CheckpointError(
+                f"{destination} lies in {source}, which is read for it; choose a destination "
+                "outside."
+            )
+    require_replaceable(destination, overwrite, markers)
     partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
     try:
-        _remove_all(partial)  # left by a killed process that had our number
+        _remove_all(partial)  # left by a killed process of the same number
         partial.mkdir(parents=True)
         yield partial
         _replace(partial, destination)
@@ -56,6 +67,34 @@ def new_directory(
         raise
     finally:
         _remove_all(partial)
+
+
+def require_replaceable(
+    destination: Path, overwrite: bool, markers: Sequence[str] = (MARKER,)
+) -> None:
+    """Raise a `CheckpointError` unless `destination` is free or may be overwritten.
+
+    Args:
+        overwrite, markers: as of `new_directory`.
+    """
+    if not _exists(destination):
+        return
+    if not overwrite:
+        raise CheckpointError(
+            f"{destination} already exists; choose another destination, or overwrite it "
+            "(`--overwrite`)."
+        )
+    if not destination.is_dir():
+        raise CheckpointError(
+            f"{destination} is a file, which is not overwritten by a folder; choose another "
+            "destination or remove it."
+        )
+    own = any(next(destination.glob(marker), None) for marker in markers)
+    if not own and any(destination.iterdir()):
+        raise CheckpointError(
+            f"{destination} was not made by this package (it has no {markers[0]}), so it is not "
+            "overwritten; choose another destination, or remove it yourself."
+        )
 
 
 def require_space(directory: Path, size: int) -> None:
@@ -100,7 +139,7 @@ def _remove_all(path: Path) -> None:
 
 
 def _disk_is_full(error: Exception) -> bool:
-    """True for a full disk or quota, told by Python or, as text, by TensorStore."""
+    """Whether Python, or TensorStore in the text of its error, reports a full disk or quota."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in codes:
         return True

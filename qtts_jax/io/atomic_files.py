@@ -16,7 +16,7 @@ import numpy as np
 
 from qtts_jax.errors import QTTSError
 
-# Which machine writes, for several may share a directory and know only their own processes.
+# Identifies the machine: several may share a directory, and process ids are per machine.
 _HOST = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 _PARTIAL = re.compile(rf"\..+\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.partial")
 
@@ -39,13 +39,13 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise QTTSError(f"cannot write {path}: {error}.") from error
     finally:
-        # A name that is too long is no file to remove either; the fault above is the one to tell.
+        # A name that is too long is no file to remove either; the error above is the one to report.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
 def sweep(directory: Path) -> None:
-    """Remove what `write_whole` of killed processes left half-written in a directory.
+    """Remove the partial files that killed `write_whole` calls left in a directory.
 
     Those of processes that still run are left alone, and so are those of other machines.
     """
@@ -61,7 +61,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it is not ours
+        pass  # it belongs to another user
     return True
 
 

@@ -1,38 +1,32 @@
-"""Audio in (path, URL, bytes, base64, array) as mono float32 at a wanted rate; audio out.
+"""Audio in (path, URL, bytes, base64, array) as mono float32 at a wanted rate.
 
 Upstream: `Qwen3TTSModel._load_audio_to_np` and `Qwen3TTSTokenizer.load_audio`, which decode alike:
-a path by `librosa.load` (channels averaged), everything encoded by `soundfile` and a mean over
-channels, then `librosa.resample` (soxr, high quality) when the rates differ. Both are followed to
-the bit. What differs on purpose:
+a path by `librosa.load` (libsndfile, channels averaged), everything encoded by `soundfile` and a
+mean over channels, then `librosa.resample` (soxr, high quality) when the rates differ. Both are
+followed to the bit. What differs on purpose:
 
-- Base64 is told from a path by whether the file exists and by its alphabet. Upstream calls any
-  string with a slash a path, which most long base64 strings have.
+- A string is base64 if no file has its name and its letters are those of base64. Upstream takes
+  any string with a slash for a path, which most long base64 strings have.
 - Integer arrays are PCM and are scaled to [-1, 1). Upstream casts them unscaled.
 - A 2-D array is [T, C] and is averaged over C, as `Qwen3TTSTokenizer` does; `Qwen3TTSModel` stops
   with a TypeError there. [C, T] is refused with a hint rather than averaged over time.
 """
 
-import base64
-import binascii
-import http.client
-import io
 import os
 import re
-import urllib.error
-import urllib.request
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qtts_jax.errors import AudioError
-from qtts_jax.io.atomic_files import npy_bytes, write_whole
+from qtts_jax.io.audio_checks import check_audible, check_rate, check_samples, is_float, mix
+from qtts_jax.io.audio_decode import decode_base64, decode_bytes, decode_file
+from qtts_jax.io.download import download
+from qtts_jax.io.resample import resample
 
 AudioSource = str | Path | bytes | tuple[Any, int]
 
-_RATES = (1_000, 768_000)
-_DOWNLOAD_SECONDS = 60
 # Shorter strings cannot hold useful audio, so they are taken for (missing) paths.
 _BASE64_MIN_CHARS = 256
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
@@ -44,7 +38,8 @@ def load_audio(
     *,
     min_samples: int = 1,
     name: str = "audio",
-    allow_url: bool = True,
+    allow_url: bool = False,
+    audible: bool = False,
 ) -> np.ndarray:
     """Read audio from anywhere as one mono waveform.
 
@@ -55,13 +50,16 @@ def load_audio(
         sample_rate: rate wanted, Hz.
         min_samples: least samples wanted at that rate.
         name: what to call this audio in an error.
-        allow_url: False refuses URLs, for a server that must not fetch what a client names.
+        allow_url: fetch the audio of a URL. Off by default: who names a URL makes this machine
+            connect to it.
+        audible: refuse silence, from which no voice can be taken.
 
     Returns:
         float32 [T] at `sample_rate`; not clipped and not normalised.
 
     Raises:
-        AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate.
+        AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate, of an
+            absurd level, channels that cancel each other, a URL without `allow_url`.
     """
     wave, rate = read_audio(source, name=name, allow_url=allow_url)
     if rate != sample_rate:
@@ -72,183 +70,75 @@ def load_audio(
             f"{sample_rate} Hz, at least {min_samples} ({min_samples / sample_rate:.3f} s) are "
             "needed."
         )
+    if audible:
+        check_audible(wave, name)
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 
 def read_audio(
-    source: AudioSource, *, name: str = "audio", allow_url: bool = True
+    source: AudioSource, *, name: str = "audio", allow_url: bool = False
 ) -> tuple[np.ndarray, int]:
     """As `load_audio`, at the rate that the source has: (float32 [T], rate in Hz)."""
     wave, rate = _read(source, name, allow_url)
-    rate = _check_rate(rate, name)
-    if wave.size == 0:
-        raise AudioError(f"{name} is empty: give audio of at least one frame (0.08 s).")
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{name} holds NaN or infinite samples: repair the recording first.")
+    rate = check_rate(rate, name)
+    check_samples(wave, name)
     return np.ascontiguousarray(wave, dtype=np.float32), rate
-
-
-def save_audio(path: str | Path, wave: Any, sample_rate: int) -> None:
-    """Write a waveform whole or not at all.
-
-    Args:
-        path: `.wav` writes 32-bit float WAV; `.npy` writes the float32 array without its rate.
-        wave: [T], any floating dtype.
-        sample_rate: Hz.
-
-    Raises:
-        AudioError: unknown suffix, missing directory, a wave that is not [T].
-        QTTSError: the file cannot be written, as on a full disk.
-    """
-    path, rate = _check_target(path), _check_rate(sample_rate, str(path))
-    samples = _check_wave(wave)
-    if path.suffix.lower() == ".npy":
-        write_whole(path, npy_bytes(samples))
-    else:
-        content = io.BytesIO()
-        import soundfile
-
-        soundfile.write(content, samples, rate, format="WAV", subtype="FLOAT")
-        write_whole(path, content.getvalue())
-
-
-class AudioWriter:
-    """Write a waveform that arrives in chunks, as one file at the end of the `with` block.
-
-    The target is checked at once, before any time is spent on audio that could not be kept. If the
-    block is left by an exception, nothing is written.
-
-    Args:
-        path: as of `save_audio`.
-        sample_rate: Hz.
-
-    Raises:
-        AudioError, QTTSError: as `save_audio`.
-    """
-
-    def __init__(self, path: str | Path, sample_rate: int):
-        self._path = _check_target(path)
-        self._rate = _check_rate(sample_rate, str(path))
-        self._chunks = [np.zeros(0, np.float32)]
-
-    def write(self, chunk: Any) -> None:
-        """Add a chunk [T] of any floating dtype."""
-        self._chunks.append(_check_wave(chunk))
-
-    def __enter__(self) -> "AudioWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            save_audio(self._path, np.concatenate(self._chunks), self._rate)
-
-
-def _check_target(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix.lower() not in (".wav", ".npy"):
-        raise AudioError(f"Cannot write audio to {path}: name it .wav or .npy.")
-    if not path.parent.is_dir():
-        raise AudioError(f"Cannot write {path}: the directory {path.parent} does not exist.")
-    return path
-
-
-def _check_wave(wave: Any) -> np.ndarray:
-    samples = np.asarray(wave)
-    if samples.ndim != 1 or not _is_float(samples.dtype):
-        raise AudioError(
-            f"Audio to write must be floats of shape [T], got {samples.dtype} {samples.shape}."
-        )
-    return samples.astype(np.float32)
 
 
 def _read(source: Any, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
     """Decode any source to (float [T], its rate)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), name, "bytes")
+        return decode_bytes(bytes(source), name, "bytes")
     if isinstance(source, Path):
-        return _read_file(source, name)
+        return decode_file(source, name)
     if isinstance(source, str):
         return _read_string(source, name, allow_url)
     if isinstance(source, tuple) and len(source) == 2:
         return _mono(source[0], name), source[1]
+    kind = type(source).__name__
+    if callable(getattr(source, "read", None)):
+        raise AudioError(f"{name} is a file object ({kind}): give the bytes that it holds.")
+    missing = "is missing: it " if source is None else ""
     raise AudioError(
-        f"{name} must be a path, bytes, a base64 string or an (array, rate) pair, got "
-        f"{type(source).__name__}."
+        f"{name} {missing}must be a path, bytes, a base64 string or an (array, rate) pair, got "
+        f"{kind}."
     )
 
 
+def is_array(source: Any) -> bool:
+    """Whether this holds samples without a rate: an array of any library, or a list."""
+    return isinstance(source, list) or hasattr(source, "__array__")
+
+
+def fetch_url(source: Any, allow_url: bool, name: str = "audio") -> Any:
+    """A source with the bytes of its URL in place of the URL, if URLs are allowed.
+
+    Raises:
+        AudioError: see `download`.
+    """
+    return download(source, name) if allow_url and _is_url(source) else source
+
+
+def _is_url(source: Any) -> bool:
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
 def _read_string(source: str, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
-    if source.lower().startswith(("http://", "https://")):
+    if _is_url(source):
         if not allow_url:
-            raise AudioError(f"{name} is a URL, which is not accepted here: send the audio itself.")
-        return _decode(_download(source, name), name, "the answer of its URL")
+            raise AudioError(
+                f"{name} is a URL, which is not accepted here: give the audio itself, or allow "
+                "URLs (`allow_url=True`, `--allow-url`)."
+            )
+        return decode_bytes(download(source, name), name, "the answer of its URL")
     if source.startswith("data:"):
-        return _decode_base64(source.partition(",")[2], name)
+        return decode_base64(source.partition(",")[2], name)
     if os.path.exists(source):
-        return _read_file(Path(source), name)
+        return decode_file(Path(source), name)
     if len(source) > _BASE64_MIN_CHARS and _BASE64.fullmatch(source):
-        return _decode_base64(source, name)
+        return decode_base64(source, name)
     shown = source if len(source) <= 120 else source[:117] + "..."
     raise AudioError(f"{name} cannot be read: there is no file {shown!r}.")
-
-
-def resample(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Mono float32 audio [T] at another rate, [ceil(T * target / rate)].
-
-    The samples are those of `librosa.resample` with its default, SoX's high quality, without
-    librosa and the compiler it imports.
-    """
-    import soxr
-
-    out = soxr.resample(wave, rate, target, quality="soxr_hq")
-    length = int(np.ceil(len(wave) * (target / rate)))
-    return np.pad(out[:length], (0, max(length - len(out), 0))).astype(np.float32)
-
-
-def _read_file(path: Path, name: str) -> tuple[np.ndarray, Any]:
-    if not path.is_file():
-        raise AudioError(f"{name} cannot be read: there is no file {str(path)!r}.")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{name} cannot be read: {str(path)!r} is an empty file.")
-    import librosa
-
-    try:
-        with warnings.catch_warnings():
-            # librosa announces its second decoder; the outcome alone matters here.
-            warnings.simplefilter("ignore")
-            return librosa.load(path, sr=None, mono=True)
-    except Exception as error:  # each of its decoders has its own exception types
-        raise AudioError(
-            f"{name} cannot be read: {str(path)!r} is not audio in a known format."
-        ) from error
-
-
-def _download(url: str, name: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=_DOWNLOAD_SECONDS) as response:
-            return response.read()
-    except (OSError, ValueError, urllib.error.URLError, http.client.HTTPException) as error:
-        raise AudioError(f"{name} cannot be fetched from {url}: {error}.") from error
-
-
-def _decode_base64(text: str, name: str) -> tuple[np.ndarray, Any]:
-    try:
-        encoded = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise AudioError(f"{name} is not valid base64: {error}.") from error
-    return _decode(encoded, name, "base64")
-
-
-def _decode(encoded: bytes, name: str, origin: str) -> tuple[np.ndarray, Any]:
-    import soundfile
-
-    try:
-        wave, rate = soundfile.read(io.BytesIO(encoded), dtype="float32", always_2d=False)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise AudioError(
-            f"{name} cannot be read: {origin} is not audio in a known format."
-        ) from error
-    return (np.mean(wave, axis=-1) if wave.ndim > 1 else wave), rate
 
 
 def _mono(samples: Any, name: str) -> np.ndarray:
@@ -269,27 +159,10 @@ def _mono(samples: Any, name: str) -> np.ndarray:
         array = (array.astype(np.float32) - 128) / 128
     elif array.dtype in (np.int16, np.int32):
         array = array.astype(np.float64) / -float(np.iinfo(array.dtype).min)
-    elif not _is_float(array.dtype):
+    elif not is_float(array.dtype):
         raise AudioError(
             f"{name} must be floats or integer PCM (uint8, int16, int32), got {array.dtype}."
         )
     if array.ndim == 2:
-        array = np.mean(array, axis=-1)
+        array = mix(array, name)
     return array.astype(np.float32)
-
-
-def _is_float(dtype: np.dtype) -> bool:
-    # bfloat16 arrays, as a model may give, are no np.floating.
-    return np.issubdtype(dtype, np.floating) or dtype.name == "bfloat16"
-
-
-def _check_rate(rate: Any, name: str) -> int:
-    low, high = _RATES
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
-        raise AudioError(f"The sample rate of {name} must be a number in Hz, got {rate!r}.")
-    if not low <= rate <= high or rate != int(rate):
-        raise AudioError(
-            f"The sample rate of {name} must be a whole number from {low} to {high} Hz, "
-            f"got {rate!r}."
-        )
-    return int(rate)

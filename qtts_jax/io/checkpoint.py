@@ -1,6 +1,6 @@
 """Checkpoint folders: `config.json`, text files, and the parameters as an Orbax checkpoint.
 
-The only file that knows Orbax. A folder looks like this; `speech_tokenizer/` has the same layout:
+The only file that imports Orbax. A folder looks like this; `speech_tokenizer/` has the same layout:
 
     config.json  vocab.json  merges.txt ...   as released
     qtts_jax.json                             version of this layout, notes of the converter
@@ -28,9 +28,9 @@ import tensorstore as ts
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.config_file import CONFIG, read_json
+from qtts_jax.io.config_file import MARKER as MARKER
 from qtts_jax.io.config_file import read_config as read_config
 
-MARKER = "qtts_jax.json"
 PARAMS = "params"
 SIZES = "sizes.json"
 FORMAT_VERSION = 1
@@ -120,7 +120,7 @@ class _StreamingHandler(ocp.type_handlers.NumpyHandler):
             )
 
     async def deserialize(self, infos: Any, args: Any = None) -> Any:
-        """Read a few chunks at a time; Orbax itself would ask for all of them at once."""
+        """Read a few chunks at a time; Orbax itself would request all of them at once."""
         for info in infos:
             info.ts_context = ts.Context(
                 {"file_io_concurrency": {"limit": 2}}, parent=info.ts_context
@@ -164,7 +164,10 @@ def save_params(
     nested = _nest({name: _as_leaf(leaf) for name, leaf in flat.items()})
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
     root = Path(directory).absolute()
-    with new_directory(root / PARAMS, overwrite=True) as partial, _checkpointer() as checkpointer:
+    with (
+        new_directory(root / PARAMS, overwrite=True, markers=(SIZES,)) as partial,
+        _checkpointer() as checkpointer,
+    ):
         require_space(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(nested)))
         checkpointer.save(
             partial,
@@ -253,7 +256,7 @@ def load_params(
         sharding: one `jax.sharding.Sharding` for all, or a tree of them like `abstract_tree`; each
             array is read straight onto its devices. None: the leaf's own sharding, or else the
             first device.
-        store: (path, array) -> what to keep of it, asked as arrays arrive; None keeps them.
+        store: (path, array) -> what to keep of it, called as arrays arrive; None keeps them.
 
     Returns:
         A tree like `abstract_tree` of `jax.Array`, or of what `store` made.
@@ -367,7 +370,7 @@ def _check_match(directory: Any, stored: Mapping[str, Any], wanted: Mapping[str,
 
 def _shardings(wanted: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
     if sharding is None or isinstance(sharding, jax.sharding.Sharding):
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return {
             name: sharding or getattr(leaf, "sharding", None) or default
             for name, leaf in wanted.items()

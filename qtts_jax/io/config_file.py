@@ -10,6 +10,8 @@ from typing import Any
 from qtts_jax.errors import CheckpointError
 
 CONFIG = "config.json"
+# In every folder that this package writes whole; only such a folder is ever overwritten.
+MARKER = "qtts_jax.json"
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -31,7 +33,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # Some editors and tools put a byte order mark in front.
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}.") from error
     if not isinstance(content, dict):

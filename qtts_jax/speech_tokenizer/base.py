@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
@@ -23,8 +24,10 @@ from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
-from qtts_jax.io.audio import AudioSource, load_audio
+from qtts_jax.io.audio import AudioSource, is_array, load_audio
 from qtts_jax.io.config_file import read_config
+from qtts_jax.placement import row_count
+from qtts_jax.sharding import check_mesh, mesh_of, whole
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
 
@@ -49,6 +52,8 @@ class SpeechTokenizer(ABC):
 
     Attributes:
         model: the module that `params` belong to.
+        mesh: devices over which the rows of batches are split; None for a single one.
+        devices: into how many parts rows are split.
         config_class, quirks_class: configuration and named quirks of the family.
         needs_voice: the decoder is conditioned on the speaker.
         families: the class of each `model_type` (`load.py`).
@@ -73,6 +78,8 @@ class SpeechTokenizer(ABC):
 
     def __init__(self, config: Any, params: Params, *, quirks: Any = None) -> None:
         self.config, self.params = config, params
+        self.mesh: Mesh | None = mesh_of(params)
+        self.devices: int = row_count(self.mesh)
         self.sample_rate: int = config.output_sample_rate
         self.samples_per_frame: int = config.samples_per_frame
         # Shardings of the parts whose parameters are in host memory (`keep_on_host`).
@@ -101,7 +108,7 @@ class SpeechTokenizer(ABC):
         dtype: Any = jnp.float32,
         exact_reference: bool = False,
         quirks: Quirks | None = None,
-        sharding: Any = None,
+        mesh: Mesh | None = None,
     ) -> SpeechTokenizer:
         """Load a converted checkpoint of any family.
 
@@ -110,15 +117,18 @@ class SpeechTokenizer(ABC):
             dtype: of parameters and computation.
             exact_reference: reproduce the official code in every quirk (`quirks.official()`).
             quirks: single quirks to reproduce, instead of `exact_reference`.
-            sharding: where to put the parameters; None for the default device.
+            mesh: devices over which the rows of batches are split (`sharding.make_mesh`); each has
+                all parameters. None for the default device.
 
         Raises:
             CheckpointError: no converted checkpoint there, or one that does not fit its config.
-            ConfigError: the config is not that of a tokenizer.
+            ConfigError: the config is not that of a tokenizer, or the mesh lacks an axis.
             RequestError: both `exact_reference` and `quirks` are given, or those of another family.
         """
         if exact_reference and quirks is not None:
             raise RequestError("give either exact_reference or quirks, not both.")
+        if mesh is not None:
+            check_mesh(mesh)
         # Orbax is slow to import, so it is imported only when weights are read.
         from qtts_jax.io.checkpoint import load_params
 
@@ -133,7 +143,8 @@ class SpeechTokenizer(ABC):
                 f"tokenizer has {' or '.join(cls.families)}."
             )
         config = kind.config_class.from_hf(data)
-        params = load_params(root, abstract(kind.model, config)[1], dtype, sharding)
+        place = None if mesh is None else whole(mesh)
+        params = load_params(root, abstract(kind.model, config)[1], dtype, place)
         if exact_reference:
             quirks = kind.quirks_class.official()
         tokenizer = kind(config, params, quirks=quirks)
@@ -251,6 +262,11 @@ class SpeechTokenizer(ABC):
         """
         return reference * self.samples_per_frame
 
+    @property
+    def min_recording(self) -> int:
+        """The least samples of a whole recording at `input_sample_rate`."""
+        return self.min_samples
+
     def load(self, items: Sequence[Any], sample_rate: int | None) -> list[np.ndarray]:
         """Recordings as float32 [n] at `input_sample_rate`.
 
@@ -262,13 +278,13 @@ class SpeechTokenizer(ABC):
         waves = []
         for index, item in enumerate(items):
             name = "audio" if len(items) == 1 else f"audio {index}"
-            if not isinstance(item, str | Path | bytes | tuple):
+            if is_array(item):
                 if sample_rate is None:
                     raise AudioError(
                         f"{name} is a bare array: give its sample_rate, or pass (array, rate)."
                     )
                 item = (item, sample_rate)
             waves.append(
-                load_audio(item, self.input_sample_rate, min_samples=self.min_samples, name=name)
+                load_audio(item, self.input_sample_rate, min_samples=self.min_recording, name=name)
             )
         return waves

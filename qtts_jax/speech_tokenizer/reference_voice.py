@@ -131,7 +131,9 @@ class ReferenceVoiceExtractor:
             RequestError: onnxruntime is not installed.
         """
         session = self._session
-        wave = load_audio(audio, ENCODER_SAMPLE_RATE, min_samples=self.min_samples, name=name)
+        wave = load_audio(
+            audio, ENCODER_SAMPLE_RATE, min_samples=self.min_samples, name=name, audible=True
+        )
         wave = normalize_peak(wave)
         return ReferenceVoice(self._embed(session, wave), reference_mel(wave, self.n_mels))
 

@@ -84,7 +84,7 @@ class TextTokenizer:
         for token in ("<|im_start|>", "<|im_end|>"):
             if token not in added_tokens:
                 raise TextError(f"The text tokenizer has no token {token}: use its own files.")
-        # Given to the model too, so that they get the ids the checkpoint says.
+        # Given to the model too, so that they get the ids of the checkpoint.
         ids = {**vocab, **added_tokens}
         if len(set(ids.values())) != len(ids):
             raise TextError("The text vocabulary gives one id to two tokens: use its own files.")
@@ -172,7 +172,7 @@ class TextTokenizer:
         return self.encode(_INSTRUCT_HEAD + text + _REFERENCE_TAIL)
 
     def incremental(self) -> "IncrementalText":
-        """A fresh consumer of text that arrives in pieces."""
+        """A new consumer of text that arrives in parts."""
         return IncrementalText(self)
 
     def normalize(self, text: str) -> str:
@@ -219,9 +219,9 @@ class TextTokenizer:
 
 
 class IncrementalText:
-    """Ids of a text that arrives in pieces, each given out once no continuation can change it.
+    """Ids of a text that arrives in parts; each id is returned once no continuation can change it.
 
-    All ids given out, put together, are `assistant_ids(text)[1]` of the whole text, however it was
+    All ids returned, concatenated, are `assistant_ids(text)[1]` of the whole text, however it was
     cut. Held back are: what may become an added token, what NFC may still change, and the last
     pre-token with whatever before it may still join it. The work is linear in the text as long as
     words are of bounded length.
@@ -240,10 +240,10 @@ class IncrementalText:
         self._finished = False
 
     def push(self, piece: str) -> list[int]:
-        """Take the next piece (any length, even empty) and give the text ids now final.
+        """Take the next part (any length, even empty) and return the text ids that are now final.
 
         Raises:
-            TextError: after `finish`, or if the piece is not text.
+            TextError: after `finish`, or if the part is not text.
         """
         if self._finished:
             raise TextError("This text has ended: begin another for more pieces.")
@@ -365,7 +365,7 @@ def _joined_surrogates(text: str, open_ended: bool = False) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     except ValueError as error:
@@ -380,7 +380,7 @@ def _read_vocab_and_merges(
         raise TextError(f"{directory / 'vocab.json'} is not a table of tokens: copy it again.")
     path = directory / "merges.txt"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise TextError(f"Cannot read {path}: copy it from the released checkpoint.") from error
     if lines[0].startswith("#version:"):

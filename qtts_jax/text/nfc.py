@@ -39,7 +39,7 @@ def _composing() -> tuple[frozenset[str], frozenset[str]]:
 def _never_joins_next(char: str) -> bool:
     firsts, _ = _composing()
     return (
-        unicodedata.category(char) != "Cn"  # a later Unicode may say otherwise
+        unicodedata.category(char) != "Cn"  # a later Unicode version may assign it
         and unicodedata.combining(char) == 0
         and unicodedata.normalize("NFD", char) == char
         and char not in firsts

@@ -260,7 +260,7 @@ class Trainer:
         weights = state._replace(params=params, optimizer={}, average=None)
         run = {"step": int(state.step), "data": None, "watch": None}
         # Atomic, since the folder may hold weights of another run, of any step.
-        with new_directory(directory, overwrite=True) as partial:
+        with new_directory(directory, overwrite=True, markers=("step_*",)) as partial:
             name = checkpoints.save(partial, weights, run, keep=1).name
         return directory / name
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.request import Request
-from qtts_jax.io.audio import AudioSource
+from qtts_jax.io.audio import AudioSource, fetch_url
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.synthesis import Chunks, Speech
@@ -324,6 +324,8 @@ class OfficialVerbs(ABC):
         ref_text: str | list[str | None] | None = None,
         x_vector_only_mode: bool | list[bool] = False,
         decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
+        *,
+        allow_url: bool = False,
     ) -> list[VoiceClonePromptItem]:
         """Encode reference recordings for `generate_voice_clone`.
 
@@ -333,13 +335,15 @@ class OfficialVerbs(ABC):
             x_vector_only_mode: copy only the timbre (x-vector), not the recording itself.
             decoder_voice: speaker features of a 25 Hz decoder; computed from the recording by
                 default.
+            allow_url: fetch recordings that are named by a URL.
 
         Raises:
             RequestError: wrong checkpoint type, missing `ref_text`, unequal lengths.
             AudioError: a recording is unreadable, empty, too short or holds NaN.
             CheckpointError: `decoder_voice` is needed and the checkpoint cannot compute it.
         """
-        audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        given = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        audios = [fetch_url(a, allow_url, f"ref_audio {i}") for i, a in enumerate(given)]
         n = len(audios)
         return self.encode_references(
             audios,

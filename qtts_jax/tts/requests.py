@@ -268,7 +268,7 @@ def read_sampling_defaults(directory: Path) -> SamplingParams:
     """
     path = directory / "generation_config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read {path} ({error}); copy it from the released checkpoint."

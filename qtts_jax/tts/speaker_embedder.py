@@ -61,7 +61,9 @@ class SpeakerEmbedder:
         Raises:
             AudioError: the recording cannot be used or is too short.
         """
-        wave = load_audio(audio, self._sample_rate, min_samples=self.min_samples, name=name)
+        wave = load_audio(
+            audio, self._sample_rate, min_samples=self.min_samples, name=name, audible=True
+        )
         padded = MIN_SAMPLES
         while padded < len(wave):
             padded *= 2

@@ -207,3 +207,22 @@ def test_module_runs():
         [sys.executable, "-m", "qtts_jax", "--help"], capture_output=True, text=True, check=True
     )
     assert "clone" in out.stdout
+
+
+@pytest.mark.parametrize("command", ["encode", "embed"])
+def test_a_recording_is_never_overwritten(command, model_option, recording, tmp_path, capsys):
+    with open(recording, "rb") as file:
+        before = file.read()
+    for target, fault in ((recording, "is the recording to read"), ("out.wav", "name it .npy")):
+        assert main([command, recording, target, *model_option("base")]) == 1
+        assert fault in capsys.readouterr().err
+    with open(recording, "rb") as file:
+        assert file.read() == before
+
+
+def test_urls_are_fetched_only_with_the_option(model_option, tmp_path, capsys):
+    arguments = ["encode", "http://127.0.0.1:9/a.wav", str(tmp_path / "c.npy")]
+    assert main([*arguments, *model_option("base")]) == 1
+    assert "allow URLs" in capsys.readouterr().err
+    assert main([*arguments, "--allow-url", *model_option("base")]) == 1
+    assert "cannot be fetched" in capsys.readouterr().err

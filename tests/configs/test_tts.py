@@ -1,6 +1,7 @@
 """Configurations: values come from the file, and faults are named."""
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -39,6 +40,28 @@ def test_preset_is_the_released_file(name):
         assert set(config.talker.languages) <= set(written.talker.languages)
     else:
         assert config == written
+
+
+# Of the bytes of `json.dumps(config.to_hf())`: field names, their order and every value.
+WRITTEN = {
+    "Qwen3-TTS-12Hz-0.6B-Base": "9b13902b06a2d6db",
+    "Qwen3-TTS-12Hz-0.6B-CustomVoice": "b4fbb3116233c2e6",
+    "Qwen3-TTS-12Hz-1.7B-Base": "a171bb28dca2a1dd",
+    "Qwen3-TTS-12Hz-1.7B-CustomVoice": "2d6dabb47988c79f",
+    "Qwen3-TTS-12Hz-1.7B-VoiceDesign": "7106f5fc8661e6dc",
+    "Qwen3-TTS-Tokenizer-12Hz": "9d67466228458dfc",
+    "Qwen3-TTS-Tokenizer-25Hz": "8419beab6ff0d610",
+    "Qwen3-TTS-25Hz-0.6B": "b59206b8811f8856",
+    "Qwen3-TTS-25Hz-0.6B-CustomVoice": "4466ef97b1aa95c4",
+    "Qwen3-TTS-25Hz-1.7B": "8b75a6b7bb977545",
+    "Qwen3-TTS-25Hz-1.7B-CustomVoice": "c8156a48f1c6b365",
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_to_hf_writes_the_same_bytes(name):
+    written = json.dumps(PRESETS[name]().to_hf()).encode()
+    assert hashlib.sha256(written).hexdigest().startswith(WRITTEN[name])
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -190,6 +213,38 @@ def test_an_absent_head_width_is_128_in_the_predictor_and_a_quotient_in_the_talk
     talker = TTSConfig.from_hf(data).talker
     assert talker.transformer.head_dim == 32
     assert talker.code_predictor.transformer.head_dim == 128
+
+
+def test_the_form_of_transformers_5_is_read():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    want = TTSConfig.from_hf(data)
+    talker = data["talker_config"]
+    predictor = talker["code_predictor_config"]
+    scaling = talker.pop("rope_scaling")
+    talker["rope_parameters"] = scaling | {"rope_theta": talker.pop("rope_theta")}
+    predictor.pop("rope_scaling", None)
+    theta = predictor.pop("rope_theta")
+    predictor["rope_parameters"] = {"rope_theta": theta, "rope_type": "default"}
+    assert TTSConfig.from_hf(data) == want
+    predictor["rope_parameters"]["rope_type"] = "yarn"
+    with pytest.raises(ConfigError, match="rope_scaling is"):
+        TTSConfig.from_hf(data)
+    predictor["rope_parameters"]["rope_type"] = "default"
+    talker["rope_theta"] = 5.0
+    with pytest.raises(ConfigError, match="remove one of them"):
+        TTSConfig.from_hf(data)
+
+
+def test_null_and_inactive_fields_pass():
+    data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    want = TTSConfig.from_hf(data)
+    for section in (data["talker_config"], data["talker_config"]["code_predictor_config"]):
+        section |= {"use_sliding_window": False, "sliding_window": 4096, "attention_bias": None}
+        section |= {"layer_types": None, "quantization_config": None}
+    assert TTSConfig.from_hf(data) == want
+    data["talker_config"]["use_sliding_window"] = True
+    with pytest.raises(ConfigError, match="use_sliding_window is True"):
+        TTSConfig.from_hf(data)
 
 
 def test_base_without_speaker_encoder_is_refused():

@@ -1,6 +1,7 @@
 """Damaged or unfitting checkpoints: one error that names everything, and nothing left behind."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -79,10 +80,87 @@ def test_key_in_two_shards_is_a_fault(source):
     assert f"1 keys are stored twice: {Q} in first.safetensors and other.safetensors" in message
 
 
-def test_parameter_of_mixed_dtypes_is_a_fault(source):
-    edit(source, lambda arrays: arrays.update({Q: arrays[Q].astype(ml_dtypes.bfloat16)}))
+def test_mixed_dtypes_of_one_parameter_are_widened_and_reported(source, tmp_path):
+    half = load_file(source / "model.safetensors")[Q].astype(ml_dtypes.bfloat16)
+    edit(source, lambda arrays: arrays.update({Q: half}))
+    messages = []
+    to_orbax(source, tmp_path / "destination", report=messages.append)
+    kernel = "talker/transformer/layers/1/attention/qkv/kernel"
+    assert any(f"{kernel} is stored in bfloat16, float32; it is" in text for text in messages)
+    assert stored_params(tmp_path / "destination")[kernel].dtype == np.float32
+    to_torch(tmp_path / "destination", tmp_path / "back", report=messages.append)
+    back = load_file(tmp_path / "back" / "model.safetensors")[Q]
+    np.testing.assert_array_equal(back, half.astype(np.float32))
+
+
+def test_speaker_encoder_of_a_type_without_one_is_left_out_and_reported(source, tmp_path):
+    """Fine-tuned Base models keep the tensors; the official class ignores them."""
+    config = json.loads((source / "config.json").read_text())
+    config |= {"tts_model_type": "custom_voice"}
+    config["talker_config"] |= {"spk_id": {"ada": 1000}, "spk_is_dialect": {"ada": False}}
+    (source / "config.json").write_text(json.dumps(config))
+    messages = []
+    to_orbax(source, tmp_path / "destination", report=messages.append)
+    assert any("tensors of speaker_encoder are left out" in text for text in messages)
+    assert not any(name.startswith("speaker") for name in stored_params(tmp_path / "destination"))
+
+
+@pytest.mark.parametrize("table", ["spk_id", "codec_language_id"])
+@pytest.mark.parametrize("number", [3000, -1])
+def test_an_id_outside_the_embedding_is_refused(source, table, number):
+    config = json.loads((source / "config.json").read_text())
+    config["talker_config"].setdefault(table, {})["ada"] = number
+    (source / "config.json").write_text(json.dumps(config))
+    message = failing(to_orbax, source, ConfigError)
+    assert f"{table}['ada'] is {number}, but the codec embedding has rows 0 to 1087" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_refused(source, value):
+    def change(arrays):
+        arrays[Q] = arrays[Q].copy()
+        arrays[Q][1, 2] = value
+
+    edit(source, change)
+    assert f"{Q} holds NaN or infinite values" in failing(to_orbax, source)
+
+
+def test_integer_weights_are_refused(source):
+    edit(source, lambda arrays: arrays.update({Q: arrays[Q].astype(np.int8)}))
+    assert f"1 keys hold integers instead of floats: {Q} (int8)" in failing(to_orbax, source)
+
+
+def test_missing_companions_are_refused(source):
+    names = ["vocab.json", "merges.txt", "tokenizer_config.json", "generation_config.json"]
+    for name in names:
+        (source / name).unlink()
+    assert f"4 files are missing (copy them from the released checkpoint): {', '.join(names)}" in (
+        failing(to_orbax, source)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("vocab.json", "[]", "is not a table of tokens"),
+        ("merges.txt", "a b c", "a merge that is not a pair"),
+        ("tokenizer_config.json", "{", "is not valid JSON"),
+        ("generation_config.json", "[]", "must hold a JSON object"),
+        ("generation_config.json", '{"temperature": -1}', "generation_config.json: temperature"),
+        ("generation_config.json", '{"max_new_tokens": 0}', "generation_config.json: max_new"),
+    ],
+)
+def test_broken_companions_are_refused(source, name, content, fault):
+    (source / name).write_text(content)
     message = failing(to_orbax, source)
-    assert "layers/1/attention/qkv/kernel (bfloat16, float32)" in message
+    assert "files cannot be used" in message
+    assert fault in message
+
+
+def test_byte_order_marks_are_accepted(source, tmp_path):
+    for path in [*source.glob("*.json"), source / "merges.txt"]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    to_orbax(source, tmp_path / "destination", report=lambda message: None)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
@@ -134,7 +212,11 @@ def test_existing_destination_is_refused_unless_told(source, exportable, tmp_pat
     (destination / "precious").touch()
     with pytest.raises(CheckpointError, match="already exists"):
         convert(origin, destination)
+    with pytest.raises(CheckpointError, match="was not made by this package"):
+        convert(origin, destination, overwrite=True)
     assert (destination / "precious").exists()
+    (destination / MARKER).touch()
+    convert(origin, destination, overwrite=True)
     convert(origin, destination, overwrite=True)
     assert not (destination / "precious").exists()
     assert (destination / "config.json").exists()
@@ -189,13 +271,13 @@ def test_failure_in_the_middle_leaves_nothing_new(
     work.mkdir()
     if overwrite:
         (work / "destination").mkdir()
-        (work / "destination" / "precious").touch()
+        (work / "destination" / MARKER).touch()
     full = isinstance(fault, OSError)
     with pytest.raises(CheckpointError if full else type(fault), match="is full" if full else None):
         convert(origin, work / "destination", overwrite=overwrite)
     assert [path.name for path in work.iterdir()] == (["destination"] if overwrite else [])
     if overwrite:
-        assert [path.name for path in (work / "destination").iterdir()] == ["precious"]
+        assert [path.name for path in (work / "destination").iterdir()] == [MARKER]
 
 
 def test_exporting_lists_all_faults_at_once(exportable, tmp_path):

@@ -98,11 +98,11 @@ def test_tokenizer_alone_round_trips(released, tmp_path):
     assert (orbax / "params").is_dir()
 
 
-def test_non_finite_and_signed_zero_values_survive(released, tmp_path):
+def test_signed_zeros_subnormals_and_extremes_survive(released, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(released / "base" / "speech_tokenizer", source)
     arrays = load_file(source / "model.safetensors")
-    odd = np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)
+    odd = np.array([-0.0, 1e-45, -3.4e38, 3.4e38], np.float32)
     arrays["decoder.pre_conv.conv.bias"][:4] = odd
     save_file(arrays, source / "model.safetensors")
     _, torch = there_and_back(source, tmp_path)

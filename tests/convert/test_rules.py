@@ -24,7 +24,7 @@ def fault_message(rules, targets):
 
 
 def filled(part, shape, values):
-    """The target after `values`, in torch layout, were put where `part` says."""
+    """The target with `values`, in torch layout, written into the block of `part`."""
     target = np.zeros(shape, values.dtype)
     view = part.view(target)
     view[...] = values.reshape(view.shape)

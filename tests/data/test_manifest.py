@@ -23,6 +23,12 @@ def test_fields_are_read_and_others_are_carried(tmp_path):
     assert clips[1].extra == {"source": "tones", "wer": 0.5} and clips[1].split is None
 
 
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    path = corpus(tmp_path, 3)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [clip.line for clip in read_manifest(path)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -223,3 +223,23 @@ def test_help_of_prepare_shows_the_manifest_format(capsys):
     for name in ("audio", "text", "speaker", "language", "split", "instruction", "alignment"):
         assert f"\n  {name} " in text
     assert '{"audio": "a.wav"' in text
+
+
+def test_overwrite_leaves_folders_of_others_alone(manifest, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    with pytest.raises(DataError, match=r"was not made by this package \(it has no dataset.json\)"):
+        prepare(manifest, precious, sample_rate=RATE, overwrite=True, **QUIET)
+    unfinished = tmp_path / "set.unfinished"
+    precious.rename(unfinished)
+    with pytest.raises(DataError, match="was not made by this package"):
+        prepare(manifest, tmp_path / "set", sample_rate=RATE, overwrite=True, **QUIET)
+    assert (unfinished / "thesis.txt").read_text() == "x"
+
+
+def test_a_directory_that_holds_the_manifest_is_never_replaced(manifest, tmp_path):
+    (manifest.parent / "dataset.json").touch()
+    with pytest.raises(DataError, match="which is read"):
+        prepare(manifest, manifest.parent, sample_rate=RATE, overwrite=True, **QUIET)
+    assert manifest.exists()

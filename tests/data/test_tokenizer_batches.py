@@ -15,7 +15,7 @@ from qtts_jax.data.whisper import WhisperConfig, WhisperEncoder, window_mel
 from qtts_jax.data.whisper_files import CONFIG, convert_whisper, load_whisper
 from qtts_jax.errors import CheckpointError, DataError
 from qtts_jax.functional import abstract, bind
-from qtts_jax.io.audio import resample
+from qtts_jax.io.resample import resample
 from tests.support.speech_files import tone
 
 RATE, HOP = 8000, 160

@@ -1,4 +1,4 @@
-"""Loudness and what is heard to differ, against the formulas with loops in numpy."""
+"""Loudness and loudness differences, against the formulas with loops in numpy."""
 
 import jax
 import jax.numpy as jnp

@@ -7,11 +7,13 @@ import pytest
 
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
+from qtts_jax.io.config_file import MARKER
 
 
 def write(directory, text):
     with new_directory(directory, overwrite=True) as partial:
         (partial / "file").write_text(text)
+        (partial / MARKER).touch()
 
 
 def test_directory_appears_with_its_parents(tmp_path):
@@ -30,15 +32,36 @@ def test_existing_directory_is_refused(tmp_path):
     assert (tmp_path / "x" / "file").read_text() == "old"
 
 
-def test_overwrite_replaces_directories_files_and_links(tmp_path):
+def test_overwrite_replaces_what_this_package_made_and_empty_folders(tmp_path):
     write(tmp_path / "x", "old")
     write(tmp_path / "x", "new")
-    (tmp_path / "y").write_text("a file")
+    (tmp_path / "y").mkdir()
     write(tmp_path / "y", "new")
-    (tmp_path / "z").symlink_to(tmp_path / "nowhere")
-    write(tmp_path / "z", "new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y", "z"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]
     assert {path.read_text() for path in tmp_path.glob("*/file")} == {"new"}
+
+
+def test_overwrite_leaves_folders_and_files_of_others_alone(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("x")
+    (tmp_path / "notes").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"was not made by this package \(it has no qtts_jax"):
+        write(tmp_path / "precious", "new")
+    with pytest.raises(CheckpointError, match="notes is a file"):
+        write(tmp_path / "notes", "new")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "x"
+    assert (tmp_path / "notes").read_text() == "a file"
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_link_is_written_through(tmp_path, earlier):
+    (tmp_path / "big_disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "big_disk" / "x")
+    if earlier:
+        write(tmp_path / "big_disk" / "x", "old")
+    write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "big_disk" / "x" / "file").read_text() == "new"
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError, ValueError("bad"), SystemExit])
@@ -107,7 +130,7 @@ def test_leftover_of_a_killed_process_is_replaced(tmp_path):
     (leftover / "stale").touch()
     write(tmp_path / "x", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["file"]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["file", MARKER]
 
 
 @pytest.mark.parametrize("destination", ["a", "a/source", "a/link"])
@@ -121,6 +144,8 @@ def test_a_destination_that_would_delete_what_is_read_is_refused(tmp_path, desti
     ):
         pytest.fail("the block must not run")
     assert (source / "file").read_text() == "old"
-    with new_directory(source / "inside", overwrite=True, sources=[source]) as partial:
-        (partial / "file").write_text("new")
-    assert (source / "file").read_text() == "old"
+    with (
+        pytest.raises(CheckpointError, match=r"inside lies in .*source, which is read"),
+        new_directory(source / "inside", overwrite=True, sources=[source]),
+    ):
+        pytest.fail("the block must not run")

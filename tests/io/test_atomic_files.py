@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what a kill leaves of those that are not."""
+"""Files appear complete or not at all; leftovers of killed processes are removed."""
 
 import pytest
 

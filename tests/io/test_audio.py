@@ -3,7 +3,9 @@
 import base64
 import http.server
 import io
+import os
 import socketserver
+import sys
 import threading
 
 import jax.numpy as jnp
@@ -13,7 +15,8 @@ import pytest
 import soundfile
 
 from qtts_jax.errors import AudioError, QTTSError
-from qtts_jax.io.audio import AudioWriter, load_audio, save_audio
+from qtts_jax.io.audio import load_audio
+from qtts_jax.io.audio_writer import AudioWriter, save_audio
 
 RATE = 24000
 
@@ -83,11 +86,13 @@ def test_url_is_fetched_unless_forbidden(noise, monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        np.testing.assert_array_equal(load_audio(f"{url}/in.wav", RATE), noise[:, 0])
+        np.testing.assert_array_equal(
+            load_audio(f"{url}/in.wav", RATE, allow_url=True), noise[:, 0]
+        )
         with pytest.raises(AudioError, match="404"):
-            load_audio(f"{url}/absent.wav", RATE)
+            load_audio(f"{url}/absent.wav", RATE, allow_url=True)
         with pytest.raises(AudioError, match="not accepted"):
-            load_audio(f"{url}/in.wav", RATE, allow_url=False)
+            load_audio(f"{url}/in.wav", RATE)
         server.shutdown()
 
 
@@ -110,13 +115,13 @@ def test_answer_that_breaks_the_protocol_is_one_clear_error(answer, fault, monke
     with socketserver.TCPServer(("127.0.0.1", 0), Broken) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(AudioError, match=f"cannot be fetched from .*{fault}"):
-            load_audio(f"http://127.0.0.1:{server.server_address[1]}/in.wav", RATE)
+            load_audio(f"http://127.0.0.1:{server.server_address[1]}/in.wav", RATE, allow_url=True)
         server.shutdown()
 
 
 def test_url_with_a_space_is_one_clear_error():
     with pytest.raises(AudioError, match="cannot be fetched from"):
-        load_audio("http://127.0.0.1:1/a file.wav", RATE)
+        load_audio("http://127.0.0.1:1/a file.wav", RATE, allow_url=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -158,7 +163,7 @@ def test_integer_array_is_scaled_as_pcm(samples, expected):
         (b"RIFF but not really", "not audio"),
         ("data:audio/wav;base64,A", "not valid base64"),
         ("QUJD" * 100, "base64 is not audio"),
-        ("http://127.0.0.1:9/a.wav", "cannot be fetched"),
+        ("http://127.0.0.1:9/a.wav", "is a URL, which is not accepted"),
         ((np.zeros(0, np.float32), RATE), "empty"),
         ((np.zeros((0, 2), np.float32), RATE), "empty"),
         ((np.array([0.1, np.nan, 0.2]), RATE), "NaN"),
@@ -176,7 +181,10 @@ def test_integer_array_is_scaled_as_pcm(samples, expected):
         ((np.zeros(100), float("nan")), "sample rate"),
         ((np.zeros(100), "24000"), "must be a number"),
         (np.zeros(100), "array, rate"),
-        (None, "NoneType"),
+        (None, "is missing: it must be .* NoneType"),
+        (io.BytesIO(b"RIFF"), r"file object \(BytesIO\): give the bytes"),
+        ((np.full(100, 3e38, np.float32), RATE), "samples up to 3e.38, far beyond full scale"),
+        ((np.float32([[0.5, -0.5]] * 100), RATE), "opposite phase"),
     ],
 )
 def test_bad_audio_is_one_clear_sentence(source, fault):
@@ -296,3 +304,61 @@ def test_writer_refuses_an_impossible_target_before_any_audio(tmp_path):
         AudioWriter(tmp_path / "absent" / "out.wav", RATE)
     with pytest.raises(AudioError, match="shape"):
         AudioWriter(tmp_path / "out.wav", RATE).write(np.zeros((3, 2)))
+
+
+def test_nan_in_a_file_is_named_as_such(noise, tmp_path):
+    noise[7, 0] = np.nan
+    with pytest.raises(AudioError, match="holds NaN or infinite samples"):
+        load_audio(as_path(wav_bytes(noise[:, 0], RATE), tmp_path), RATE)
+
+
+def test_a_folder_and_a_pipe_have_their_own_sentences(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(AudioError, match="is a folder"):
+        load_audio(str(tmp_path), RATE)
+    with pytest.raises(AudioError, match="is a pipe or a device"):
+        load_audio(pipe, RATE)
+
+
+def test_known_formats_are_named():
+    with pytest.raises(AudioError, match="give WAV, FLAC, Ogg Vorbis or Opus, MP3, .*M4A, AAC"):
+        load_audio(b"RIFF but not really", RATE)
+
+
+def test_silence_is_refused_where_a_voice_is_needed():
+    silence = (np.full(4000, 1e-5, np.float32), RATE)
+    assert load_audio(silence, RATE).shape == (4000,)
+    with pytest.raises(AudioError, match=r"ref is silent \(peak 1e-05\)"):
+        load_audio(silence, RATE, name="ref", audible=True)
+    load_audio((np.full(4000, 1e-4, np.float32), RATE), RATE, audible=True)
+
+
+def aac(wave, container):
+    av = pytest.importorskip("av")
+    content = io.BytesIO()
+    with av.open(content, "w", format=container) as out:
+        stream = out.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("container", ["ipod", "adts"])
+def test_m4a_and_aac_are_read(container, tmp_path):
+    tone = np.float32(0.5 * np.sin(2 * np.pi * 440 / RATE * np.arange(24000)))
+    content = aac(tone, container)
+    for source in (content, as_path(content, tmp_path)):
+        loaded = load_audio(source, RATE)
+        assert abs(len(loaded) - len(tone)) <= 3072
+        spectrum = np.abs(np.fft.rfft(loaded[:24000], 24000))
+        assert abs(int(spectrum.argmax()) - 440) <= 1
+
+
+def test_m4a_without_pyav_names_the_extra(monkeypatch):
+    content = b"\0\0\0\x20ftypM4A " + bytes(100)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(AudioError, match=r"needs PyAV: pip install 'qtts_jax\[audio\]'"):
+        load_audio(content, RATE)

@@ -1,12 +1,15 @@
 """Checkpoint folders: parameters survive bit by bit, and every fault has its own message."""
 
+import inspect
 import json
+from importlib.metadata import version
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from qtts_jax.errors import CheckpointError
@@ -41,6 +44,23 @@ def shapes_of(tree):
 def folder(tmp_path):
     save_params(tmp_path, make_tree())
     return tmp_path
+
+
+def test_orbax_still_has_the_private_hooks_that_are_overridden():
+    """A release without them would write whole arrays at once, with several times the memory."""
+    handler = ocp.type_handlers.NumpyHandler
+    found = f"orbax-checkpoint {version('orbax-checkpoint')} (see `_StreamingHandler`)"
+    write = getattr(handler, "_open_and_write", None)
+    assert inspect.iscoroutinefunction(write), f"{found} has no coroutine _open_and_write"
+    assert list(inspect.signature(write).parameters) == ["self", "value", "tspec", "ts_context"], (
+        f"{found} calls _open_and_write with other arguments"
+    )
+    assert "self._open_and_write(" in inspect.getsource(handler), (
+        f"{found} no longer calls _open_and_write"
+    )
+    assert "_deepcopy_host_arrays" in inspect.getsource(handler), (
+        f"{found} no longer reads _deepcopy_host_arrays"
+    )
 
 
 def test_parameters_come_back_bit_by_bit(folder):

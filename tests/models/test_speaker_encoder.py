@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from qtts_jax.configs.tts import SpeakerEncoderConfig
+from qtts_jax.configs.tts_sections import SPEAKER_ENCODER
 from qtts_jax.errors import AudioError, ConfigError
 from qtts_jax.functional import abstract, cast, initialize, logical_axes
 from qtts_jax.models.speaker_encoder import SpeakerEncoder, min_frames
@@ -93,7 +94,7 @@ def golden():
     }
     weights = detweights.build(manifest)
     weights = {ours(k): v.transpose(2, 1, 0) if v.ndim == 3 else v for k, v in weights.items()}
-    config = SpeakerEncoderConfig.from_hf(config, "speaker_encoder_config")
+    config = SPEAKER_ENCODER.read(config)
     graphdef, shapes = abstract(SpeakerEncoder, config)
     assert weights.keys() == leaves(shapes).keys()
     params = jax.tree_util.tree_map_with_path(

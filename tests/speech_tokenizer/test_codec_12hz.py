@@ -345,7 +345,8 @@ def test_bad_codes_are_refused(tokenizer, codes, message):
     ("audio", "message"),
     [
         (np.zeros(FRAME, np.float32), "sample_rate"),
-        ((np.zeros(FRAME - 1, np.float32), RATE), "too short"),
+        (io.BytesIO(b"RIFF"), "file object"),
+        (None, "is missing"),
         ((np.zeros(0, np.float32), RATE), "empty"),
         ((np.full(FRAME, np.nan, np.float32), RATE), "NaN"),
         ((np.zeros(FRAME, np.float32), 0), "rate"),
@@ -360,10 +361,18 @@ def test_bad_audio_is_refused(tokenizer, audio, message):
         tokenizer.encode(audio)
 
 
+@pytest.mark.parametrize("samples", [1, 100, FRAME - 1])
+def test_less_than_a_frame_is_one_code_as_in_the_official_package(official, waves, samples):
+    wave = waves[0][:samples]
+    alone = official.encode((wave, RATE))[0]
+    assert alone.shape == (1, official.codebooks)
+    assert len(official.encode((waves[0][: FRAME + samples], RATE))[0]) == 2
+
+
 def test_the_faulty_item_of_a_list_is_named(tokenizer):
     good = (np.zeros(FRAME, np.float32), RATE)
     with pytest.raises(AudioError, match="audio 1"):
-        tokenizer.encode([good, (np.zeros(5, np.float32), RATE)])
+        tokenizer.encode([good, (np.zeros(0, np.float32), RATE)])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Text to ids: the official ids, the chat slices, text in pieces, broken files."""
+"""Text to ids: the official ids, the chat slices, text in parts, broken files."""
 
 import json
 import random
@@ -384,3 +384,9 @@ def test_added_token_with_unsupported_flags_is_refused(tmp_path):
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(TextError, match="rstrip"):
         TextTokenizer.from_dir(directory)
+
+
+def test_byte_order_marks_in_the_files_are_accepted(tiny, tmp_path):
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (TINY / name).read_bytes())
+    assert TextTokenizer.from_dir(tmp_path).encode("Hello there.") == tiny.encode("Hello there.")

@@ -32,12 +32,33 @@ def recording(detweights):
             AudioError,
             "NaN",
         ),
+        (
+            {"ref_audio": (np.zeros(9000, np.float32), 24000), "x_vector_only_mode": True},
+            AudioError,
+            "ref_audio 0 is silent",
+        ),
+        (
+            {"ref_audio": "http://127.0.0.1:9/a.wav", "x_vector_only_mode": True},
+            AudioError,
+            "is a URL, which is not accepted here",
+        ),
         ({"voice_clone_prompt": "someone"}, RequestError, "create_voice_clone_prompt"),
     ],
 )
 def test_a_bad_reference_is_one_clear_error(base, options, error, message):
     with pytest.raises(error, match=message):
         base.generate_voice_clone("Hi.", **options)
+
+
+def test_a_url_is_fetched_only_where_it_is_allowed(base):
+    with pytest.raises(AudioError, match="ref_audio 0 cannot be fetched from http://127"):
+        base.create_voice_clone_prompt("http://127.0.0.1:9/a.wav", "Hi.", allow_url=True)
+
+
+def test_a_reference_of_less_than_a_frame_has_one_code(base, recording):
+    wave, rate = recording
+    item = base.create_voice_clone_prompt((wave[:1900], rate), "Hi.")[0]
+    assert item.ref_code.shape == (1, base.speech_tokenizer.codebooks)
 
 
 @pytest.mark.parametrize(

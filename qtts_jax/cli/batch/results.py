@@ -10,7 +10,7 @@ from typing import Any
 from qtts_jax.errors import QTTSError
 from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
-from qtts_jax.io.audio import save_audio
+from qtts_jax.io.audio_writer import save_audio
 from qtts_jax.tts.synthesis import Speech
 
 RESULTS = "results.jsonl"

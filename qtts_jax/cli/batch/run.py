@@ -17,7 +17,12 @@ from qtts_jax.tts.synthesis import Speech
 
 
 def run_batch(
-    tts: QwenTTS, requests: Path, out: Path, batch_size: int, report: Callable[[str], None]
+    tts: QwenTTS,
+    requests: Path,
+    out: Path,
+    batch_size: int,
+    report: Callable[[str], None],
+    allow_url: bool = False,
 ) -> int:
     """Speak every request of a JSONL file.
 
@@ -30,6 +35,7 @@ def run_batch(
         out: created if needed.
         batch_size: requests generated together.
         report: called with one sentence for every line that failed.
+        allow_url: fetch a `ref_audio` that is a URL.
 
     Returns:
         How many lines failed.
@@ -39,7 +45,7 @@ def run_batch(
         QTTSError: results cannot be written.
     """
     try:
-        text = requests.read_text(encoding="utf-8")
+        text = requests.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the requests of {requests}: {error}.") from error
     try:
@@ -60,7 +66,7 @@ def run_batch(
 
     lines = list(parse_lines(text, tts.modes, fail))
     todo = [line for line in lines if line.id not in done]
-    voices = VoiceCache(tts, requests.parent)
+    voices = VoiceCache(tts, requests.parent, allow_url)
     with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
         for start in range(0, len(todo), batch_size):
             group = todo[start : start + batch_size]

@@ -20,12 +20,13 @@ class VoiceCache:
 
     Args:
         folder: relative paths are looked up here first, then in the working directory.
+        allow_url: fetch recordings that are named by a URL.
     """
 
     SIZE = 64
 
-    def __init__(self, tts: QwenTTS, folder: Path) -> None:
-        self._tts, self._folder = tts, folder
+    def __init__(self, tts: QwenTTS, folder: Path, allow_url: bool = False) -> None:
+        self._tts, self._folder, self._allow_url = tts, folder, allow_url
         self._known: dict[tuple[Any, ...], VoiceClonePromptItem] = {}
 
     def __call__(self, data: dict[str, Any]) -> VoiceClonePromptItem:
@@ -41,7 +42,11 @@ class VoiceCache:
         if key not in self._known:
             audio, words, x_vector_only = key[:3]
             item = self._tts.create_voice_clone_prompt(
-                self._path(audio), words, x_vector_only, self.decoder_voice(data)
+                self._path(audio),
+                words,
+                x_vector_only,
+                self.decoder_voice(data),
+                allow_url=self._allow_url,
             )[0]
             if len(self._known) == self.SIZE:
                 self._known.pop(next(iter(self._known)))

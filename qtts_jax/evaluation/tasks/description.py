@@ -62,7 +62,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     names = [f.name for f in fields(Pair)]
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the pairs {path} cannot be read: {error}.") from error
     pairs = []
