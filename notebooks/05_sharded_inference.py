@@ -92,7 +92,7 @@ TEXTS = (
 def requests(tts):
     """A batch of five sampled requests of different lengths."""
     return [
-        tts.prepare_custom_voice(text, "af_heart", seed=seed, max_new_tokens=48)
+        tts.prepare_custom_voice(text, "af_heart", seed=seed, max_new_tokens=24)
         for seed, text in enumerate(TEXTS)
     ]
 
@@ -110,7 +110,7 @@ def owners(x):
 
 figure, axes = plt.subplots(2, len(models), figsize=(9, 4.5), layout="constrained")
 colours = ListedColormap(plt.get_cmap("tab10").colors[:count])
-for column, (name, tts) in zip(axes.T, models.items()):
+for column, (name, tts) in zip(axes.T, models.items(), strict=True):
     kernel = tts.params["talker"]["transformer"]["layers"][0]["ffn"]["down"]["kernel"]  # [D, F]
     keys = sessions[name].state.talker.layers[0].keys  # [B, S, K, h]
     for plot, x, title, labels in (
@@ -131,8 +131,12 @@ plt.show()
 # %%
 speech = {name: tts.synthesize(requests(tts)) for name, tts in models.items()}
 for name, made in speech.items():
-    equal = [np.array_equal(a.codes, b.codes) for a, b in zip(made, speech["one device"])]
-    error = max(np.abs(a.wave - b.wave).max() for a, b in zip(made, speech["one device"]))
+    equal = [
+        np.array_equal(a.codes, b.codes) for a, b in zip(made, speech["one device"], strict=True)
+    ]
+    error = max(
+        np.abs(a.wave - b.wave).max() for a, b in zip(made, speech["one device"], strict=True)
+    )
     print(f"{name:10} codes equal: {equal}, largest difference of the audio {error:.1e}")
 
 # %% [markdown]
@@ -148,11 +152,11 @@ from qtts_jax.generation.batch import host_batch
 from qtts_jax.generation.programs import programs
 
 for name, tts in models.items():
-    inputs, _ = host_batch(tts.config, requests(tts), multiple=count)
+    program = programs(tts.config, meshes[name])
+    inputs, _ = host_batch(tts.config, requests(tts), multiple=program.row_multiple)
     if meshes[name] is not None:
         inputs = jax.device_put(inputs, rows(meshes[name]))
-    start = programs(tts.config, meshes[name]).start
-    compiled = start.lower(tts.params, inputs, capacity=256).compile()
+    compiled = program.start.lower(tts.params, inputs, capacity=256).compile()
     text = compiled.as_text()
     moved = {kind: len(re.findall(rf" {kind}\(", text)) for kind in ("all-reduce", "all-gather")}
     print(f"{name:10} {compiled.cost_analysis()['flops'] / 1e6:7.1f} MFLOP a device, {moved}")
