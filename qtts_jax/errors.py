@@ -25,12 +25,20 @@ class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
 
 
+class GenerationError(QTTSError, ArithmeticError):
+    """The model's logits are NaN or infinite, so there is nothing to sample from."""
+
+
 class TrainingError(QTTSError, RuntimeError):
     """Training cannot go on (values that are not finite, divergence, data that does not fit)."""
 
 
 class DataError(QTTSError, ValueError):
     """A manifest or a dataset cannot be used (faulty line, missing recording, other format)."""
+
+
+class MissingExtraError(QTTSError, ImportError):
+    """An optional dependency is not installed; the message has the pip command."""
 
 
 class EvaluationError(QTTSError, RuntimeError):

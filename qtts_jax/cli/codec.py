@@ -21,7 +21,7 @@ from qtts_jax.errors import RequestError
 def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     encode = commands.add_parser("encode", help="audio to codes [T, Q], at 25 Hz [T]")
-    encode.add_argument("audio")
+    encode.add_argument("audio", help="a recording, in any format that libsndfile or PyAV reads")
     add_allow_url(encode)
     encode.add_argument("codes", type=Path, help=".npy to write")
     add_model(encode, tts=False)
@@ -36,15 +36,17 @@ def add_commands(commands: Any) -> None:
     decoding.add_argument("--seed", type=int, help="of the noise (default: 0)")
     decode.set_defaults(run=_decode)
 
-    embed = commands.add_parser("embed", help="audio to the x-vector of its speaker")
-    embed.add_argument("audio")
+    embed = commands.add_parser(
+        "embed", help="audio to the x-vector of its speaker, which clones are made from"
+    )
+    embed.add_argument("audio", help="a recording of the speaker")
     add_allow_url(embed)
     embed.add_argument("vector", type=Path, help=".npy to write")
     add_model(embed)
     embed.set_defaults(run=_embed)
 
     voice = commands.add_parser("voice", help="audio to the voice of a 25 Hz decoder")
-    voice.add_argument("audio")
+    voice.add_argument("audio", help="a recording of the voice")
     add_allow_url(voice)
     voice.add_argument("vector", type=Path, help=".npy to write: x-vector [X]")
     voice.add_argument("mel", type=Path, help=".npy to write: reference mel [T, M]")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import compilation_cache, embedded
 from qtts_jax.errors import RequestError
 
 # Modules that import JAX are imported by the functions that need them, so that `qtts --help` and
@@ -30,28 +31,36 @@ def positive(text: str) -> int:
     return value
 
 
-def use_compile_cache(directory: Path) -> None:
-    """Keep compiled programs in `directory`, unless JAX_COMPILATION_CACHE_DIR names another."""
-    # Read by JAX when it is imported, which only the commands themselves do.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
-    # Small programs too: a process that finds all of them compiles nothing.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def use_compile_cache(directory: str | None) -> None:
+    """Keep compiled programs in `directory` ("off" for nowhere), None for the usual one."""
+    if directory is not None:
+        os.environ[compilation_cache.SWITCH] = directory
 
 
 def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
     """Options that choose and load a checkpoint; without `tts` only its speech tokenizer."""
-    parser.add_argument("--model", type=Path, help="a converted checkpoint (default: embedded)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="a converted checkpoint (default: nano, which is inside the package)",
+    )
+    default = "bfloat16, on a CPU float32" if tts else "float32"
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help=f"of weights and activations (default: {default})"
+    )
     if tts:
         parser.add_argument(
-            "--weights", choices=WEIGHTS, help="store the language models in one byte a value"
+            "--weights",
+            choices=WEIGHTS,
+            help="store the language models in one byte a value (default: in --dtype)",
         )
     parser.add_argument("--mesh", help="devices to split the work over, such as data=2,model=4")
     parser.add_argument(
         "--compile-cache",
-        type=Path,
-        default=Path.home() / ".cache" / "qtts_jax" / "xla",
-        help="directory that keeps compiled programs for later runs (default: %(default)s)",
+        metavar="DIR",
+        help="directory that keeps compiled programs for later runs, or off (default: that of "
+        f"${compilation_cache.SWITCH}, else {compilation_cache.DEFAULT})",
     )
     parser.add_argument(
         "--exact-reference",
@@ -64,7 +73,11 @@ def add_decoder_voice(parser: argparse.ArgumentParser, ref_audio: bool = True) -
     """Options for the speaker features and the flow of a 25 Hz decoder, in a group."""
     group = parser.add_argument_group("decoder of a 25 Hz tokenizer")
     if ref_audio:
-        group.add_argument("--ref-audio", help="a recording of the voice to decode with")
+        group.add_argument(
+            "--ref-audio",
+            help="a recording of the voice to decode with, at 25 Hz only; "
+            "`qtts clone` speaks in the voice of a recording",
+        )
     group.add_argument("--xvector", type=Path, help=".npy [X], the voice without a recording")
     group.add_argument("--ref-mel", type=Path, help=".npy [T, M], belongs to --xvector")
     add_flow(group)
@@ -77,13 +90,15 @@ def add_flow(group: Any) -> None:
     group.add_argument("--guidance", type=float, help="of the flow (default: 0.5)")
 
 
-def _model_directory(args: argparse.Namespace) -> Path:
-    if args.model is not None:
-        return args.model
-    from qtts_jax import embedded
+def model_directory(args: argparse.Namespace) -> Path:
+    """The folder of the checkpoint that the options choose."""
+    return embedded.DIRECTORY if args.model is None else args.model
 
-    note(f"note: no --model given; using {embedded.describe()}")
-    return embedded.DIRECTORY
+
+def _noted_directory(args: argparse.Namespace) -> Path:
+    if args.model is None:
+        note(f"note: no --model given; using {embedded.describe()}")
+    return model_directory(args)
 
 
 def load_tts(args: argparse.Namespace) -> Any:
@@ -91,7 +106,7 @@ def load_tts(args: argparse.Namespace) -> Any:
     from qtts_jax.tts.qwen_tts import QwenTTS
 
     return QwenTTS.from_pretrained(
-        _model_directory(args),
+        _noted_directory(args),
         dtype=args.dtype,
         exact_reference=args.exact_reference,
         weights=args.weights,
@@ -104,7 +119,7 @@ def load_tokenizer(args: argparse.Namespace) -> Any:
     from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 
     return SpeechTokenizer.from_pretrained(
-        _model_directory(args),
+        _noted_directory(args),
         dtype=args.dtype or "float32",
         exact_reference=args.exact_reference,
         mesh=_mesh(args),

@@ -44,7 +44,9 @@ def add_command(commands: Any) -> None:
         description=EVAL_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", choices=("codec", "tts", "clone", "description", "speed"))
+    parser.add_argument(
+        "task", choices=("codec", "tts", "clone", "description", "speed"), help="see above"
+    )
     parser.add_argument("--manifest", type=Path, required=True, help="JSONL of clips")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
     add_model(parser)
@@ -53,7 +55,12 @@ def add_command(commands: Any) -> None:
         "--clips", type=positive, default=50, metavar="N", help="most (default: %(default)s)"
     )
     which.add_argument("--split", default="test", help='or "all" (default: %(default)s)')
-    which.add_argument("--speech", choices=("all", "real", "synthetic"), default="all")
+    which.add_argument(
+        "--speech",
+        choices=("all", "real", "synthetic"),
+        default="all",
+        help="which recordings, by the manifest's field synthetic (default: %(default)s)",
+    )
     which.add_argument("--language", help="only clips of this language")
     which.add_argument(
         "--min-seconds", type=float, default=2.0, help="shortest clip (default: %(default)s)"
@@ -71,15 +78,24 @@ def add_command(commands: Any) -> None:
     voice = parser.add_argument_group("speaking")
     voice.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
     voice.add_argument("--instruct", help="how to speak (design default: that of each clip)")
-    voice.add_argument("--ref-audio", nargs="+", default=[], help="voices to copy (tts, speed)")
+    voice.add_argument(
+        "--ref-audio", nargs="+", default=[], help="voices to copy (tts, speed; default: none)"
+    )
     voice.add_argument("--in-context", action="store_true", help="clone with words, not x-vector")
     voice.add_argument("--pairs", type=Path, help="JSONL of descriptions: attribute, low, high")
-    voice.add_argument("--seed", type=int, default=0, help="of the first clip")
+    voice.add_argument(
+        "--seed", type=int, default=0, help="of the first clip (default: %(default)s)"
+    )
     voice.add_argument("--greedy", action="store_true", help="no sampling in either head")
     voice.add_argument(
         "--max-seconds", type=float, default=20.0, help="longest utterance (default: %(default)s)"
     )
-    voice.add_argument("--batch-size", type=positive, default=8)
+    voice.add_argument(
+        "--batch-size",
+        type=positive,
+        default=8,
+        help="utterances generated together (default: %(default)s)",
+    )
     parser.set_defaults(run=_evaluate)
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import compilation_cache
 from qtts_jax.cli.common import add_model, load_tts, note, positive
 
 
@@ -14,7 +15,12 @@ def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     warmup = commands.add_parser("warmup", help="fill the compilation cache for quick starts")
     warmup.add_argument("checkpoint", type=Path, nargs="?", help="the same as --model")
-    warmup.add_argument("--batch-size", type=positive, default=8, help="of later `qtts batch`")
+    warmup.add_argument(
+        "--batch-size",
+        type=positive,
+        default=8,
+        help="of later `qtts batch` (default: %(default)s)",
+    )
     warmup.add_argument(
         "--seconds", type=positive, default=80, help="longest utterance (default: %(default)s)"
     )
@@ -40,5 +46,7 @@ def _warmup(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     count = warm_up(load_tts(args), args.batch_size, args.seconds)
     seconds = time.perf_counter() - started
-    note(f"{count} kinds of request are ready in {args.compile_cache} ({seconds:.0f} s)")
+    kept = compilation_cache.enable()
+    where = f"in {kept}" if kept else "in this process alone: no cache of compiled programs is set"
+    note(f"{count} kinds of request are ready {where} ({seconds:.0f} s)")
     return 0

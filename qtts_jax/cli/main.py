@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from qtts_jax.cli import codec, evaluate, info, speak
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
+from qtts_jax.cli.compile_note import compile_note
+from qtts_jax.cli.examples import EPILOG, EXAMPLES
 from qtts_jax.errors import QTTSError
 
 
@@ -23,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: note(f"note: {message}")
     try:
-        return args.run(args)
+        with compile_note():
+            return args.run(args)
     except QTTSError as error:
         note(f"qtts: {error}")
         return 1
@@ -34,11 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `qtts`."""
-    parser = argparse.ArgumentParser(prog="qtts", description="Qwen3-TTS in JAX.")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="qtts", description="Qwen3-TTS in JAX.", epilog=EPILOG, formatter_class=raw
+    )
+    parser.add_argument("--version", action="version", version=f"qtts_jax {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     speak.add_commands(commands)
     codec.add_commands(commands)
     info.add_commands(commands)
     batch.add_command(commands)
     evaluate.add_command(commands)
+    for name, command in commands.choices.items():
+        command.formatter_class = raw
+        command.epilog = f"examples:\n{EXAMPLES[name]}"
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("qtts_jax")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "unknown"

@@ -20,6 +20,7 @@ from qtts_jax.cli.common import (
     load_tts,
     note,
 )
+from qtts_jax.cli.sampling_options import add_sampling, check_temperatures
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import RequestError
 
@@ -28,7 +29,10 @@ def add_commands(commands: Any) -> None:
     """Add the parsers of these commands."""
     say = commands.add_parser("say", help="speak a text with a preset speaker")
     _add_text(say)
-    say.add_argument("--speaker", help="a preset speaker (default: the checkpoint's first)")
+    say.add_argument(
+        "--speaker",
+        help="a preset speaker (default: the checkpoint's first; '' leaves the voice to the model)",
+    )
     say.add_argument("--instruct", help="how to speak, in words")
     add_model(say)
     add_decoder_voice(say)
@@ -63,7 +67,6 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="0 ... 2^32 - 1 (default: drawn)")
-    parser.add_argument("--greedy", action="store_true", help="no sampling in either head")
     parser.add_argument(
         "--stream", action="store_true", help="write the audio while it is made, in chunks"
     )
@@ -72,11 +75,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="feed the text along with the frames (default: only to clones and from stdin)",
     )
-    group = parser.add_argument_group("sampling (defaults: the checkpoint's own)")
-    for field in fields(SamplingParams):
-        if isinstance(field.default, bool):
-            continue  # --greedy
-        group.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
+    add_sampling(parser)
 
 
 def _say(args: argparse.Namespace) -> int:
@@ -84,9 +83,14 @@ def _say(args: argparse.Namespace) -> int:
 
     tts = load_tts(args)
     speaker = args.speaker
-    if speaker is None and tts.supported_speakers:
-        speaker = tts.config.talker.speakers[0][0]
+    if speaker is None and tts.default_speaker is not None:
+        speaker = tts.default_speaker
         note(f"note: speaking as {speaker}; --speaker chooses among {tts.supported_speakers}")
+    elif speaker == "" and tts.default_speaker is not None:
+        note(
+            "note: --speaker is empty, so the model picks a voice, another with every seed; "
+            "leave it out for the first preset speaker"
+        )
     voice = decoder_voice(args, tts.speech_tokenizer, args.ref_audio)
     make = partial(CustomVoice, speaker=speaker, instruct=args.instruct, decoder_voice=voice)
     return _speak(args, tts, make, stream_text=False)
@@ -128,6 +132,7 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
     sampling = {f.name: getattr(args, f.name, None) for f in fields(SamplingParams)}
     if args.greedy:
         sampling |= {"do_sample": False, "subtalker_dosample": False}
+    check_temperatures(sampling, tts.defaults, "--{option}", "--greedy")
     options = {
         "language": args.language,
         "seed": args.seed,

@@ -45,7 +45,7 @@ class SamplingParams:
         for prefix, sample in (("", "do_sample"), ("subtalker_", "subtalker_dosample")):
             name = f"{prefix}temperature"
             good = not getattr(self, sample) or 0 < getattr(self, name) < math.inf
-            check(name, good, f"above 0 (for greedy decoding use {sample})")
+            check(name, good, f"above 0 (for greedy decoding use {sample}=False)")
             name = f"{prefix}top_p"
             check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
             name = f"{prefix}top_k"

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import grain
 import numpy as np
 
 from qtts_jax.errors import DataError
+from qtts_jax.extras import import_extra
 
 # Batches made ahead of the training step.
 _AHEAD = 8
@@ -30,6 +30,9 @@ class Loader:
         threads: 0 to make each batch when it is needed. Batches from memory are made under Python's
             lock, where several threads only wait for each other and for the training.
         stop: batches in all; None without end.
+
+    Raises:
+        MissingExtraError: grain is not installed (extra `train`).
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Loader:
         threads: int = 1,
         stop: int | None = None,
     ) -> None:
+        grain = import_extra("grain", "train", "training batches")
         kind = type(self).__name__
         self._data = {"kind": kind, "clips": clips, "digest": digest, "seed": seed}
         numbers = grain.MapDataset.range(stop if stop is not None else np.iinfo(np.int64).max)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from qtts_jax.generation.sampling import (
+    NOT_FINITE,
     SamplingPlan,
     gumbel_noise,
     process_talker_logits,
@@ -49,8 +50,9 @@ def frame_step(
     """Generate one frame for every row that is not done.
 
     Returns:
-        codes [B, Q] int32, all -1 in rows that are done (the end-of-speech token is no frame), and
-        the new state.
+        codes [B, Q] int32, all -1 in rows that are done (the end-of-speech token is no frame), all
+        NOT_FINITE in rows that this frame ends because logits are NaN or infinite, and the new
+        state.
     """
     c = model.config.talker
     frame_keys = jax.vmap(jax.random.fold_in)(conditions.keys, state.frame)
@@ -82,6 +84,8 @@ def frame_step(
                 ),
             )
         codes, x = jnp.concatenate([codes, rest], axis=1), embedded + total  # [B, Q], [B, D]
+    broken = ~done & jnp.any(codes == NOT_FINITE, axis=1)  # [B]
+    ended = done | broken
     with jax.named_scope("talker"):
         rows = jnp.arange(x.shape[0])
         at = jnp.minimum(state.frame, conditions.text.shape[1] - 1)
@@ -92,7 +96,8 @@ def frame_step(
         talker=talker,
         hidden=y[:, 0],
         seen=state.seen.at[rows, first].set(True),
-        frame=state.frame + ~done,
-        done=done,
+        frame=state.frame + ~ended,
+        done=ended,
     )
+    codes = jnp.where(broken[:, None], NOT_FINITE, codes)
     return jnp.where(done[:, None], -1, codes), new

@@ -44,7 +44,7 @@ def run_frames(
     state: GenerationState,
     frames: int,
 ) -> tuple[jax.Array, GenerationState]:
-    """Run exactly `frames` (static) steps: codes [B, frames, Q], -1 where a row has no frame.
+    """Run exactly `frames` (static) steps: codes [B, frames, Q], negative where a row has no frame.
 
     The trip count is known, so the host never waits for the device in between.
     """
@@ -70,7 +70,7 @@ def run_until_done(
 ) -> tuple[jax.Array, GenerationState]:
     """Run steps until every row is done, at most `frames` (static): codes [B, frames, Q].
 
-    Frames that were not run are -1.
+    Frames that were not run are -1; see `frame_step` for the others.
     """
     batch, codebooks = state.done.shape[0], model.config.talker.codebooks
     codes = jnp.full((batch, frames, codebooks), -1, jnp.int32)

@@ -20,6 +20,8 @@ from qtts_jax.layers.kernels.top_k import select
 
 # Generation never stops in its first two frames (the official min_new_tokens).
 MIN_FRAMES = 2
+# The id of a row whose logits are not finite.
+NOT_FINITE = -2
 # Up to this k, the threshold comes from a partial selection instead of a sort of the vocabulary.
 PARTIAL_TOP_K = 64
 
@@ -154,8 +156,18 @@ def sample(
         noise: [B, V] of `gumbel_noise`; unused when no row samples.
 
     Returns:
-        [B] int32.
+        [B] int32; NOT_FINITE in rows whose logits hold NaN or infinity, or -infinity alone, which
+        the official sampler refuses too.
     """
+    codes = _pick(logits, noise, sampler, method)
+    # The largest logit is NaN if any is. A single -inf is a blocked id.
+    return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), codes, NOT_FINITE)
+
+
+def _pick(
+    logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
+) -> jax.Array:
+    """`sample` of finite logits, [B] int32."""
     if not method.sample:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     backend = dispatch.decode_backend(logits.shape[0], 1)

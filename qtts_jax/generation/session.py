@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.errors import GenerationError
 from qtts_jax.functional import Params
 from qtts_jax.generation.batch import bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
+from qtts_jax.generation.sampling import NOT_FINITE
 from qtts_jax.placement import fetch, put_rows
 from qtts_jax.sharding import mesh_of
 
@@ -140,11 +142,39 @@ class Session:
 
 
 def generate_codes(session: Session) -> list[np.ndarray]:
-    """Run every request to its end: a list of int32 [T, Q], T = 0 when it ends at once."""
+    """Run every request to its end: a list of int32 [T, Q], T = 0 when it ends at once.
+
+    Raises:
+        GenerationError: logits of a request are NaN or infinite.
+    """
     chunks: list[np.ndarray] = []
     while not session.exhausted:
         chunks.append(fetch(session.advance()))
         if session.finished():
             break
     codes = np.concatenate(chunks, axis=1)  # [B, frames, Q]
+    check_finite(codes[: session.rows])
     return [row[row[:, 0] >= 0] for row in codes[: session.rows]]
+
+
+def check_finite(codes: np.ndarray) -> None:
+    """Check that no row was ended by logits that are not finite.
+
+    Args:
+        codes: [B, frames, Q] of `Session.advance`, one row for each request.
+
+    Raises:
+        GenerationError: a row was.
+    """
+    rows = np.flatnonzero((codes[..., 0] == NOT_FINITE).any(axis=1))
+    if not len(rows):
+        return
+    which = ""
+    if len(codes) > 1:
+        numbers = ", ".join(str(row + 1) for row in rows)
+        which = f" for request{'s' * (len(rows) > 1)} {numbers} of {len(codes)}"
+    raise GenerationError(
+        f"the model's logits are NaN or infinite{which}, so no code can be drawn: its weights may "
+        "be broken (a fine-tune that diverged, a damaged file) or too large for a half-precision "
+        'dtype; try dtype="float32", and if that does not help, another checkpoint.'
+    )

@@ -55,7 +55,7 @@ class GenerationState(NamedTuple):
         hidden: [B, D], the talker's output at the last position.
         seen: [B, V] bool, codebook-0 ids generated so far.
         frame: [B] int32, frames generated so far.
-        done: [B] bool, ended by end of speech or by max_frames.
+        done: [B] bool, ended by end of speech, by max_frames or by logits that are not finite.
     """
 
     talker: TransformerState

@@ -27,11 +27,10 @@ import tensorstore as ts
 
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
-from qtts_jax.io.config_file import CONFIG, read_json
+from qtts_jax.io.config_file import CONFIG, PARAMS, check_converted, read_json
 from qtts_jax.io.config_file import MARKER as MARKER
 from qtts_jax.io.config_file import read_config as read_config
 
-PARAMS = "params"
 SIZES = "sizes.json"
 FORMAT_VERSION = 1
 
@@ -302,11 +301,7 @@ def _params_path(directory: Path) -> Path:
     if not directory.is_dir():
         raise CheckpointError(f"there is no checkpoint folder {directory}.")
     if not (directory / PARAMS).is_dir():
-        if any(directory.glob("*.safetensors*")):
-            raise CheckpointError(
-                f"{directory} is a torch checkpoint; convert it first with "
-                f"`python -m convert {directory} DESTINATION` and use DESTINATION."
-            )
+        check_converted(directory)
         raise CheckpointError(f"{directory} is not a converted checkpoint: it has no {PARAMS}/.")
     marker = directory / MARKER
     version = read_json(marker).get("format_version") if marker.exists() else None

@@ -10,8 +10,11 @@ from typing import Any
 from qtts_jax.errors import CheckpointError
 
 CONFIG = "config.json"
+# The folder of the weights in a converted checkpoint.
+PARAMS = "params"
 # In every folder that this package writes whole; only such a folder is ever overwritten.
 MARKER = "qtts_jax.json"
+_TORCH_FILES = ("*.safetensors*", "pytorch_model*", "speech_tokenizer/*.safetensors*")
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -21,9 +24,25 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: there is no such folder or file, or the file is not a JSON object.
     """
     path = Path(directory) / CONFIG
+    if not path.parent.exists():
+        raise CheckpointError(f"{directory} is not a checkpoint folder: there is no such folder.")
     if not path.is_file():
         raise CheckpointError(f"{directory} is not a checkpoint folder: it has no {CONFIG}.")
     return read_json(path)
+
+
+def check_converted(folder: Path) -> None:
+    """Refuse a torch checkpoint, a whole one or a speech tokenizer alone.
+
+    Raises:
+        CheckpointError: it is one; the message has the convert command.
+    """
+    torch = (path for pattern in _TORCH_FILES for path in folder.glob(pattern))
+    if not (folder / PARAMS).is_dir() and any(torch):
+        raise CheckpointError(
+            f"{folder} is a torch checkpoint; convert it first with `python -m convert {folder} "
+            "DESTINATION` and use DESTINATION."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from qtts_jax import compilation_cache
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tokenizer_25hz import Quirks25Hz, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TalkerConfig
@@ -25,7 +26,7 @@ from qtts_jax.functional import Params, abstract
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource, is_array, load_audio
-from qtts_jax.io.config_file import read_config
+from qtts_jax.io.config_file import check_converted, read_config
 from qtts_jax.placement import row_count
 from qtts_jax.sharding import check_mesh, mesh_of, whole
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
@@ -112,6 +113,8 @@ class SpeechTokenizer(ABC):
     ) -> SpeechTokenizer:
         """Load a converted checkpoint of any family.
 
+        This process then keeps its compiled programs for later ones (`compilation_cache.py`).
+
         Args:
             directory: folder of a tokenizer, or of a whole checkpoint with `speech_tokenizer/`.
             dtype: of parameters and computation.
@@ -132,7 +135,9 @@ class SpeechTokenizer(ABC):
         # Orbax is slow to import, so it is imported only when weights are read.
         from qtts_jax.io.checkpoint import load_params
 
+        compilation_cache.enable()
         root = Path(directory)
+        check_converted(root)
         if (root / FOLDER).is_dir():
             root = root / FOLDER
         data = read_config(root)

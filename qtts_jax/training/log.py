@@ -15,7 +15,8 @@ import numpy as np
 import soundfile
 
 from qtts_jax.dsp.mel import MelConfig, log_mel
-from qtts_jax.errors import ConfigError, TrainingError
+from qtts_jax.errors import TrainingError
+from qtts_jax.extras import import_extra
 from qtts_jax.io.atomic_files import sweep, write_whole
 
 METRICS = "metrics.jsonl"
@@ -39,7 +40,7 @@ class RunLog:
         tensorboard: also write TensorBoard events (package tensorboardX, extra `train`).
 
     Raises:
-        ConfigError: `tensorboard` without the package.
+        MissingExtraError: `tensorboard` without the package.
     """
 
     def __init__(self, directory: Path, step: int = 0, *, tensorboard: bool = True) -> None:
@@ -96,9 +97,9 @@ class RunLog:
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Record a picture, uint8 [H, W, 3]."""
-        from matplotlib.image import imsave
-
-        imsave(self._sample(step, f"{name}.png"), pixels)
+        import_extra("matplotlib.image", "train", "pictures in the log").imsave(
+            self._sample(step, f"{name}.png"), pixels
+        )
         if self._events is not None:
             self._events.add_image(name, pixels, step, dataformats="HWC")
 
@@ -111,11 +112,10 @@ class RunLog:
 def mel_picture(mel: np.ndarray, config: MelConfig) -> np.ndarray:
     """A log-mel spectrogram [T, M] with its axes as pixels, uint8 [H, W, 3]."""
     # Imported here: matplotlib is slow to import, and only audio samples need it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3), layout="tight")
-    canvas = FigureCanvasAgg(figure)
+    purpose = "pictures in the log"
+    backend = import_extra("matplotlib.backends.backend_agg", "train", purpose)
+    figure = import_extra("matplotlib.figure", "train", purpose).Figure((8, 3), layout="tight")
+    canvas = backend.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     seconds = len(mel) * config.hop / config.sample_rate
     image = axes.imshow(
@@ -157,12 +157,6 @@ def _until(path: Path, step: int) -> bytes:
 
 
 def _event_writer(directory: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            "TensorBoard logs need the package tensorboardX; install 'qtts_jax[train]' or train "
-            "with tensorboard=False."
-        ) from error
+    library = import_extra("tensorboardX", "train", "TensorBoard logs")
     # Also at step 0: a run that was killed before its first checkpoint has curves too.
-    return SummaryWriter(str(directory), purge_step=step + 1)
+    return library.SummaryWriter(str(directory), purge_step=step + 1)

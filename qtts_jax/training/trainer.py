@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from qtts_jax import compilation_cache
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
 from qtts_jax.functional import Params
 from qtts_jax.io.atomic_directory import new_directory
@@ -130,6 +131,7 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         start: Path | None = None,
     ) -> None:
+        compilation_cache.enable()
         self.task, self.batches, self.config, self.hooks = task, batches, config, hooks
         self.directory, self.start = Path(directory), start
         self.mesh = TrainingMesh(config.mesh)

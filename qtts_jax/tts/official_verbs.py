@@ -60,7 +60,7 @@ class OfficialVerbs(ABC):
     def generate_custom_voice(
         self,
         text: str | list[str],
-        speaker: str | list[str],
+        speaker: str | list[str] | None,
         language: str | list[str] | None = None,
         instruct: str | list[str] | None = None,
         non_streaming_mode: bool = True,
@@ -73,7 +73,8 @@ class OfficialVerbs(ABC):
 
         Args:
             text: one text or a list.
-            speaker: a name of `supported_speakers`, any case; one or one for each text.
+            speaker: a name of `supported_speakers`, any case; one or one for each text. None and
+                "" are as in `CustomVoice`.
             language: a name of `supported_languages`; None is "auto".
             instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
             non_streaming_mode: give the model all text before the first frame; False feeds it
@@ -125,7 +126,7 @@ class OfficialVerbs(ABC):
     def stream_custom_voice(
         self,
         text: str | Iterable[str],
-        speaker: str,
+        speaker: str | None,
         language: str | None = None,
         instruct: str | None = None,
         non_streaming_mode: bool = True,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from qtts_jax import embedded
+from qtts_jax import compilation_cache, embedded
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError
@@ -23,7 +23,7 @@ from qtts_jax.generation.prompt import supported_languages
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import FRAMES_PER_CALL
 from qtts_jax.io.audio import AudioSource
-from qtts_jax.io.config_file import read_config
+from qtts_jax.io.config_file import check_converted, read_config
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.sharding import check_mesh, shardings
@@ -100,6 +100,8 @@ class QwenTTS(OfficialVerbs):
     ) -> QwenTTS:
         """Load a converted checkpoint (`python -m convert SRC DST` makes one).
 
+        This process then keeps its compiled programs for later ones (`compilation_cache.py`).
+
         Args:
             directory: its folder; None for the small checkpoint inside the package (nano).
             dtype: of parameters and activations; by default bfloat16, the type of the released
@@ -121,6 +123,7 @@ class QwenTTS(OfficialVerbs):
                 an axis.
             RequestError: no such kind of weights.
         """
+        compilation_cache.enable()
         directory = _local_folder(directory)
         if mesh is not None:
             check_mesh(mesh)
@@ -166,6 +169,12 @@ class QwenTTS(OfficialVerbs):
     def supported_speakers(self) -> list[str]:
         """Names of the preset speakers, sorted; empty unless this is a CustomVoice checkpoint."""
         return sorted(name for name, _ in self.config.talker.speakers)
+
+    @property
+    def default_speaker(self) -> str | None:
+        """The checkpoint's first preset speaker, which the command line uses; None without any."""
+        speakers = self.config.talker.speakers
+        return speakers[0][0] if speakers else None
 
     @property
     def supported_languages(self) -> list[str]:
@@ -287,14 +296,7 @@ def _local_folder(directory: str | Path | None) -> Path:
             f"there is no folder {directory}; if this is a hub id, convert it first with `python "
             f"-m convert {directory} DESTINATION` and use DESTINATION."
         )
-    if any(folder.glob("*.safetensors*")):
-        from qtts_jax.io.checkpoint import PARAMS  # Orbax is slow to import
-
-        if not (folder / PARAMS).exists():
-            raise CheckpointError(
-                f"{folder} is a torch checkpoint; convert it first with `python -m convert "
-                f"{folder} DESTINATION` and use DESTINATION."
-            )
+    check_converted(folder)
     return folder
 
 

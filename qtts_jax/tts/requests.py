@@ -186,6 +186,14 @@ class RequestBuilder:
         name = None if speaker is None or speaker == "" else str(speaker)
         if name is not None:
             speaker_id(self.config.talker, name)
+        elif speaker is None and self.config.talker.speakers:
+            first = self.config.talker.speakers[0][0]
+            warnings.warn(
+                "no speaker is given, so the model picks a voice, another with every seed (as in "
+                f"the official package); name a preset such as {first!r}, or give "
+                'speaker="" if that is meant.',
+                stacklevel=6,  # the caller of `prepare_custom_voice`
+            )
         # The official test for "0.6B" is this substring test.
         if instruct and self.config.size in "0b6":
             warnings.warn(

@@ -12,7 +12,7 @@ import numpy as np
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
-from qtts_jax.generation.session import Session, generate_codes
+from qtts_jax.generation.session import Session, check_finite, generate_codes
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 
 # Audio in chunks, writable float32 [n]; the return value of the generator is `Speech.ended`.
@@ -47,6 +47,7 @@ def synthesize(
     Raises:
         RequestError: there is no request, a prompt is longer than the model's context, or a decoder
             that needs a voice has none.
+        GenerationError: logits are NaN or infinite.
     """
     session = Session(config, params, requests)
     codes = generate_codes(session)
@@ -95,6 +96,9 @@ def stream(
             device works one chunk ahead of the one being returned, from the second chunk on.
         chunk_frames: frames of the first chunks; the last number is repeated. Where arriving text
             does not suffice for a chunk, its frames are generated one by one.
+
+    Raises:
+        GenerationError: logits are NaN or infinite; the chunks before have been yielded.
     """
     request, arriving = wait()
     session = Session(config, params, [request], open_text=arriving is not None)
@@ -121,6 +125,7 @@ def stream(
                 continue
         device_codes, wave = in_flight.popleft()
         codes = np.asarray(device_codes)
+        check_finite(codes[:1])
         ahead = 2
         made += int(np.sum(codes[0, :, 0] >= 0))
         samples = running.collect(codes, wave)

@@ -40,7 +40,9 @@ class CustomVoice(_Spoken):
     """Speech of a preset speaker (CustomVoice checkpoints).
 
     Attributes:
-        speaker: a name of `supported_speakers`, any case; None lets the model choose a voice.
+        speaker: a name of `supported_speakers`, any case. "" lets the model pick a voice,
+            another with every seed, as the official package does without a speaker; None does the
+            same with a note.
         language: a name of `supported_languages`; None is "auto".
         instruct: how to speak; None or "" for nothing. 0.6B checkpoints ignore it.
         decoder_voice: for a 25 Hz decoder, instead of the speaker's own in the checkpoint.

@@ -80,7 +80,7 @@ class _Speaker:
 
     def __init__(self, tts: QwenTTS) -> None:
         self.tts = tts
-        self.preset = tts.config.talker.speakers[0][0] if tts.config.talker.speakers else None
+        self.preset = tts.default_speaker
         self.chunks = tts.speech_tokenizer.first_chunks
         # Frames that reach every chunk size of a stream; `max_new_tokens` is one more than frames.
         few_frames = sum(self.chunks) + 2

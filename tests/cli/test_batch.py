@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -12,14 +13,18 @@ from qtts_jax import QwenTTS
 from qtts_jax.cli.batch import lines
 from qtts_jax.cli.batch import results as result_files
 from qtts_jax.cli.batch import run as batch_run
+from qtts_jax.cli.batch.fingerprint import Fingerprints, checkpoint_fingerprint
 from qtts_jax.cli.batch.run import run_batch
+from qtts_jax.cli.batch.voice_cache import VoiceCache
 from qtts_jax.cli.main import main
 from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.generation.prompt import speaker_id
 from qtts_jax.io.atomic_files import write_whole
 from tests.golden_tools import detweights
 from tests.support.helpers import GOLDEN
 
 EXTRA = GOLDEN / "extra"
+SETTINGS = {"checkpoint": "golden"}
 INDEX = json.loads((GOLDEN / "index.json").read_text())
 
 
@@ -88,7 +93,7 @@ def run(model, tmp_path):
         path = tmp_path / "requests.jsonl"
         path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
         reports = []
-        failed = run_batch(model, path, out, batch_size, reports.append)
+        failed = run_batch(model, path, out, batch_size, reports.append, SETTINGS)
         return failed, reports, results(out)
 
     run_lines.out = out
@@ -107,6 +112,12 @@ def line(id_, **extra):
         ({"id": "b"}, "'text' is missing"),
         ({"text": "Hi."}, "'id' is missing"),
         (line("../b"), "cannot name files"),
+        (line("-rf"), "cannot name files"),
+        (line("b/c"), "cannot name files"),
+        (line("b\\c"), "cannot name files"),
+        (line("CON"), "reserved file name"),
+        (line("lpt1.x"), "reserved file name"),
+        (line("Results.jsonl"), "reserved file name"),
         (line("b", txet="x"), "unknown field 'txet'"),
         (line("b", text=5), "text must be a JSON str"),
         (line("b", seed=True), "seed must be a JSON int"),
@@ -117,6 +128,7 @@ def line(id_, **extra):
         (line("b", mode="voice_design"), "does not fit this checkpoint"),
         (line("b", ref_text="words"), "does not use ref_text"),
         (line("b", temperature=-1), "temperature must be above 0"),
+        (line("b", temperature=0), 'for greedy decoding use "greedy": true'),
         (line("b", text="word " * 40000), "model's context"),
         (line("a"), "used twice"),
         ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),
@@ -131,6 +143,7 @@ def line(id_, **extra):
 def test_a_bad_line_is_reported_and_the_rest_is_kept(run, bad, message):
     failed, reports, got = run([line("a"), bad, line("c")])
     assert failed == 1
+    reports = [each for each in reports if not each.startswith("note: ")]
     assert len(reports) == 1 and message in reports[0] and "line 2" in reports[0]
     assert got["a"]["status"] == got["c"]["status"] == "ok"
     assert (run.out / "c.wav").exists() and not (run.out / "b.wav").exists()
@@ -142,7 +155,7 @@ def test_lines_of_every_mode_that_the_checkpoint_has(model, tmp_path):
     path, reports = tmp_path / "requests.jsonl", []
     described = line("b", mode="voice_design", speaker=None, instruct="A calm voice.")
     write_requests(path, [line("a"), described, line("c", mode="voice_clone", speaker=None)])
-    assert run_batch(QwenTTS(config, *parts), path, tmp_path, 4, reports.append) == 1
+    assert run_batch(QwenTTS(config, *parts), path, tmp_path, 4, reports.append, SETTINGS) == 1
     assert "does 'custom_voice', 'voice_design'" in reports[0] and "line 3" in reports[0]
     assert results(tmp_path)["a"]["status"] == results(tmp_path)["b"]["status"] == "ok"
 
@@ -180,7 +193,7 @@ def test_sampled_requests_do_not_depend_on_the_batch_size(run):
 
 def test_unreadable_requests(model, tmp_path):
     with pytest.raises(RequestError, match="cannot read the requests"):
-        run_batch(model, tmp_path / "no.jsonl", tmp_path / "out", 1, print)
+        run_batch(model, tmp_path / "no.jsonl", tmp_path / "out", 1, print, SETTINGS)
 
 
 def test_clone_lines(tts, converted, detweights, tmp_path):
@@ -201,7 +214,7 @@ def test_clone_lines(tts, converted, detweights, tmp_path):
     reports = []
     out = tmp_path / "out"
     model = tts("base", exact_reference=False)
-    assert run_batch(model, path, out, 8, reports.append) == 3
+    assert run_batch(model, path, out, 8, reports.append, SETTINGS) == 3
     got = results(out)
     assert got["x"]["frames"] == got["icl"]["frames"] == 3
     assert "ref_text is missing" in got["no_words"]["error"]
@@ -240,10 +253,10 @@ def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
             raise OverflowError("in speaking")
         return synthesize(requests)
 
-    def save_badly(out, id_, *rest):
-        if id_ == "d":
+    def save_badly(out, line, *rest):
+        if line.id == "d":
             raise QTTSError("in saving.")
-        save(out, id_, *rest)
+        save(out, line, *rest)
 
     monkeypatch.setattr(batch_run, "make_request", prepare_badly)
     monkeypatch.setattr(model, "synthesize", speak_badly)
@@ -272,7 +285,7 @@ def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monk
     lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
     path = tmp_path / "raw.jsonl"
     path.write_bytes(((end or "\n").join(lines) + end).encode())
-    assert run_batch(model, path, tmp_path / "raw", 4, print) == 0
+    assert run_batch(model, path, tmp_path / "raw", 4, print, SETTINGS) == 0
     assert spoken == [text, text]
     assert [r["line"] for r in results(tmp_path / "raw").values()] == [1, 2]
 
@@ -298,4 +311,91 @@ def test_results_say_whether_the_speech_ended(run, model, monkeypatch):
 def test_the_output_must_be_a_directory(model, tmp_path):
     path = write_requests(tmp_path / "requests.jsonl", [line("a")])
     with pytest.raises(RequestError, match="cannot make the directory"):
-        run_batch(model, path, path, 1, print)
+        run_batch(model, path, path, 1, print, SETTINGS)
+
+
+def test_a_line_without_a_speaker_gets_the_first_preset(run, model, monkeypatch):
+    spoken = []
+    prepare = model.prepare
+    monkeypatch.setattr(model, "prepare", lambda r: spoken.append(r.speaker) or prepare(r))
+    no_name = {k: v for k, v in line("a").items() if k != "speaker"}
+    failed, reports, _ = run([no_name, line("b", speaker=None), line("c"), line("d", speaker="")])
+    first = model.config.talker.speakers[0][0]
+    assert failed == 0 and spoken == [first, first, "ryan", ""]
+    assert len(reports) == 1 and f"2 lines without a speaker as {first}" in reports[0]
+
+
+def test_what_changed_is_spoken_anew(run, model, monkeypatch):
+    kept = [line("a", seed=1), line("b", seed=1)]
+    _, _, before = run([*kept, line("c")])
+    made = []
+    synthesize = model.synthesize
+    monkeypatch.setattr(model, "synthesize", lambda r: made.extend(r) or synthesize(r))
+    failed, reports, got = run([*kept, line("c", text="Other words.")])
+    assert failed == 0 and len(made) == 1 and "1 line will be spoken anew" in reports[0]
+    assert got["c"]["fingerprint"] != before["c"]["fingerprint"]
+    assert got["a"] == before["a"] and got["b"] == before["b"]
+    assert run(kept)[1] == [] and len(made) == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_another_checkpoint_or_option_is_no_match(run, model, tmp_path, strict):
+    run([line("a", seed=1)])
+    before = (run.out / "a.wav").stat().st_mtime_ns
+    other, reports = {"checkpoint": "golden", "dtype": "bfloat16"}, []
+    path = tmp_path / "requests.jsonl"
+    assert run_batch(model, path, run.out, 4, reports.append, other, strict=strict) == strict
+    assert ((run.out / "a.wav").stat().st_mtime_ns == before) == strict
+    if strict:
+        assert "line 1 (a)" in reports[0] and "leave out --strict" in reports[0]
+        # The result is still that of the first settings.
+        assert run_batch(model, path, run.out, 4, reports.append, SETTINGS, strict=strict) == 0
+
+
+def test_results_of_versions_without_fingerprints_are_spoken_anew(run):
+    _, _, got = run([line("a", seed=1)])
+    del got["a"]["fingerprint"]
+    (run.out / "results.jsonl").write_text(json.dumps(got["a"]) + "\n")
+    _, reports, got = run([line("a", seed=1)])
+    assert "earlier versions" in reports[0] and len(reports) == 1 and got["a"]["fingerprint"]
+
+
+def test_fingerprints_follow_the_contents_of_reference_files(tts, tmp_path):
+    one = lines.Line(1, {"id": "a", "mode": "voice_clone", "text": "Hi.", "ref_audio": "r.wav"})
+    moved = lines.Line(2, one.data | {"id": "b", "ref_audio": str(tmp_path / "s.wav")})
+    for name in "rs":
+        (tmp_path / f"{name}.wav").write_bytes(b"one")
+
+    def prints():
+        fingerprint = Fingerprints(VoiceCache(tts("base"), tmp_path), SETTINGS)
+        return [fingerprint(one), fingerprint(moved)]
+
+    before = prints()
+    assert before[0] == before[1]
+    (tmp_path / "r.wav").write_bytes(b"two")
+    assert prints()[0] != before[0] and prints()[1] == before[1]
+
+
+def test_fingerprints_of_checkpoints(converted, tmp_path):
+    source, copy = converted("custom_voice"), tmp_path / "copy"
+    shutil.copytree(source, copy)
+    assert checkpoint_fingerprint(copy) == checkpoint_fingerprint(source)
+    assert checkpoint_fingerprint(copy) != checkpoint_fingerprint(converted("base"))
+    (copy / "README.md").write_text("Notes.")
+    assert checkpoint_fingerprint(copy) == checkpoint_fingerprint(source)
+    settings = copy / "generation_config.json"
+    settings.write_text(settings.read_text().replace("0.9", "0.8"))
+    assert checkpoint_fingerprint(copy) != checkpoint_fingerprint(source)
+
+
+def test_logits_that_are_not_finite_fail_their_line_alone(model, tmp_path):
+    params = jax.tree.map(lambda leaf: leaf, model.params)
+    table, row = params["talker"]["codec_embedding"], speaker_id(model.config.talker, "vivian")
+    table["table"] = table["table"].at[row].set(np.nan)
+    parts = params, model.speech_tokenizer, model.text_tokenizer, model.defaults
+    path = write_requests(tmp_path / "r.jsonl", [line("a"), line("b", speaker="vivian")])
+    reports = []
+    assert run_batch(QwenTTS(model.config, *parts), path, tmp_path, 4, reports.append, {}) == 1
+    assert "line 2 (b): the model's logits are NaN or infinite, so" in reports[0]
+    assert results(tmp_path)["a"]["status"] == "ok" and (tmp_path / "a.wav").exists()
+    assert not (tmp_path / "b.wav").exists()

@@ -151,13 +151,23 @@ def test_info(model_option, capsys):
         (["embed", "OUT/none.wav", "OUT/c.npy"], "custom_voice checkpoint"),
         (["batch", "OUT/none.jsonl", "--out", "OUT/b"], "cannot read the requests"),
         (["say", "Hi.", "-o", "OUT/a.wav", "--temperature", "inf"], "temperature must be a finite"),
+        (
+            ["say", "Hi.", "-o", "OUT/a.wav", "--temperature", "0"],
+            "--temperature must be above 0, not 0.0; for greedy decoding use --greedy",
+        ),
+        (
+            ["say", "Hi.", "-o", "OUT/a.wav", "--subtalker-temperature", "-1"],
+            "--subtalker-temperature must be above 0",
+        ),
+        (["encode", "OUT/none.wav", "OUT"], "is a folder"),
+        (["say", "Hi.", "-o", "OUT"], "OUT"),
     ],
 )
 def test_a_fault_is_one_line_and_leaves_nothing(tmp_path, model_option, capsys, arguments, message):
     arguments = [a.replace("OUT", str(tmp_path)) for a in arguments]
     assert main([*arguments, *model_option("custom_voice")]) == 1
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("qtts: ")]
-    assert len(lines) == 1 and message in lines[0]
+    assert len(lines) == 1 and message.replace("OUT", str(tmp_path)) in lines[0]
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
@@ -184,6 +194,37 @@ def test_a_torch_checkpoint_names_the_convert_command(tmp_path, released, capsys
     out = str(tmp_path / "a.wav")
     assert main(["say", "Hi.", "-o", out, "--model", str(released / "base")]) == 1
     assert "python -m convert" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["info"], ["encode", "a.wav", "a.npy"]])
+@pytest.mark.parametrize("whole", ["base", "only its tokenizer is there"])
+def test_the_whole_torch_checkpoint_is_to_be_converted(tmp_path, released, capsys, command, whole):
+    folder = released / "base"
+    if whole != "base":
+        folder = tmp_path / "partial"
+        (folder / "speech_tokenizer").mkdir(parents=True)
+        (folder / "speech_tokenizer" / "model.safetensors").touch()
+    assert main([*command, "--model", str(folder)]) == 1
+    assert f"`python -m convert {folder} DESTINATION`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["info"], ["encode", "a.wav", "a.npy"]])
+def test_a_model_folder_that_is_not_there(tmp_path, capsys, command):
+    assert main([*command, "--model", str(tmp_path / "none")]) == 1
+    assert f"{tmp_path / 'none'} is not a checkpoint folder: there is no such folder" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_empty_speaker_is_noted(tmp_path, model_option, capsys):
+    options = [*SHORT, *model_option("custom_voice")]
+    assert main(["say", "Hello.", "-o", str(tmp_path / "a.wav"), "--speaker", "", *options]) == 0
+    assert "note: --speaker is empty, so the model picks a voice" in capsys.readouterr().err
+
+
+def test_greedy_decoding_reads_no_temperature(tmp_path, model_option):
+    options = [*SHORT, "--greedy", "--temperature", "0", *model_option("custom_voice")]
+    assert main(["say", "Hello.", "-o", str(tmp_path / "a.wav"), *options]) == 0
 
 
 def test_an_interrupt_is_one_line(monkeypatch, capsys):

@@ -108,7 +108,7 @@ def test_draws_follow_the_distribution():
         ({"subtalker_top_p": -0.1}, "subtalker_top_p"),
         ({"temperature": np.inf}, "temperature"),
         ({"do_sample": False, "temperature": np.nan}, "temperature"),
-        ({"do_sample": False, "subtalker_temperature": 0.0}, "use subtalker_dosample"),
+        ({"do_sample": False, "subtalker_temperature": 0.0}, "use subtalker_dosample=False"),
         ({"repetition_penalty": 10**400}, "repetition_penalty must be a finite number"),
         ({"top_k": np.inf}, "top_k must be a whole number, not inf"),
         ({"top_k": np.nan}, "top_k"),

@@ -1,13 +1,9 @@
 """The record of a run: lines, samples, TensorBoard, and what a restart drops."""
 
-import builtins
-import sys
-
 import numpy as np
 import pytest
 import soundfile
 
-from qtts_jax.errors import ConfigError
 from qtts_jax.training.log import RunLog, read_metrics
 
 WAVE = np.sin(np.arange(6000) / 10).astype(np.float32) / 2
@@ -80,17 +76,3 @@ def test_a_partial_line_gives_way_to_the_whole_one(tmp_path):
         log.scalars(8, {"loss": 4.0})
     found = [(row["step"], row.get("loss")) for row in read_metrics(tmp_path)]
     assert found == [(4, 1), (6, None), (8, 4)]
-
-
-def test_tensorboard_without_its_package_is_one_clear_error(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name == "tensorboardX":
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"qtts_jax\[train\]"):
-        RunLog(tmp_path)

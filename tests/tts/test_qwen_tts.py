@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import warnings
 
 import jax
 import numpy as np
@@ -409,3 +410,13 @@ def test_weights_that_do_not_exist_or_do_not_go_with_a_mesh_are_refused(converte
         QwenTTS.from_pretrained(directory, weights="int4")
     with pytest.raises(RequestError, match="leave out weights or mesh"):
         QwenTTS.from_pretrained(directory, weights="int8", mesh=make_mesh(1, 1))
+
+
+def test_without_a_speaker_a_note_says_that_the_model_picks_the_voice(model):
+    with pytest.warns(UserWarning, match="no speaker is given.*name a preset such as"):
+        none = model.prepare_custom_voice(TEXTS[0], None, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        empty = model.prepare_custom_voice(TEXTS[0], "", seed=1)
+    np.testing.assert_array_equal(none.prompt.codec, empty.prompt.codec)  # the official layout
+    assert model.default_speaker == model.config.talker.speakers[0][0]

@@ -9,13 +9,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from qtts_jax.cli.batch.voice_cache import VoiceCache
+from qtts_jax.cli.sampling_options import check_temperatures
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest
 
 # File systems take names of 255 bytes; endings and temporary names need some of them.
 LONGEST_ID = 200
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+RESULTS = "results.jsonl"
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# Device names of Windows, which name no file there, whatever follows a dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _SAMPLING = tuple(f.name for f in fields(SamplingParams))
 _FIELDS: dict[str, type] = {
     "id": str,
@@ -106,8 +110,11 @@ def _check(data: Any, modes: Sequence[str]) -> dict[str, Any]:
             raise RequestError(f"the field {name!r} is missing; add it.")
     if not _ID.fullmatch(data["id"]):
         raise RequestError(
-            f"the id {data['id']!r} cannot name files; use letters, digits, '.', '_' and '-'."
+            f"the id {data['id']!r} cannot name files; use letters, digits, '.', '_' and '-', and "
+            "begin with a letter, a digit or '_'."
         )
+    if _DEVICES.fullmatch(data["id"]) or data["id"].lower() == RESULTS:
+        raise RequestError(f"the id {data['id']!r} is a reserved file name; choose another.")
     if len(data["id"]) > LONGEST_ID:
         raise RequestError(
             f"the id has {len(data['id'])} characters, too many for names of files; use at most "
@@ -140,6 +147,7 @@ def make_request(line: Line, voices: VoiceCache) -> VoiceRequest:
     sampling = {name: d[name] for name in _SAMPLING if name in d}
     if d.get("greedy"):
         sampling |= {"do_sample": False, "subtalker_dosample": False}
+    check_temperatures(sampling, voices.tts.defaults, "{field}", '"greedy": true')
     options: dict[str, Any] = {
         "language": d.get("language"),
         "seed": d.get("seed"),

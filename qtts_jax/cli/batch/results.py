@@ -7,30 +7,33 @@ import os
 from pathlib import Path
 from typing import Any
 
+from qtts_jax.cli.batch.lines import RESULTS, Line
 from qtts_jax.errors import QTTSError
 from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
 from qtts_jax.io.audio_writer import save_audio
 from qtts_jax.tts.synthesis import Speech
 
-RESULTS = "results.jsonl"
 
-
-def save(out: Path, id_: str, number: int, request: Request, speech: Speech, rate: int) -> None:
+def save(
+    out: Path, line: Line, fingerprint: str, request: Request, speech: Speech, rate: int
+) -> None:
     """Write the files of one request and its result.
 
     Args:
-        id_, number: of its line in the requests file.
+        fingerprint: of the line, the checkpoint and the options.
         rate: sample rate, Hz.
     """
+    id_ = line.id
     save_audio(out / f"{id_}.wav", speech.wave, rate)
     write_whole(out / f"{id_}.codes.npy", npy_bytes(speech.codes))
     append_result(
         out,
         {
             "id": id_,
-            "line": number,
+            "line": line.number,
             "status": "ok",
+            "fingerprint": fingerprint,
             "frames": len(speech.codes),
             "seconds": len(speech.wave) / rate,
             "ended": speech.ended,
@@ -66,9 +69,9 @@ def finished(out: Path) -> dict[str, dict[str, Any]]:
             result = json.loads(raw)
         except json.JSONDecodeError:
             continue
-        if result.get("status") == "ok" and all(
-            (out / result[kind]).exists() for kind in ("wav", "codes")
-        ):
+        if not isinstance(result, dict) or result.get("status") != "ok":
+            continue
+        if all((out / result[kind]).exists() for kind in ("wav", "codes")):
             done[result["id"]] = result
     return done
 

@@ -26,7 +26,7 @@ class VoiceCache:
     SIZE = 64
 
     def __init__(self, tts: QwenTTS, folder: Path, allow_url: bool = False) -> None:
-        self._tts, self._folder, self._allow_url = tts, folder, allow_url
+        self.tts, self._folder, self._allow_url = tts, folder, allow_url
         self._known: dict[tuple[Any, ...], VoiceClonePromptItem] = {}
 
     def __call__(self, data: dict[str, Any]) -> VoiceClonePromptItem:
@@ -41,8 +41,8 @@ class VoiceCache:
         key = (data["ref_audio"], data.get("ref_text"), data.get("x_vector_only", False), *files)
         if key not in self._known:
             audio, words, x_vector_only = key[:3]
-            item = self._tts.create_voice_clone_prompt(
-                self._path(audio),
+            item = self.tts.create_voice_clone_prompt(
+                self.path(audio),
                 words,
                 x_vector_only,
                 self.decoder_voice(data),
@@ -65,11 +65,12 @@ class VoiceCache:
         if vector is None or mel is None:
             return None
         return ReferenceVoice(
-            read_array(Path(self._path(vector)), "the x-vector"),
-            read_array(Path(self._path(mel)), "the reference mel"),
+            read_array(Path(self.path(vector)), "the x-vector"),
+            read_array(Path(self.path(mel)), "the reference mel"),
         )
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """The path of a reference file; a name that is none (a URL, base64) stays as it is."""
         beside = self._folder / name
         try:
             return str(beside) if beside.exists() else name
