@@ -43,6 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command
 from experiments.bench import train
 from experiments.bench.decode import (
     BATCH_CHUNK,
@@ -306,21 +307,25 @@ def _efficiencies(task: Task, row: dict[str, Any], rows: list[dict[str, Any]]) -
 
 def main() -> None:
     """Measure and tabulate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="0.6B", choices=("0.6B", "1.7B", "tiny"))
-    parser.add_argument("--parts", type=_parts, default=list(PARTS))
-    parser.add_argument("--devices", type=_numbers, default=[1, 2, 4, 8], help="as many as there")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "--size", default="0.6B", choices=("0.6B", "1.7B", "tiny"), help="of the model"
+    )
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help="by comma")
+    parser.add_argument(
+        "--devices", type=_numbers, default=[1, 2, 4, 8], help="as far as there are so many"
+    )
     parser.add_argument("--meshes", type=lambda t: t.split(","), help="only these, such as 4x1,1x4")
     parser.add_argument("--batches", type=_numbers, default=[256], help="rows a device of data")
     parser.add_argument("--totals", type=_numbers, default=[256], help="rows of all devices")
     parser.add_argument("--train-rows", type=int, default=2, help="rows a device")
     parser.add_argument("--positions", type=int, default=8192, help="of a training row")
     parser.add_argument("--steps", type=int, default=5, help="timed training steps")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="bfloat16", help="of weights and activations")
     parser.add_argument("--cpu-devices", type=int, help="virtual CPU devices instead of others")
     parser.add_argument("--limit", type=float, default=480, help="begin nothing after seconds")
     parser.add_argument("--cache", type=Path, default=Path(".jax_cache"), help="of programs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench_sharded.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_sharded.json", help="results")
     parser.add_argument("--table", action="store_true", help="only write the table")
     args = parser.parse_args()
     if args.table:
@@ -347,4 +352,4 @@ def _parts(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -43,9 +43,12 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
+import jax
+
+from experiments import command
 from experiments.bench.tpu_hlo import Cost, program_cost
 from experiments.bench.tpu_programs import CHIPS, FRAME_SECONDS, PROGRAMS, Case, Lowered, lower
-from qtts_jax.errors import QTTSError
+from qtts_jax.errors import ConfigError
 
 RESULTS = Path("experiments/results/tpu.json")
 DEFAULT = (
@@ -91,9 +94,12 @@ def compile_case(case: Case, dump: Path | None) -> dict[str, Any]:
     try:
         lowered = lower(case)
         compiled = lowered.lowered.compile()
-    except QTTSError as error:
-        return {"error": str(error)}
-    except Exception as error:  # the compiler's own refusals have no type of their own
+    except jax.errors.JaxRuntimeError as error:
+        if "lockfile" in str(error):
+            raise ConfigError(
+                "another process uses libtpu, which admits one at a time: wait for its end, or set "
+                "ALLOW_MULTIPLE_LIBTPU_LOAD=1."
+            ) from error
         return {"error": str(error).strip().splitlines()[0][:300]} | _refused_memory(str(error))
     text = compiled.as_text()
     if dump is not None:
@@ -156,8 +162,18 @@ def _floor(
 
 
 def versions() -> dict[str, str]:
-    """Versions that decide what is compiled."""
-    found = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
+    """Versions that decide what is compiled.
+
+    Raises:
+        ConfigError: libtpu is not installed.
+    """
+    try:
+        found = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigError(
+            f"compiling for TPUs needs the package {error.name}, which is not installed: "
+            "`pip install 'jax[tpu]'` installs it."
+        ) from error
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -177,9 +193,8 @@ def run(cases: list[Case], args: argparse.Namespace) -> None:
         if time.monotonic() > end:
             print(f"stopped: {args.limit:g} s are over; the same command goes on from here")
             return
-        result = compile_case(case, args.dump)
-        rows = [row for row in rows if row not in known]
-        rows.append({"case": settings, "versions": versions(), **result})
+        made = {"case": settings, "versions": versions(), **compile_case(case, args.dump)}
+        rows = [*(row for row in rows if row not in known), made]
         print(json.dumps(rows[-1]), flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
@@ -302,11 +317,17 @@ def _meshes(text: str) -> list[tuple[int, int]]:
 
 def main() -> None:
     """Compile and tabulate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--programs", type=_names(PROGRAMS), help="all options multiply")
-    parser.add_argument("--chips", type=_names(CHIPS), default=["v5e"])
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "--programs",
+        type=_names(PROGRAMS),
+        help="by comma; all options multiply (default: a chosen set)",
+    )
+    parser.add_argument("--chips", type=_names(CHIPS), default=["v5e"], help="by comma")
     parser.add_argument("--meshes", type=_meshes, default=[(1, 1)], help="such as 1x1,8x1,2x4")
-    parser.add_argument("--sizes", type=_names(("0.6B", "1.7B")), default=["0.6B"])
+    parser.add_argument(
+        "--sizes", type=_names(("0.6B", "1.7B")), default=["0.6B"], help="of the talker"
+    )
     parser.add_argument(
         "--batches",
         type=lambda text: [int(n) for n in text.split(",")],
@@ -322,7 +343,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile rows again that exist")
     parser.add_argument("--dump", type=Path, help="write the optimized HLO of the last program")
     parser.add_argument("--table", action="store_true", help="only write the table")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results; the table is beside it")
     args = parser.parse_args()
     if not args.table:
         run(chosen_cases(args), args)
@@ -330,4 +351,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

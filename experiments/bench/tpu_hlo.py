@@ -1,4 +1,4 @@
-"""Counts what a compiled TPU program does a call: FLOPs, collectives, estimated cycles.
+"""Library of `experiments.bench.tpu_compile`: FLOPs, collectives and cycles of compiled programs.
 
 XLA's own `cost_analysis` counts the body of a loop once. Here every computation of the optimized
 HLO is weighted by the trip counts of the loops around it, which are read off their conditions: a
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from experiments import command
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
@@ -192,3 +194,7 @@ def _convolution_flops(i: Instruction, lhs: list[int], kernel: list[int]) -> flo
 def _braces(line: str, name: str) -> str:
     found = re.search(rf"\b{name}=\{{([^}}]*)\}}", line)
     return found.group(1) if found else ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.tpu_compile"))

@@ -1,4 +1,4 @@
-"""Lowers the package's programs for TPU topologies from shapes alone: no TPU, no weights.
+"""Library of `experiments.bench.tpu_compile`: programs lowered for TPUs, without TPU or weights.
 
 A `Case` names one program, its sizes, a chip and a mesh; `lower` returns what `compile()` makes a
 TPU program of, and the least bytes and FLOPs that one device must read and do for it.
@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from experiments import command
 from experiments.bench.train import make_batch, model_config
 from qtts_jax.configs import presets
 from qtts_jax.configs.sampling import SamplingParams
@@ -68,7 +69,7 @@ class Chip(NamedTuple):
 
 
 FLAT = ("1x1", "1x2", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-CUBES = ("1x1x1", "1x2x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
+CUBES = ("1x1x1", "2x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 # Per JAX device: a chip of TPU7x is two of them.
 CHIPS = {
     "v5e": Chip(16, 819, 197, 1.5, 1, FLAT),
@@ -406,3 +407,7 @@ def _device_bytes(tree: Any) -> int:
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.tpu_compile"))
