@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from qtts_jax.sharding import RULES, rows
+from qtts_jax.sharding import mesh_axes, parts, rows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Platform and number of devices of the program that is being traced; None for the default device.
-_traced: contextvars.ContextVar[tuple[str, int] | None] = contextvars.ContextVar(
+# Mesh of the program that is being traced, and over how many devices XLA splits what is traced now;
+# None for the default device.
+_traced: contextvars.ContextVar[tuple[Mesh, int] | None] = contextvars.ContextVar(
     "traced", default=None
 )
 
@@ -34,7 +35,7 @@ def traced_for(mesh: Mesh | None, devices: int | None = None) -> Iterator[None]:
         devices: over how many XLA splits what is traced; by default all of the mesh, 1 inside
             `jax.shard_map`.
     """
-    here = None if mesh is None else (mesh.devices.flat[0].platform, devices or mesh.size)
+    here = None if mesh is None else (mesh, devices or mesh.size)
     token = _traced.set(here)
     try:
         yield
@@ -45,7 +46,7 @@ def traced_for(mesh: Mesh | None, devices: int | None = None) -> Iterator[None]:
 def platform() -> str:
     """Platform ("cpu", "gpu", "tpu") of the program that is being traced."""
     here = _traced.get()
-    return jax.default_backend() if here is None else here[0]
+    return jax.default_backend() if here is None else str(here[0].devices.flat[0].platform)
 
 
 def single_device() -> bool:
@@ -56,7 +57,31 @@ def single_device() -> bool:
 
 def row_count(mesh: Mesh | None) -> int:
     """Rows of a batch are a multiple of this: the size of the data axis, 1 without a mesh."""
-    return 1 if mesh is None else int(mesh.shape[RULES["batch"]])
+    return 1 if mesh is None else parts(mesh, "batch")
+
+
+def split_rows(x: jax.Array) -> jax.Array:
+    """Constrain an activation whose first dimension is rows of a batch to be split over them.
+
+    Otherwise XLA may split it like a parameter that it meets, and then move all of it.
+    """
+    here = _traced.get()
+    if here is None or here[1] == 1 or x.shape[0] % parts(here[0], "batch"):
+        return x
+    split: jax.Array = jax.lax.with_sharding_constraint(x, rows(here[0]))
+    return split
+
+
+def heads_whole() -> bool:
+    """Whether what is being traced has all heads of attention on every device."""
+    here = _traced.get()
+    return here is None or here[1] == 1 or parts(here[0], "heads") == 1
+
+
+def traced_mesh() -> Mesh | None:
+    """The mesh over which XLA splits what is being traced; None for one device."""
+    here = _traced.get()
+    return None if here is None or here[1] == 1 else here[0]
 
 
 def per_shard(function: Function, mesh: Mesh | None, whole: int = 1) -> Function:
@@ -78,7 +103,7 @@ def per_shard(function: Function, mesh: Mesh | None, whole: int = 1) -> Function
 
     if mesh is None or mesh.size == 1:
         return cast(Function, run)
-    split = PartitionSpec(RULES["batch"])
+    split = PartitionSpec(mesh_axes(mesh, "batch"))
 
     @functools.wraps(function)
     def split_run(*args: Any) -> Any:

@@ -15,15 +15,15 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params
 
-# Logical axis of a parameter, an activation, a cache or a batch -> mesh axis. Axes that are absent
-# or None are replicated. The vocabulary of codes is: sampling from split logits would be most of
-# the communication of a frame.
-RULES: Mapping[str, str | None] = {
-    "batch": "data",
-    "heads": "model",
-    "ffn": "model",
-    "vocab": "model",
-    "codec_vocab": None,
+# Logical axis of a parameter, an activation, a cache or a batch -> mesh axes, of which a mesh may
+# lack some. Other axes are replicated. The vocabulary of codes is: sampling from split logits would
+# be most of the communication of a frame.
+RULES: Mapping[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "heads": ("model",),
+    "ffn": ("model",),
+    "vocab": ("model",),
+    "codec_vocab": (),
 }
 # Logical axes of keys and values [B, S, K, h] (`layers/attention.py`).
 CACHE_AXES = ("batch", None, "heads", None)
@@ -130,7 +130,20 @@ def whole(mesh: Mesh) -> NamedSharding:
 
 def rows(mesh: Mesh) -> NamedSharding:
     """The sharding of an array whose first dimension is the rows of a batch."""
-    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    return NamedSharding(mesh, PartitionSpec(mesh_axes(mesh, "batch")))
+
+
+def mesh_axes(mesh: Mesh | AbstractMesh, name: str | None) -> str | tuple[str, ...] | None:
+    """The axes of a mesh over which a logical axis is split, as an entry of a `PartitionSpec`."""
+    axes = tuple(axis for axis in RULES.get(name or "", ()) if axis in mesh.axis_names)
+    return (axes[0] if len(axes) == 1 else axes) or None
+
+
+def parts(mesh: Mesh | AbstractMesh, name: str | None) -> int:
+    """Into how many parts a logical axis is split on a mesh."""
+    return int(
+        np.prod([mesh.shape[axis] for axis in RULES.get(name or "", ()) if axis in mesh.shape])
+    )
 
 
 def named(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
@@ -140,10 +153,10 @@ def named(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> Named
         axes: a logical name (or None) for each dimension.
         shape: the dimensions.
     """
-    spec = []
-    for name, size in zip(axes, shape, strict=True):
-        axis = RULES.get(name) if name else None
-        spec.append(axis if axis and size % mesh.shape[axis] == 0 else None)
+    spec = [
+        None if size % parts(mesh, name) else mesh_axes(mesh, name)
+        for name, size in zip(axes, shape, strict=True)
+    ]
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 

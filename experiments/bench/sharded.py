@@ -84,11 +84,11 @@ class Task:
     data: int
     model: int
     rows: int
-    fsdp: bool = False
+    fsdp: int = 1
 
     @property
     def devices(self) -> int:
-        return self.data * self.model
+        return self.data * self.fsdp * self.model
 
 
 def tasks(args: argparse.Namespace, devices: int) -> list[Task]:
@@ -110,8 +110,8 @@ def tasks(args: argparse.Namespace, devices: int) -> list[Task]:
             found += [Task("collectives", data, model, rows[-1])] * (n > 1)
             if model == 1:
                 own = sorted({args.train_rows * data, args.train_rows * max(counts)})
-                kinds = (False, True) if n > 1 else (False,)
-                found += [Task("train", data, 1, r, fsdp) for fsdp in kinds for r in own]
+                axes = [(n, 1), (1, n)] if n > 1 else [(1, 1)]
+                found += [Task("train", d, 1, r, fsdp) for d, fsdp in axes for r in own]
     return sorted((t for t in found if t.part in args.parts), key=lambda t: t.devices)
 
 
@@ -174,7 +174,7 @@ def _train(task: Task, args: argparse.Namespace) -> dict[str, Any]:
     settings = argparse.Namespace(
         size=args.size,
         positions=args.positions,
-        rows=task.rows // task.data,
+        rows=task.rows // (task.data * task.fsdp),
         accumulate=1,
         predictor_frames=None,
         predictor_chunk=4096,
@@ -265,7 +265,7 @@ def _section(name: str, result: dict[str, Any]) -> str:
     lines += [f"| {head} |", "| " + " | ".join(["---"] * 6) + " |"]
     for row in result["rows"]:
         task = Task(**row["task"])
-        mesh = f"{task.data}x{task.model}{' fsdp' if task.fsdp else ''}"
+        mesh = f"{task.data}x{task.model}{f' fsdp {task.fsdp}' if task.fsdp > 1 else ''}"
         cells = [task.part, mesh, str(task.rows), _figures(row)]
         cells += _efficiencies(task, row, result["rows"])
         lines.append("| " + " | ".join(cells) + " |")
@@ -297,7 +297,7 @@ def _efficiencies(task: Task, row: dict[str, Any], rows: list[dict[str, Any]]) -
     """Speed over that of one device with as many rows a device, and with as many rows in all."""
     name = {"decode": "audio_s_per_s", "train": "positions_per_s"}.get(task.part)
     out = []
-    for count in (task.rows // task.data, task.rows):
+    for count in (task.rows // (task.data * task.fsdp), task.rows):
         one = dataclasses.asdict(Task(task.part, 1, 1, count))
         base = next((r[name] for r in rows if r["task"] == one and name in r), None)
         known = name in row and base and task.devices > 1
@@ -336,7 +336,8 @@ def main() -> None:
     if args.cpu_devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", args.cpu_devices)
-    jax.config.update("jax_compilation_cache_dir", str(args.cache.absolute()))
+    else:  # programs of several virtual CPU devices must not come from a cache (JAX 0.10.2)
+        jax.config.update("jax_compilation_cache_dir", str(args.cache.absolute()))
     run(args)
 
 

@@ -244,7 +244,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     chip = CHIPS[case.chip]
     kind = {"decode": "codec", "encode": "codec", "block_25hz": "25 Hz codec"}
     names = [
-        f"{case.chip}, {case.data}x{case.model}{' fsdp' if case.fsdp else ''}",
+        f"{case.chip}, {case.data}x{case.model}{f' fsdp {case.fsdp}' if case.fsdp > 1 else ''}",
         kind.get(case.program, case.size)
         + (f", {case.frames} frames" if case.program in ("chunk", "decode", "encode") else "")
         + (f", {case.positions} positions" if case.program == "train" else ""),
@@ -338,7 +338,7 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=0, help="of the caches, positions")
     parser.add_argument("--frames", type=int, default=4, help="of a chunk or codec call")
     parser.add_argument("--positions", type=int, default=2048, help="of a training row")
-    parser.add_argument("--fsdp", action="store_true", help="split the training state over data")
+    parser.add_argument("--fsdp", type=int, default=1, help="devices that split a training state")
     parser.add_argument("--limit", type=float, default=3600, help="begin no program after seconds")
     parser.add_argument("--again", action="store_true", help="compile rows again that exist")
     parser.add_argument("--dump", type=Path, help="write the optimized HLO of the last program")

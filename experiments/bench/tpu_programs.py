@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import command
 from experiments.bench.train import make_batch, model_config
@@ -34,7 +34,7 @@ from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
 from qtts_jax.models.tokenizer_25hz.schedule import schedule
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.sharding import CACHE_AXES, make_mesh, named, rows, shardings, whole
+from qtts_jax.sharding import CACHE_AXES, make_mesh, mesh_axes, named, rows, shardings, whole
 from qtts_jax.speech_tokenizer.programs_12hz import programs_12hz
 from qtts_jax.speech_tokenizer.programs_25hz_decode import GUIDANCE, STEPS, decode_programs
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
@@ -86,14 +86,13 @@ class Case:
     Attributes:
         program: a name of `PROGRAMS`.
         chip: a name of `CHIPS`.
-        data, model: mesh axes, in JAX devices.
+        data, model, fsdp: mesh axes, in JAX devices; `fsdp` is for training only.
         size: of the talker, "0.6B" or "1.7B"; the codecs have one size.
-        batch: rows of a device of the data axis.
+        batch: rows of a device of the data and fsdp axes.
         layers: of the talker; 0 for all of them.
         capacity: positions of the key/value caches; 0 for what the package chooses.
         frames: frames of a chunk (`chunk`) or of a codec call (`decode`, `encode`).
         positions: of a training row.
-        fsdp: split the training state over `data` too.
         dtype: of weights and activations (training: of activations).
     """
 
@@ -107,13 +106,13 @@ class Case:
     capacity: int = 0
     frames: int = 4
     positions: int = 2048
-    fsdp: bool = False
+    fsdp: int = 1
     dtype: str = "bfloat16"
 
     @property
     def rows(self) -> int:
         """Rows of all devices."""
-        return self.batch * self.data
+        return self.batch * self.data * self.fsdp
 
 
 class Lowered(NamedTuple):
@@ -134,17 +133,17 @@ class Lowered(NamedTuple):
     frame_loop: bool = False
 
 
-def topology_mesh(case: Case) -> Mesh:
-    """Devices of the smallest topology of the chip that has as many as the mesh."""
-    chip, count = CHIPS[case.chip], case.data * case.model
-    chips = max(1, count // chip.cores)
-    shape = chip.shapes[max(0, math.ceil(math.log2(chips)))]
+def topology_devices(case: Case) -> list[Any]:
+    """As many devices as the mesh needs, of the smallest topology of the chip that has them."""
+    chip, count = CHIPS[case.chip], case.data * case.fsdp * case.model
+    chips = math.ceil(count / chip.cores)
+    shape = chip.shapes[math.ceil(math.log2(chips))]
     # Hosts have four chips; smaller slices are a host of their own.
     host = {"chips_per_host_bounds": [int(n) for n in f"{shape}x1x1".split("x")[:3]]}
-    devices = topologies.get_topology_desc(
+    found = topologies.get_topology_desc(
         platform="tpu", topology_name=f"{case.chip}:{shape}", **(host if chips < 4 else {})
-    ).devices
-    return make_mesh(case.data, case.model, devices[:count])
+    )
+    return list(found.devices)[:count]
 
 
 class Placement:
@@ -152,7 +151,7 @@ class Placement:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.mesh = topology_mesh(case)
+        self.mesh = make_mesh(case.data, case.model, topology_devices(case))
         self.dtype = jnp.dtype(case.dtype)
 
     def rows(self, tree: Any) -> Any:
@@ -345,23 +344,14 @@ def _block_25hz(at: Placement) -> Lowered:
     return Lowered(lowered, frames=decoder.block_codes / 25 / FRAME_SECONDS)
 
 
-class _TopologyMesh(TrainingMesh):
-    """A `TrainingMesh` of devices that this process does not have."""
-
-    def __init__(self, config: MeshConfig, mesh: Mesh) -> None:
-        self.config, self.mesh = config, mesh
-        self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.rows = NamedSharding(mesh, PartitionSpec(None, "data"))
-
-
-def _train(at: Placement) -> Lowered:
-    case, config = at.case, _with_layers(model_config(at.case.size), at.case.layers)
+def _train(case: Case) -> Lowered:
+    config = _with_layers(model_config(case.size), case.layers)
     task = TalkerTask(
         TalkerTaskConfig(config, dtype=case.dtype, predictor_chunk=4096, remat="blocks")
     )
     rules = {name: OptimizerConfig(1e-4) for name in ("talker", "code_predictor")}
     updates = {name: optimizer(rule) for name, rule in rules.items()}
-    mesh = _TopologyMesh(MeshConfig(case.data, case.model, case.fsdp), at.mesh)
+    mesh = TrainingMesh(MeshConfig(case.data, case.fsdp, case.model), topology_devices(case))
 
     def begin() -> Any:
         params, extras = task.init(jax.random.key(0))
@@ -369,32 +359,38 @@ def _train(at: Placement) -> Lowered:
 
     shapes = jax.eval_shape(begin)
     split = state_shardings(mesh, task, updates, shapes)
-    host = make_batch(config, case.rows, case.positions)
+    batch = make_batch(config, case.rows, case.positions)
+    batch_rows = NamedSharding(mesh.mesh, PartitionSpec(mesh_axes(mesh.mesh, "batch")))
     step = jax.jit(
-        make_step(task, rules, updates, 1, None),
+        mesh.traced(make_step(task, rules, updates, 1, None)),
         donate_argnums=0,
         out_shardings=(split, mesh.replicated),
     )
-    lowered = step.lower(jax.tree.map(_shape, shapes, split), at.rows(host))
-    frames = int(host["frames"][0])
+    lowered = step.lower(
+        jax.tree.map(_shape, shapes, split), jax.tree.map(lambda x: _shape(x, batch_rows), batch)
+    )
+    frames = int(batch["frames"][0])
     flops = case.batch * talker_flops(config, case.positions, frames) / case.model
     return Lowered(lowered, None, flops, frames)
 
 
-PROGRAMS: dict[str, Callable[[Placement], Lowered]] = {
+INFERENCE: dict[str, Callable[[Placement], Lowered]] = {
     "prefill": _prefill,
     "frames": _frames,
     "chunk": _chunk,
     "decode": _decode,
     "encode": _encode,
     "block_25hz": _block_25hz,
-    "train": _train,
 }
+
+PROGRAMS = (*INFERENCE, "train")
 
 
 def lower(case: Case) -> Lowered:
     """The program of a case, lowered for the TPU."""
-    return PROGRAMS[case.program](Placement(case))
+    if case.program == "train":
+        return _train(case)
+    return INFERENCE[case.program](Placement(case))
 
 
 def _elements(tree: Any) -> int:

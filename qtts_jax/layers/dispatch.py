@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from qtts_jax.placement import platform, single_device
+from qtts_jax.placement import heads_whole, platform, single_device
 
 Backend = Literal["plain", "triton", "interpret"]
 
@@ -48,7 +48,8 @@ def sequence_backend(
 
     cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame a call for
     each sequence is slower than plain products, and our kernel (`kernels/frame_attention.py`) is
-    faster than both; XLA cannot split it over devices.
+    faster than both. It runs on the rows of each device (`placement.per_shard`), so not where a
+    model axis splits heads.
 
     Args:
         frames: the kernel for frames admits the shapes.
@@ -57,7 +58,7 @@ def sequence_backend(
         return "plain"
     if time >= 64:
         return "cudnn"
-    return "frames" if frames and single_device() else "plain"
+    return "frames" if frames and heads_whole() else "plain"
 
 
 def dilation_as_grid() -> bool:

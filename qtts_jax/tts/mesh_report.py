@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 from qtts_jax.configs.tts import TalkerConfig, TTSConfig
 from qtts_jax.functional import Params, computation_dtype, logical_axes
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.sharding import CACHE_AXES, RULES, mesh_of, named
+from qtts_jax.sharding import CACHE_AXES, mesh_axes, mesh_of, named, parts
 
 
 def whole_attention(talker: TalkerConfig, mesh: Mesh | AbstractMesh) -> str | None:
@@ -43,7 +43,7 @@ def mesh_report(config: TTSConfig, params: Params, speech: Params) -> dict[str, 
         split, whole = (split, whole + size) if x.is_fully_replicated else (split + size, whole)
     codec = sum(_device_bytes(x) for x in jax.tree.leaves(speech) if isinstance(x, jax.Array))
     c = config.talker.transformer
-    shape = (int(mesh.shape["data"]), 1, c.kv_heads, c.head_dim)  # one row a device
+    shape = (parts(mesh, "batch"), 1, c.kv_heads, c.head_dim)  # one row a device
     here = named(mesh, CACHE_AXES, shape).shard_shape(shape)
     position = 2 * c.layers * int(np.prod(here)) * computation_dtype(params).itemsize
     absent = _whole_though_named(config, params)
@@ -65,7 +65,7 @@ def _whole_though_named(config: TTSConfig, params: Params) -> int:
     axes = jax.tree.leaves(logical_axes(TTSModel, config), is_leaf=lambda x: isinstance(x, tuple))
     arrays = jax.tree.leaves(params, is_leaf=lambda x: hasattr(x, "dtype"))
     return sum(
-        any(RULES.get(name) for name in names if name)
+        any(mesh_axes(mesh, name) for name in names)
         and all(leaf.is_fully_replicated for leaf in jax.tree.leaves(x))
         for names, x in zip(axes, arrays, strict=True)
     )

@@ -22,8 +22,9 @@ from tests.support.small_talker import batch_of, small
 MESHES = {
     "one": MeshConfig(),
     "data": MeshConfig(data=8),
-    "fsdp": MeshConfig(data=8, fsdp=True, fsdp_min_size=64),
-    "fsdp and model": MeshConfig(data=4, model=2, fsdp=True, fsdp_min_size=64),
+    "fsdp": MeshConfig(fsdp=8, fsdp_min_size=64),
+    "data and fsdp": MeshConfig(data=4, fsdp=2, fsdp_min_size=64),
+    "fsdp and model": MeshConfig(fsdp=4, model=2, fsdp_min_size=64),
 }
 MODEL = small(layers=1)
 RULE = OptimizerConfig(1e-3, clip_norm=1.0)
@@ -62,7 +63,7 @@ def gradients(trainer):
     """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
     state = trainer._first()
     batch = jax.tree.map(lambda x: x[0], trainer.mesh.put([batch_of(8)], 1))
-    run = jax.jit(trainer.task.gradients)
+    run = jax.jit(trainer.mesh.traced(trainer.task.gradients))
     grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
     whole = trainer.mesh.replicated
     return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
