@@ -28,6 +28,7 @@ if jax.config.jax_platforms in (None, "", "cpu"):
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.ticker import MaxNLocator
 
 from qtts_jax import QwenTTS, make_mesh
 from qtts_jax.generation.session import Session
@@ -119,6 +120,7 @@ for column, (name, tts) in zip(axes.T, models.items(), strict=True):
     ):
         plot.imshow(x, cmap=colours, vmin=-0.5, vmax=count - 0.5, aspect="auto")
         plot.set(title=title, xlabel=labels[0], ylabel=labels[1])
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
 plt.show()
 
 # %% [markdown]
@@ -172,7 +174,7 @@ for name, tts in models.items():
 #
 # ```
 # pip install 'jax[tpu]' -e .        # or jax[cuda13]
-# qtts batch requests.jsonl out --model models/NAME --mesh data=8
+# qtts batch requests.jsonl --out speech --model models/NAME --mesh data=8
 # python -m experiments.bench.sharded --out experiments/results/bench_sharded.NAME.json
 # ```
 #
