@@ -85,6 +85,12 @@ class TrainingMesh:
                     "the model axis; use model=1."
                 )
             return jax.tree.map(self.fsdp, shapes)
+        # Nothing is sampled in training, so logits of codes may be split, too.
+        axes = jax.tree.map(
+            lambda name: "vocab" if name == "codec_vocab" else name,
+            axes,
+            is_leaf=lambda x: x is None,
+        )
         named = shardings(self.mesh, axes, shapes)
         return jax.tree.map(
             lambda x, s: self.fsdp(x, [*s.spec] + [None] * (len(x.shape) - len(s.spec))),

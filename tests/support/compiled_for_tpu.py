@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
-from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.functional import abstract, logical_axes
 from qtts_jax.generation.batch import host_batch
@@ -33,6 +32,7 @@ from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.sharding import CACHE_AXES, make_mesh, named, rows, shardings
+from tests.support.inference_on_eight_devices import model
 
 WIDTHS = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1, "s8": 1, "u8": 1}
 
@@ -51,7 +51,7 @@ def requests(config, count):
 
 def frame_loop(mesh, count):
     """The compiled frame loop of a small model for `count` requests."""
-    config = tiny(tts_12hz("0b6", "custom_voice"))
+    config = model("12hz")[0]
     tree = abstract(TTSModel, config)[1]
     split = shardings(mesh, logical_axes(TTSModel, config), tree)
 
