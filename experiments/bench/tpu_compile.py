@@ -82,7 +82,8 @@ All figures are of one JAX device (a chip; half a chip of TPU7x), and of one fra
   the least FLOPs over the peak, by the vendor's figures. For `frames` and `chunk` the bytes are the
   talker's weights once, the code predictor's once for each of its 15 codebooks, and the caches.
 - **audio s/s**: seconds of audio a second and device at the longer of the two. An *upper bound from
-  estimates*, not a measurement.
+  estimates*, not a measurement. Left out where the talker has fewer layers than released: such rows
+  show what a mesh does, not how long a frame takes.
 - **scatter turns**: turns of loops into which a scatter was expanded; 0 is what is wanted.
 - **collectives**: number x bytes of the result by kind.
 """
@@ -162,7 +163,7 @@ def _floor(
 
 
 def versions() -> dict[str, str]:
-    """Versions that decide what is compiled.
+    """Versions that decide what is compiled; `package` is the last commit that changed qtts_jax.
 
     Raises:
         ConfigError: libtpu is not installed.
@@ -174,10 +175,15 @@ def versions() -> dict[str, str]:
             f"compiling for TPUs needs the package {error.name}, which is not installed: "
             "`pip install 'jax[tpu]'` installs it."
         ) from error
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return {"python": platform.python_version(), **found, "commit": commit.stdout.strip()}
+    commit = _git("log", "-1", "--format=%h", "--", "qtts_jax")
+    changed = _git("status", "--porcelain", "--", "qtts_jax")
+    found["package"] = commit + (" and changes" if changed else "")
+    return {"python": platform.python_version(), **found}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def run(cases: list[Case], args: argparse.Namespace) -> None:
@@ -251,7 +257,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(case.batch),
         "" if case.program in kind else str(case.layers or "all"),
     ]
-    by = ", ".join(f"{name} {row['versions'][name]}" for name in ("jax", "libtpu", "commit"))
+    by = ", ".join(f"{name} {row['versions'][name]}" for name in ("jax", "libtpu", "package"))
     if "error" in row:
         needs = f": needs {row['needs_gib']} GiB" if "needs_gib" in row else f": {row['error']}"
         return [*names, f"does not compile{needs}", *[""] * 7, by]
@@ -270,7 +276,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _n((row["xla_bytes_accessed"] or 0) / 1e6),
         f"{row['estimated_cycles'] / 1e6:.3g} M cycles" if cycles_ms is None else _n(cycles_ms),
         _n(floor_ms),
-        _n(speed) if speed and cycles_ms is not None else "",
+        _n(speed) if speed and cycles_ms is not None and not case.layers else "",
         str(row["scatter_turns"]),
         "; ".join(moved) or "none",
         by,

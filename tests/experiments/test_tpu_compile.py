@@ -92,7 +92,7 @@ def test_convolutions_are_counted_without_their_padding(window, outputs, pairs):
 
 
 def row(case, **result):
-    versions = {"jax": "1", "libtpu": "2", "commit": "3"}
+    versions = {"jax": "1", "libtpu": "2", "package": "3"}
     return {"case": dataclasses.asdict(case), "versions": versions, **result}
 
 
