@@ -222,9 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", help="of the computation")
     parser.add_argument("--data", type=int, default=1, help="devices of data parallelism")
-    parser.add_argument(
-        "--fsdp", type=int, default=1, help="devices that split rows and the training state"
-    )
+    parser.add_argument("--fsdp", type=int, default=1, help="devices that split parameters, too")
     parser.add_argument("--steps", type=int, default=10, help="steps of the median")
     parser.add_argument(
         "--variants",

@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
         "--log-every", type=int, default=base.log_every, help="steps between lines of metrics.jsonl"
     )
     parser.add_argument("--no-tensorboard", action="store_true", help="write metrics.jsonl only")
-    parser.add_argument("--mesh", help="devices of the run, such as data=4,fsdp=2,model=1")
+    parser.add_argument("--mesh", help="devices of the run, such as data=4,fsdp=2 (default: one)")
 
 
 def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:

@@ -36,7 +36,7 @@ class Programs:
         row_multiple: rows of a batch must be a multiple of this.
     """
 
-    def __init__(self, config: TTSConfig, mesh: Mesh | None) -> None:
+    def __init__(self, config: TTSConfig, mesh: Mesh | None = None) -> None:
         graphdef, _ = abstract(TTSModel, config)
         with traced_for(mesh):
             self.row_multiple = row_count(mesh) * dispatch.fewest_rows()

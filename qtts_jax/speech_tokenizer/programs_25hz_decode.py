@@ -31,7 +31,7 @@ class DecodePrograms:
     draws by its position, and a stream draws what the whole decode draws.
     """
 
-    def __init__(self, config: Decoder25HzConfig, mesh: Mesh | None) -> None:
+    def __init__(self, config: Decoder25HzConfig, mesh: Mesh | None = None) -> None:
         self.config, self.mesh, self.devices = config, mesh, row_count(mesh)
         module = shapes_of(Decoder25Hz, config)
         self.module: Decoder25Hz = module

@@ -62,7 +62,9 @@ class EncodePrograms:
         window_frames: mel frames F of a full window.
     """
 
-    def __init__(self, config: Encoder25HzConfig, quirks: Quirks25Hz, mesh: Mesh | None) -> None:
+    def __init__(
+        self, config: Encoder25HzConfig, quirks: Quirks25Hz, mesh: Mesh | None = None
+    ) -> None:
         self.config, self.quirks, self.mesh = config, quirks, mesh
         self._sizes = tuple(row_count(mesh) * size for size in BLOCKS)
         self.encoder = abstract(Encoder25Hz, config)[0]
