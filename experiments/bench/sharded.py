@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import tempfile
 import time
@@ -333,6 +334,8 @@ def main() -> None:
         results = {path.name: json.loads(path.read_text()) for path in files}
         (RESULTS / "sharded.md").write_text(render(results))
         return
+    # JAX reserves 75 % of device memory by default; a large batch needs more.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.93")
     if args.cpu_devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", args.cpu_devices)
