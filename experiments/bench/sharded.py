@@ -20,10 +20,13 @@ again, so that a command that was cut short (`--limit`) goes on where it stopped
 - collectives: share of the devices' time in which a collective runs, from a profile of decoding;
   left out where the profile has no device events (CPUs).
 - train: seconds a step, positions a second, share of the peak (`experiments.bench.train`) with data
-  parallelism and with FSDP, `--train-rows` rows a device, and as many in all (strong scaling).
+  parallelism and with FSDP: `--train-rows` rows a device (weak scaling), and as many rows in all as
+  the largest mesh then has (strong scaling).
 
 Programs are kept in `--cache`, so that a second run does not compile. Efficiency in the table is
-the speed of n devices over n times (weak, strong) that of one.
+the speed of n devices over n times that of one. In a few minutes on a host with four GPUs:
+
+    python -m experiments.bench.sharded --devices 1,4 --meshes 1x1,4x1 --parts decode,train
 """
 
 from __future__ import annotations
