@@ -59,6 +59,11 @@ def test_fsdp_splits_parameters_and_moments(report):
     assert 0.5 <= report["data and fsdp"]["share_on_a_device"] < 0.51
 
 
+@pytest.mark.slow
+def test_the_frame_kernel_runs_on_the_rows_of_each_device(tmp_path):
+    assert on_eight_devices("frames", tmp_path) < 1e-5
+
+
 def test_a_mesh_is_described_by_its_axes():
     assert MeshConfig.parse("data=4,fsdp=2") == MeshConfig(data=4, fsdp=2)
     with pytest.raises(ConfigError, match="data=2,fsdp=2,model=2"):
