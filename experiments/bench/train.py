@@ -137,7 +137,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "speech_s_per_s": rows * frames * FRAME_SECONDS / step_s,
         "model_tflop_per_step": flops / 1e12,
         "tflop_per_s": flops / step_s / 1e12,
-        "share_of_peak": None if peak is None else flops / step_s / (peak * args.data),
+        "share_of_peak": None if peak is None else flops / step_s / (peak * mesh.mesh.size),
         "peak_gb": memory.get("peak_bytes_in_use", 0) / 1e9 or None,
         "losses": [losses[0], losses[-1]],
     }

@@ -48,12 +48,16 @@ class MeshConfig:
 
 
 class TrainingMesh:
-    """The mesh of a configuration, and the shardings of arrays on it."""
+    """The mesh of a configuration, and the shardings of arrays on it.
 
-    def __init__(self, config: MeshConfig) -> None:
+    Args:
+        devices: as in `sharding.make_mesh`.
+    """
+
+    def __init__(self, config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> None:
         self.config = config
         sizes = {"data": config.data, "fsdp": config.fsdp, "model": config.model}
-        self.mesh: Mesh = named_mesh(sizes)
+        self.mesh: Mesh = named_mesh(sizes, devices)
         self.devices = config.data * config.fsdp
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.rows = NamedSharding(self.mesh, PartitionSpec(None, mesh_axes(self.mesh, "batch")))
