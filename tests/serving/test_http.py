@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 import threading
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import requests
 import soundfile
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from qtts_jax.serving.encoders import pcm16
@@ -170,6 +172,8 @@ def test_keys_and_public_routes(address, post):
         ("v1/audio/voices", 401),
     ):
         assert requests.get(f"http://{address}/{path}", timeout=10).status_code == status
+    with pytest.raises(InvalidStatus, match="403|401"):
+        connect(f"ws://{address}/v1/audio/speech/stream")
     voices = requests.get(f"http://{address}/v1/audio/voices", headers=HEADERS, timeout=10).json()
     assert "ryan" in voices["voices"] and voices["uploaded_voices"] == []
     text = requests.get(f"http://{address}/metrics", timeout=10).text
@@ -248,3 +252,51 @@ def test_wav_reads_as_audio(post):
     answer = post(input="Hello.", response_format="wav", max_new_tokens=11, **SPEECH)
     wave, rate = soundfile.read(io.BytesIO(answer.content))
     assert rate == 24000 and len(wave) == 10 * 1920
+
+
+@pytest.mark.slow
+def test_chaos(address, post, engine, wanted):
+    """Aborted, malformed, giant and slow requests beside good ones, whose audio stays right."""
+    texts = [f"Text number {i}." for i in range(4)]
+    right = {text: wanted(text, 25) for text in texts}
+    faults, good = [], []
+
+    def client(seed):
+        draw = random.Random(seed)
+        for _ in range(25):
+            try:
+                one(draw, draw.choice(("good", "good", "abort", "slow", "junk", "giant")))
+            except Exception as error:
+                faults.append(error)
+
+    def one(draw, kind):
+        text = draw.choice(texts)
+        if kind in ("junk", "giant"):
+            body = b"{" * 50 if kind == "junk" else b" " * 500_000
+            headers = {**HEADERS, "Content-Type": "application/json"}
+            url = f"http://{address}/v1/audio/speech"
+            answer = requests.post(url, data=body, headers=headers, timeout=60)
+            assert answer.status_code == (400 if kind == "junk" else 413)
+            return
+        answer = post(stream=True, input=text, response_format="pcm", max_new_tokens=26, **SPEECH)
+        if answer.status_code == 429:
+            time.sleep(0.1)
+            return
+        content = b""
+        for part in answer.iter_content(chunk_size=None):
+            content += part
+            if kind == "abort":
+                answer.close()
+                return
+            time.sleep(draw.random() * 0.2 if kind == "slow" else 0)
+        assert_same_audio(content, right[text])
+        good.append(text)
+
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults and len(good) > 50
+    wait_until(lambda: engine.running == engine.waiting == 0)
+    assert engine.ready and engine._group.running == []
