@@ -14,6 +14,7 @@ import soundfile
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from experiments.bench import serve as bench
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
 from qtts_jax.tts.voices import CustomVoice
@@ -252,6 +253,21 @@ def test_wav_reads_as_audio(post):
     answer = post(input="Hello.", response_format="wav", max_new_tokens=11, **SPEECH)
     wave, rate = soundfile.read(io.BytesIO(answer.content))
     assert rate == 24000 and len(wave) == 10 * 1920
+
+
+def test_the_load_bench_measures_this_server(address, monkeypatch):
+    monkeypatch.setattr(bench, "TEXTS", ("Short.", "Texts."))  # the others exceed the limits here
+    figures = bench.measure(f"http://{address}", rate=50.0, count=4, seed=0, headers=HEADERS)
+    assert figures["failed"] == 0 and figures["audio_s_per_s"] > 0
+    assert figures["first_byte_ms"]["p50"] <= figures["end_ms"]["p50"]
+
+
+def test_the_load_bench_counts_gaps():
+    half = bench.BYTES_PER_SECOND // 2
+    steady = bench.Answer([(0.1, half), (0.55, 2 * half), (1.0, 3 * half)])
+    broken = bench.Answer([(0.1, half), (0.75, 2 * half), (1.2, 3 * half)])
+    assert steady.longest_gap == 0.0
+    assert broken.longest_gap == pytest.approx(0.15)
 
 
 @pytest.mark.slow
