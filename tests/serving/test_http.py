@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import random
+import socket
 import threading
 import time
 
@@ -17,6 +18,7 @@ from websockets.sync.client import connect
 from experiments.bench import serve as bench
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
+from qtts_jax.serving.row_group import RowGroup
 from qtts_jax.tts.voices import CustomVoice
 from tests.support.live_server import live_server
 
@@ -128,6 +130,18 @@ def test_a_client_that_leaves_frees_its_row(post, engine):
     next(answer.iter_content(chunk_size=None))
     answer.close()
     wait_until(lambda: engine.running == engine.waiting == 0)
+
+
+def test_a_client_that_leaves_while_it_waits_is_forgotten(address, engine, monkeypatch):
+    monkeypatch.setattr(RowGroup, "full", True)
+    body = json.dumps({"input": "Text.", "voice": "ryan"}).encode()
+    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: engine.waiting == 1)
+    wait_until(lambda: engine.waiting == 0)
 
 
 @pytest.mark.parametrize(
