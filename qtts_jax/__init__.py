@@ -12,6 +12,7 @@ and documented in its own module.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qtts_jax.sharding import make_mesh, parse_mesh
     from qtts_jax.speech_tokenizer.base import SpeechTokenizer
     from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
     from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
@@ -27,6 +28,8 @@ _HOMES = {
     "SpeechTokenizer": "qtts_jax.speech_tokenizer.base",
     "VoiceClone": "qtts_jax.tts.voices",
     "VoiceClonePromptItem": "qtts_jax.tts.clone_prompt",
+    "make_mesh": "qtts_jax.sharding",
+    "parse_mesh": "qtts_jax.sharding",
     "VoiceDesign": "qtts_jax.tts.voices",
 }
 __all__ = [
@@ -38,6 +41,8 @@ __all__ = [
     "VoiceClone",
     "VoiceClonePromptItem",
     "VoiceDesign",
+    "make_mesh",
+    "parse_mesh",
 ]
 
 

@@ -14,7 +14,9 @@ PACKAGE = Path(qtts_jax.__file__).parent
 FLOORS = (
     {"errors", "embedded", "checks", "compilation_cache"},
     {"configs", "extras", "functional", "text", "io"},
-    {"dsp", "layers", "sharding"},
+    {"sharding"},
+    {"placement"},
+    {"dsp", "layers"},
     {"modules"},
     {"models"},
     {"generation"},

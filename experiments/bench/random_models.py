@@ -6,17 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from experiments import command
 from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.configs.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.configs.sampling import SamplingParams
-from qtts_jax.functional import abstract
+from qtts_jax.functional import abstract, logical_axes
 from qtts_jax.generation.device_params import inference_params
 from qtts_jax.layers import storage_policy
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.sharding import shardings, whole
 from qtts_jax.text.bpe import TextTokenizer
 
 SIZES = {"0.6B": "0b6", "1.7B": "1b7"}
@@ -72,11 +74,18 @@ def random_params(
 
 
 def build(
-    size: str, dtype: Any, weights: Weights | None = None, *, released: bool = False
+    size: str,
+    dtype: Any,
+    weights: Weights | None = None,
+    *,
+    released: bool = False,
+    mesh: Mesh | None = None,
 ) -> QwenTTS:
     """A checkpoint of a released size ("0.6B", "1.7B", or "tiny") that never ends an utterance.
 
-    The arguments are those of `random_params`.
+    Args:
+        dtype, weights, released: see `random_params`.
+        mesh: devices over which the parameters are split; None for one.
     """
     config = tts_12hz(SIZES.get(size, "0b6"), "custom_voice")
     speech = tokenizer_12hz()
@@ -86,8 +95,13 @@ def build(
     head = params["talker"]["codec_head"]
     # A logit of 0 is far outside the top 50 of 2048 random ones.
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
-    params = inference_params(params)
-    tokenizer = SpeechTokenizer.from_params(speech, random_params(Tokenizer12Hz, speech, dtype))
+    codec = random_params(Tokenizer12Hz, speech, dtype)
+    if mesh is None:
+        params = inference_params(params)
+    else:
+        params = jax.device_put(params, shardings(mesh, logical_axes(TTSModel, config), params))
+        codec = jax.device_put(codec, whole(mesh))
+    tokenizer = SpeechTokenizer.from_params(speech, codec)
     tokenizer.keep_on_host("encoder")  # as `from_pretrained` does
     return QwenTTS(
         config,

@@ -103,12 +103,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     shapes = jax.eval_shape(begin)
     shardings = state_shardings(mesh, task, updates, shapes)
     state = jax.jit(begin, out_shardings=shardings)()
-    rows = args.rows * args.accumulate * args.data
+    rows = args.rows * args.accumulate * mesh.devices
     host = make_batch(config, rows, args.positions)
     frames = int(host["frames"][0])
     batch = jax.tree.map(lambda x: x[0], mesh.put([host], args.accumulate))
     step = jax.jit(
-        make_step(task, rules, updates, args.accumulate, None),
+        mesh.traced(make_step(task, rules, updates, args.accumulate, None)),
         donate_argnums=0,
         out_shardings=(shardings, mesh.replicated),
     )
@@ -127,7 +127,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     memory = jax.devices()[0].memory_stats() or {}
     return {
         "device": jax.devices()[0].device_kind,
-        "devices": args.data,
+        "devices": mesh.mesh.size,
         "parameters_m": sum(x.size for x in jax.tree.leaves(shapes.params)) / 1e6,
         "rows": rows,
         "frames_of_a_row": frames,
@@ -137,7 +137,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "speech_s_per_s": rows * frames * FRAME_SECONDS / step_s,
         "model_tflop_per_step": flops / 1e12,
         "tflop_per_s": flops / step_s / 1e12,
-        "share_of_peak": None if peak is None else flops / step_s / (peak * args.data),
+        "share_of_peak": None if peak is None else flops / step_s / (peak * mesh.mesh.size),
         "peak_gb": memory.get("peak_bytes_in_use", 0) / 1e9 or None,
         "losses": [losses[0], losses[-1]],
     }
@@ -222,7 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", help="of the computation")
     parser.add_argument("--data", type=int, default=1, help="devices of data parallelism")
-    parser.add_argument("--fsdp", action="store_true", help="shard parameters over the devices")
+    parser.add_argument("--fsdp", type=int, default=1, help="devices that split parameters, too")
     parser.add_argument("--steps", type=int, default=10, help="steps of the median")
     parser.add_argument(
         "--variants",

@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.exit_status import exit_status
+from experiments import command
 from qtts_jax.data.manifest import read_manifest
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.bootstrap import Score, estimate
@@ -170,23 +170,24 @@ def markdown(about: dict[str, Any], kinds: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main() -> None:
     """Score a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="without suffix")
-    parser.add_argument("--tests", type=Path, default=TESTS)
-    parser.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=True)
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("model", type=Path, help="a checkpoint folder")
+    parser.add_argument("--out", type=Path, required=True, help="result files, without suffix")
+    parser.add_argument("--tests", type=Path, default=TESTS, help="JSONL of kind, text, spoken")
+    parser.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, default=True, help="text front end"
+    )
     parser.add_argument("--spoken", action="store_true", help="speak the spoken forms of the file")
     parser.add_argument("--manifest", type=Path, help="recordings of the preset voices")
-    parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
+    parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers; all if none")
     parser.add_argument("--every", type=int, default=1, help="take every so many tests")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-seconds", type=float, default=30.0)
-    args = parser.parse_args()
-    return exit_status("everyday", lambda: score(args))
+    parser.add_argument("--batch", type=int, default=8, help="texts a batch")
+    parser.add_argument("--seed", type=int, default=0, help="of the first text")
+    parser.add_argument("--max-seconds", type=float, default=30.0, help="longest speech")
+    score(parser.parse_args())
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

@@ -25,6 +25,7 @@ from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.training import checkpoints
+from qtts_jax.training.mesh import MeshConfig
 from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
 
@@ -83,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
         "--log-every", type=int, default=base.log_every, help="steps between lines of metrics.jsonl"
     )
     parser.add_argument("--no-tensorboard", action="store_true", help="write metrics.jsonl only")
+    parser.add_argument("--mesh", help="devices of the run, such as data=4,fsdp=2 (default: one)")
 
 
 def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:
@@ -107,6 +109,7 @@ def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) 
         keep=1,
         divergence_margin=margin,
         tensorboard=not args.no_tensorboard,
+        mesh=base.mesh if args.mesh is None else MeshConfig.parse(args.mesh),
     )
 
 

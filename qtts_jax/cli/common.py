@@ -55,6 +55,7 @@ def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
             choices=WEIGHTS,
             help="store the language models in one byte a value (default: in --dtype)",
         )
+    parser.add_argument("--mesh", help="devices to split the work over, such as data=2,model=4")
     parser.add_argument(
         "--compile-cache",
         metavar="DIR",
@@ -109,6 +110,7 @@ def load_tts(args: argparse.Namespace) -> Any:
         dtype=args.dtype,
         exact_reference=args.exact_reference,
         weights=args.weights,
+        mesh=_mesh(args),
     )
 
 
@@ -120,7 +122,17 @@ def load_tokenizer(args: argparse.Namespace) -> Any:
         _noted_directory(args),
         dtype=args.dtype or "float32",
         exact_reference=args.exact_reference,
+        mesh=_mesh(args),
     )
+
+
+def _mesh(args: argparse.Namespace) -> Any:
+    """The mesh of --mesh, or None."""
+    if args.mesh is None:
+        return None
+    from qtts_jax.sharding import parse_mesh
+
+    return parse_mesh(args.mesh)
 
 
 def set_flow(args: argparse.Namespace, tokenizer: Any, named: dict[str, Any]) -> None:

@@ -48,14 +48,15 @@ def bucket(n: int, smallest: int, factor: int = 2) -> int:
 
 
 def host_batch(
-    config: TTSConfig, requests: Sequence[Request], open_text: bool = False
+    config: TTSConfig, requests: Sequence[Request], open_text: bool = False, multiple: int = 1
 ) -> tuple[HostBatch, SamplingPlan]:
-    """Stack requests into padded arrays; the number of rows is the next power of two.
+    """Stack requests into padded arrays; the number of rows is `multiple` by a power of two.
 
     Padding rows repeat the sampling settings of the last request and generate no frame.
 
     Args:
         open_text: reserve space for trailing text that arrives later.
+        multiple: rows that the devices need at least (`programs.Programs.row_multiple`).
 
     Raises:
         RequestError: there is no request, or a prompt is longer than the model's context.
@@ -71,7 +72,7 @@ def host_batch(
             f"the prompt takes {longest} positions but the model's context is {context}; "
             "shorten the text, the instruction or the reference audio."
         )
-    batch = bucket(len(requests), 1)
+    batch = bucket(len(requests), multiple)
     padding = batch - len(requests)
     sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
     frames = [

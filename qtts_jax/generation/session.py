@@ -16,6 +16,8 @@ from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import NOT_FINITE
+from qtts_jax.placement import fetch, put_rows
+from qtts_jax.sharding import mesh_of
 
 # Frames of one device program when whole utterances are generated (5.1 s of speech at 12.5 Hz),
 # and the longest chunk of a stream.
@@ -28,7 +30,8 @@ class Session:
 
     Attributes:
         config, params: of the model.
-        rows: requests of the batch (the device works on the next power of two).
+        mesh: devices that the parameters are on; None for a single one.
+        rows: requests of the batch (the device works on as many as `host_batch` makes).
         state, conditions, methods: arguments of the programs that generate frames.
         capacity: positions of the key/value caches.
         frames_asked: frames dispatched to the device so far.
@@ -52,8 +55,9 @@ class Session:
         Raises:
             RequestError: there is no request, or a prompt is longer than the model's context.
         """
-        inputs, self.methods = host_batch(config, requests, open_text)
-        self.config, self.params, self._programs = config, params, programs(config)
+        self.config, self.params, self.mesh = config, params, mesh_of(params)
+        self._programs = programs(config, self.mesh)
+        inputs, self.methods = host_batch(config, requests, open_text, self._programs.row_multiple)
         self.rows, self._context = len(requests), config.talker.transformer.max_positions
         self.limits: list[int] = inputs.max_frames[: self.rows].tolist()
         self.frames_asked, self._max_frames = 0, max(self.limits)
@@ -68,7 +72,7 @@ class Session:
         prompt = inputs.prompt._replace(text=text)
         inputs = inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
         self.state, self.conditions = self._programs.start(
-            text_params, inputs, capacity=self.capacity
+            text_params, put_rows(inputs, self.mesh), capacity=self.capacity
         )
 
     @property
@@ -78,7 +82,7 @@ class Session:
 
     def finished(self) -> bool:
         """True when every request has ended; waits for the device."""
-        return bool(np.all(self.state.done))
+        return bool(np.all(fetch(self.state.done)))
 
     def append_text(self, ids: Sequence[int]) -> None:
         """Add trailing text ids to the one request of an open-text session."""
@@ -86,10 +90,10 @@ class Session:
             return
         padded = np.full((1, bucket(len(ids), 16)), -1, np.int32)
         padded[0, : len(ids)] = ids
-        text = self.conditions.text  # [1, S, D]
+        text = self.conditions.text  # [B, S, D]
         if self._text_length + padded.shape[1] > text.shape[1]:
             more = max(text.shape[1], padded.shape[1])
-            text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
+            text = put_rows(jnp.pad(text, ((0, 0), (0, more), (0, 0))), self.mesh)
             self.conditions = self.conditions._replace(text=text)
         params, padded = gather_text_rows(self.params, padded)
         self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
@@ -104,7 +108,7 @@ class Session:
         needed = min(self._longest_prompt + self.frames_asked, self._context)
         if needed > self.capacity:
             # Every size is compiled once. For one row memory is cheap, so there are few sizes.
-            grown = bucket(needed, self.capacity, 4 if len(self.state.done) == 1 else 2)
+            grown = bucket(needed, self.capacity, 4 if self.rows == 1 else 2)
             self.capacity = min(grown, self._context)
             self._grow_caches()
 
@@ -145,7 +149,7 @@ def generate_codes(session: Session) -> list[np.ndarray]:
     """
     chunks: list[np.ndarray] = []
     while not session.exhausted:
-        chunks.append(np.asarray(session.advance()))
+        chunks.append(fetch(session.advance()))
         if session.finished():
             break
     codes = np.concatenate(chunks, axis=1)  # [B, frames, Q]

@@ -365,7 +365,7 @@ def _check_match(directory: Any, stored: Mapping[str, Any], wanted: Mapping[str,
 
 def _shardings(wanted: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
     if sharding is None or isinstance(sharding, jax.sharding.Sharding):
-        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return {
             name: sharding or getattr(leaf, "sharding", None) or default
             for name, leaf in wanted.items()

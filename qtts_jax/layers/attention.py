@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal
@@ -147,8 +148,17 @@ class Attention(nnx.Module):
 
 
 def write(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    """Put new [B, T, K, h] into cache [B, S, K, h] at each row's own position [B]."""
+    """Put new [B, T, K, h] into cache [B, S, K, h] at each row's own position [B].
+
+    A position beyond the cache, which only rows that have ended reach, overwrites its end or (by
+    selection) nothing.
+    """
     new = new.astype(cache.dtype)
+    if dispatch.write_by_select(new.shape[1]):
+        slot = jnp.arange(cache.shape[1]) - position[:, None]  # [B, S]
+        for t in range(new.shape[1]):
+            cache = jnp.where((slot == t)[..., None, None], new[:, t : t + 1], cache)
+        return cache
     return jax.vmap(lambda c, n, p: jax.lax.dynamic_update_slice_in_dim(c, n, p, axis=0))(
         cache, new, position
     )

@@ -1,4 +1,4 @@
-"""Choice between the plain definition of a layer and a faster form on the default device."""
+"""Choice between the plain definition of a layer and a faster form, by the devices traced for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+
+from qtts_jax.placement import heads_whole, platform, single_device
 
 Backend = Literal["plain", "triton", "interpret"]
 
@@ -23,9 +25,7 @@ def decode_backend(batch: int, time: int) -> Backend:
         return "plain"
     if override is not None:
         return override
-    if jax.default_backend() != "gpu" or jax.device_count() > 1:
-        return "plain"
-    return "triton" if _cuda() else "plain"
+    return "triton" if platform() == "gpu" and single_device() and _cuda() else "plain"
 
 
 def matvec_backend(batch: int) -> Backend:
@@ -38,7 +38,7 @@ def split_products() -> bool:
 
     Elsewhere the weights are converted as they are read.
     """
-    return jax.default_backend() == "cpu"
+    return platform() == "cpu"
 
 
 def sequence_backend(
@@ -48,23 +48,39 @@ def sequence_backend(
 
     cuDNN's fused attention takes 16-bit types only. Over the few codebooks of a frame a call for
     each sequence is slower than plain products, and our kernel (`kernels/frame_attention.py`) is
-    faster than both; XLA cannot split it over devices.
+    faster than both. It runs on the rows of each device (`placement.per_shard`), so not where a
+    model axis splits heads.
 
     Args:
         frames: the kernel for frames admits the shapes.
     """
-    if jax.default_backend() != "gpu" or not _cuda() or jnp.dtype(dtype).itemsize != 2:
+    if platform() != "gpu" or not _cuda() or jnp.dtype(dtype).itemsize != 2:
         return "plain"
     if time >= 64:
         return "cudnn"
-    return "frames" if frames and jax.device_count() == 1 else "plain"
+    return "frames" if frames and heads_whole() else "plain"
 
 
 def dilation_as_grid() -> bool:
     """Whether a dilated convolution runs as a plain one over folded time: on GPUs."""
-    return jax.default_backend() == "gpu"
+    return platform() == "gpu"
+
+
+def write_by_select(time: int) -> bool:
+    """Whether `time` new positions of a cache are written by selections over its slots: on TPUs.
+
+    Where rows differ in their position, the update of a slice is a scatter, which XLA:TPU makes a
+    loop over the rows. A selection reads the whole cache, so it is for the one or two positions of
+    a frame, not for a prompt.
+    """
+    return platform() == "tpu" and time <= 2
+
+
+def fewest_rows() -> int:
+    """The least rows of a batch on a device: 2 on TPUs, whose matrix unit XLA leaves idle for 1."""
+    return 2 if platform() == "tpu" else 1
 
 
 def _cuda() -> bool:
-    """Whether the GPU of the default backend is NVIDIA's."""
-    return "cuda" in jax.devices()[0].client.platform_version.lower()
+    """Whether GPUs are NVIDIA's."""
+    return "cuda" in jax.local_devices()[0].client.platform_version.lower()

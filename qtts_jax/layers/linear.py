@@ -49,10 +49,16 @@ class Linear(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table [V, D] of rows."""
+    """A table [V, D] of rows.
 
-    def __init__(self, vocab: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
-        self.table = param(rngs, (vocab, width), ("vocab", "embed"), normal(std), columns=1)
+    Args:
+        axis: logical name of the vocabulary.
+    """
+
+    def __init__(
+        self, vocab: int, width: int, *, std: float, axis: str = "vocab", rngs: nnx.Rngs
+    ) -> None:
+        self.table = param(rngs, (vocab, width), (axis, "embed"), normal(std), columns=1)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] int -> [..., D]."""

@@ -1,4 +1,4 @@
-"""Storage of weights and tables on the default device: which form and place is fastest there."""
+"""Storage of weights and tables on one device: which form and place is fastest there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from qtts_jax.layers.dispatch import decode_backend
+from qtts_jax.placement import platform, single_device
 
 
 def preproject_tables() -> bool:
@@ -20,8 +21,8 @@ def preproject_tables() -> bool:
 
 
 def tables_on_host() -> bool:
-    """Whether the text embedding stays in host memory (`layers/host_table.py`): with one GPU."""
-    return jax.default_backend() == "gpu" and jax.device_count() == 1
+    """Whether the text embedding stays in host memory (`layers/host_table.py`): for one GPU."""
+    return platform() == "gpu" and single_device()
 
 
 @functools.cache

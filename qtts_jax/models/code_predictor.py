@@ -40,7 +40,7 @@ class CodePredictor(nnx.Module):
         self.config = c
         width, init = c.transformer.width, normal(c.transformer.init_std)
         shape = (c.codebooks - 1, c.vocab_size)
-        axes = ("codebook", "vocab", "embed")
+        axes = ("codebook", "codec_vocab", "embed")
         self.embeddings = param(rngs, (*shape, talker_width), axes, init, columns=1)
         self.input_projection = (
             None

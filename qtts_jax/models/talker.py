@@ -39,10 +39,12 @@ class Talker(nnx.Module):
         width, std = c.transformer.width, c.transformer.init_std
         self.text_embedding = Embedding(c.text_vocab_size, c.text_width, std=std, rngs=rngs)
         self.text_projection = TextProjection(c, rngs=rngs)
-        self.codec_embedding = Embedding(c.vocab_size, width, std=std, rngs=rngs)
+        self.codec_embedding = Embedding(
+            c.vocab_size, width, std=std, axis="codec_vocab", rngs=rngs
+        )
         self.transformer = Transformer(c.transformer, rngs=rngs)
         self.codec_head = Linear(
-            (width,), (c.vocab_size,), ("embed",), ("vocab",), init=normal(std), rngs=rngs
+            (width,), (c.vocab_size,), ("embed",), ("codec_vocab",), init=normal(std), rngs=rngs
         )
 
     def embed_text(self, ids: jax.Array) -> jax.Array:

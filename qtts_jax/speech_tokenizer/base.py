@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from qtts_jax import compilation_cache
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
@@ -26,6 +27,8 @@ from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource, is_array, load_audio
 from qtts_jax.io.config_file import check_converted, read_config
+from qtts_jax.placement import row_count
+from qtts_jax.sharding import check_mesh, mesh_of, whole
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
 
@@ -50,6 +53,8 @@ class SpeechTokenizer(ABC):
 
     Attributes:
         model: the module that `params` belong to.
+        mesh: devices over which the rows of batches are split; None for a single one.
+        devices: into how many parts rows are split.
         config_class, quirks_class: configuration and named quirks of the family.
         needs_voice: the decoder is conditioned on the speaker.
         families: the class of each `model_type` (`load.py`).
@@ -74,6 +79,8 @@ class SpeechTokenizer(ABC):
 
     def __init__(self, config: Any, params: Params, *, quirks: Any = None) -> None:
         self.config, self.params = config, params
+        self.mesh: Mesh | None = mesh_of(params)
+        self.devices: int = row_count(self.mesh)
         self.sample_rate: int = config.output_sample_rate
         self.samples_per_frame: int = config.samples_per_frame
         # Shardings of the parts whose parameters are in host memory (`keep_on_host`).
@@ -102,7 +109,7 @@ class SpeechTokenizer(ABC):
         dtype: Any = jnp.float32,
         exact_reference: bool = False,
         quirks: Quirks | None = None,
-        sharding: Any = None,
+        mesh: Mesh | None = None,
     ) -> SpeechTokenizer:
         """Load a converted checkpoint of any family.
 
@@ -113,15 +120,18 @@ class SpeechTokenizer(ABC):
             dtype: of parameters and computation.
             exact_reference: reproduce the official code in every quirk (`quirks.official()`).
             quirks: single quirks to reproduce, instead of `exact_reference`.
-            sharding: where to put the parameters; None for the default device.
+            mesh: devices over which the rows of batches are split (`sharding.make_mesh`); each has
+                all parameters. None for the default device.
 
         Raises:
             CheckpointError: no converted checkpoint there, or one that does not fit its config.
-            ConfigError: the config is not that of a tokenizer.
+            ConfigError: the config is not that of a tokenizer, or the mesh lacks an axis.
             RequestError: both `exact_reference` and `quirks` are given, or those of another family.
         """
         if exact_reference and quirks is not None:
             raise RequestError("give either exact_reference or quirks, not both.")
+        if mesh is not None:
+            check_mesh(mesh)
         # Orbax is slow to import, so it is imported only when weights are read.
         from qtts_jax.io.checkpoint import load_params
 
@@ -138,7 +148,8 @@ class SpeechTokenizer(ABC):
                 f"tokenizer has {' or '.join(cls.families)}."
             )
         config = kind.config_class.from_hf(data)
-        params = load_params(root, abstract(kind.model, config)[1], dtype, sharding)
+        place = None if mesh is None else whole(mesh)
+        params = load_params(root, abstract(kind.model, config)[1], dtype, place)
         if exact_reference:
             quirks = kind.quirks_class.official()
         tokenizer = kind(config, params, quirks=quirks)

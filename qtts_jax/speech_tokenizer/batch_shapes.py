@@ -35,12 +35,18 @@ def split(n: int, largest: int) -> list[int]:
     return [largest] * (n // largest) + powers
 
 
-def group(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of items to process together: similar lengths, in batches of `BATCH_SIZES`."""
+def group(lengths: Sequence[int], devices: int = 1) -> list[list[int]]:
+    """Indices of items to process together: similar lengths, in batches of `BATCH_SIZES`.
+
+    Args:
+        devices: over which rows are split; each has one of `BATCH_SIZES`. Where too few items are
+            left, the last is repeated.
+    """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     groups = []
     while order:
-        batch = next(size for size in BATCH_SIZES if size <= len(order))
-        groups.append(order[:batch])
-        order = order[batch:]
+        sizes = [size * devices for size in BATCH_SIZES]
+        batch = next((size for size in sizes if size <= len(order)), devices)
+        chosen, order = order[:batch], order[batch:]
+        groups.append(chosen + chosen[-1:] * (batch - len(chosen)))
     return groups

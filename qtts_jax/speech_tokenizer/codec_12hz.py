@@ -16,6 +16,7 @@ from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.placement import fetch, put_rows
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.speech_tokenizer.batch_shapes import cover, group, split
 from qtts_jax.speech_tokenizer.checks import check_chunk, check_codes
@@ -44,7 +45,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         self, config: Tokenizer12HzConfig, params: Params, *, quirks: Quirks12Hz | None = None
     ) -> None:
         super().__init__(config, params, quirks=quirks)
-        self.programs = programs_12hz(config, self.quirks)
+        self.programs = programs_12hz(config, self.quirks, self.mesh)
         self.codebooks = config.decoder.quantizer.books
         self.input_sample_rate = config.input_sample_rate
         self.min_samples = config.encoder.samples_per_frame
@@ -92,7 +93,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         # Samples that the encoder is given of each row.
         padded = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
         codes: list[Any] = [None] * len(waves)
-        for rows in group(padded):
+        for rows in group(padded, self.devices):
             batch = self._encode_batch([waves[i] for i in rows], [padded[i] for i in rows])
             for i, row in zip(rows, batch, strict=True):
                 codes[i] = row[: -(-lengths[i] // self.min_samples)]
@@ -118,7 +119,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             raise RequestError("there are no codes to decode: the list is empty.")
         lengths = [len(item) for item in items]
         waves: list[Any] = [None] * len(items)
-        for rows in group(lengths):
+        for rows in group(lengths, self.devices):
             batch = np.zeros((len(rows), lengths[rows[0]], items[0].shape[1]), np.int32)
             for row, i in zip(batch, rows, strict=True):
                 row[: lengths[i]] = items[i]
@@ -151,7 +152,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         """
         frame, params = self.min_samples, self.part("encoder")
         capacity = None if self._has_window else FIRST_CAPACITY
-        state = self.programs.encoder_state(params, 1, capacity)
+        state = self.programs.encoder_state(params, self.devices, capacity)
         waiting, done = np.zeros(0, np.float32), 0
 
         def encode(samples: np.ndarray, frames: int) -> np.ndarray:
@@ -160,11 +161,12 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             if capacity is not None and done > capacity:
                 capacity = bucket(done, capacity, GROWTH)
                 state = self.programs.grow_encoder(state, capacity)
-            padded = np.zeros((1, frames * frame), np.float32)
-            padded[0, : samples.size] = samples
-            lengths = np.array([samples.size], np.int32)
+            # On a mesh every device works on the one row.
+            padded = np.zeros((self.devices, frames * frame), np.float32)
+            padded[:, : samples.size] = samples
+            lengths = np.full((self.devices,), samples.size, np.int32)
             codes, state = self.programs.encode(params, self._samples(padded), lengths, state)
-            return np.asarray(codes[0])
+            return fetch(codes)[0]
 
         for chunk in chunks:
             waiting = np.concatenate([waiting, check_chunk(chunk)])
@@ -192,7 +194,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             RequestError: codes of a wrong shape or type, empty, or out of range.
         """
         params, quirks = self.part("decoder"), self.quirks
-        state = self.programs.decoder_state(params, 1)
+        state = self.programs.decoder_state(params, self.devices)
         history = np.zeros((0, self.codebooks), np.int32)
         done = 0
 
@@ -200,8 +202,9 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             nonlocal state
             waves = []
             for frames in split(len(codes), BLOCKS[0]):
-                wave, state = self.programs.decode(params, codes[None, :frames], state)
-                waves.append(np.asarray(wave[0], np.float32))
+                block = np.repeat(codes[None, :frames], self.devices, 0)  # [B, frames, Q]
+                wave, state = self.programs.decode(params, block, state)
+                waves.append(fetch(wave)[0].astype(np.float32))
                 codes = codes[frames:]
             return np.concatenate(waves)
 
@@ -212,7 +215,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
                 if quirks.decode_chunk is not None:
                     # The official windows restart here, warmed up by the frames before.
                     if done and done % quirks.decode_chunk == 0:
-                        state = self.programs.decoder_state(params, 1)
+                        state = self.programs.decoder_state(params, self.devices)
                         if len(history):
                             decode(history)
                     frames = min(frames, quirks.decode_chunk - done % quirks.decode_chunk)
@@ -229,7 +232,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
     def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
         """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
         frame = self.min_samples
-        sizes = cover(-(-max(lengths) // frame), BATCH_BLOCKS[len(waves)])
+        sizes = cover(-(-max(lengths) // frame), BATCH_BLOCKS[len(waves) // self.devices])
         capacity = None
         if not self._has_window:
             # A power of two, so that recordings of similar length share a program.
@@ -246,7 +249,7 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
             # out [B, frames, Q]
             out, state = self.programs.encode(params, self._samples(block), left, state)
-            codes.append(np.asarray(out))
+            codes.append(fetch(out))
             start = stop
         return np.concatenate(codes, axis=1)
 
@@ -268,18 +271,19 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         params = self.part("decoder")
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
-        for frames in cover(total, BATCH_BLOCKS[rows]):
+        for frames in cover(total, BATCH_BLOCKS[rows // self.devices]):
             block = np.zeros((rows, frames, codebooks), np.int32)  # [B, frames, Q]
             real = codes[:, start : start + frames]
             block[:, : real.shape[1]] = real
             wave, state = self.programs.decode(params, block, state)  # [B, frames * samples]
-            waves.append(np.asarray(wave, np.float32))
+            waves.append(fetch(wave).astype(np.float32))
             start += frames
         return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
 
     def _samples(self, block: np.ndarray) -> Any:
-        """Samples in the dtype of the parameters."""
-        return jnp.asarray(block, self.params["encoder"]["downsample"]["kernel"].dtype)
+        """Samples in the dtype of the parameters, on their devices."""
+        dtype = self.params["encoder"]["downsample"]["kernel"].dtype
+        return put_rows(jnp.asarray(block, dtype), self.mesh)
 
     def _check(self, codes: Any) -> np.ndarray:
         """Codes as int32 [T, Q], or one clear error."""

@@ -80,8 +80,8 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         self.voices: Mapping[str, ReferenceVoice] = {}
         self.steps, self.guidance = STEPS, GUIDANCE
         self.look_ahead: int | None = 1
-        self._encode = encode_programs(config.encoder, self.quirks)
-        self._decode = decode_programs(config.decoder)
+        self._encode = encode_programs(config.encoder, self.quirks, self.mesh)
+        self._decode = decode_programs(config.decoder, self.mesh)
         self._extractor: ReferenceVoiceExtractor | None = None
         self._misfit = config.inconsistency()
 
@@ -265,7 +265,7 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             raise RequestError("noise is given for some of the codes only; give all of it or none.")
         self._warn_once()
         waves: list[Any] = [None] * len(items)
-        for rows in group(padded):
+        for rows in group(padded, self.devices):
             longest = padded[rows[0]]
             batch = decode_whole(
                 self._decode,
@@ -326,14 +326,15 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         """
         found = self.decoder_voice(voice)
         steps, guidance = self._flow(steps, guidance)
-        array, keys = check_noise(noise, 0, self._dit), noise_keys([seed])
+        rows = self.devices  # on a mesh every device works on the one row
+        array, keys = check_noise(noise, 0, self._dit), noise_keys([seed] * rows)
         self._warn_once()
         params = self.part("decoder")
         state = open_host_stream(
             self._decode,
             params,
-            found.xvector[None],
-            found.ref_mel[None],
+            np.repeat(found.xvector[None], rows, 0),
+            np.repeat(found.ref_mel[None], rows, 0),
             steps=steps,
             guidance=guidance,
             look_ahead=look_ahead,
@@ -346,10 +347,10 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             portion: Any = keys
             if array is not None:
                 check_noise(array, done, self._dit)
-                portion = array[None, start * self._dit.repeats : done * self._dit.repeats]
-            wave, state = step_host_stream(
-                self._decode, params, codes[None], state, portion, final=final
-            )
+                part = array[None, start * self._dit.repeats : done * self._dit.repeats]
+                portion = np.repeat(part, rows, 0)
+            block = np.repeat(codes[None], rows, 0)  # [B, t]
+            wave, state = step_host_stream(self._decode, params, block, state, portion, final=final)
             return wave[0]
 
         for chunk in chunks:

@@ -17,6 +17,7 @@ from qtts_jax.functional import Params
 from qtts_jax.models.tokenizer_25hz.decoder import Decoder25HzState
 from qtts_jax.models.tokenizer_25hz.flow import Conditioning
 from qtts_jax.models.tokenizer_25hz.schedule import SWAY, Schedule, schedule
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.programs_25hz_decode import (
     GUIDANCE,
     STEPS,
@@ -152,7 +153,7 @@ def step_host_stream(
             state,
             stream.look_ahead,
         )
-        waves.append(np.asarray(wave))
+        waves.append(fetch(wave))
     wave = np.concatenate(waves, axis=1)  # [B, count * size * per_code]
     early = min(stream.early, wave.shape[1])
     wave = wave[:, early:][:, : received * per_code - stream.done]

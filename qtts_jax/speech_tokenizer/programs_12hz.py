@@ -12,16 +12,18 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
 from qtts_jax.models.tokenizer_12hz.decoder import Decoder, DecoderState
 from qtts_jax.models.tokenizer_12hz.encoder import Encoder, EncoderState
+from qtts_jax.placement import per_shard, row_count
 from qtts_jax.speech_tokenizer.batch_shapes import BATCH_SIZES
 
 # Frames of one program. The widest activation of the released decoder is 0.7 MB a frame.
 BLOCKS = (128, 64, 32, 16, 8)
-# Bounds the memory of a batch: rows times frames of one program.
+# Bounds the memory of a batch on a device: rows times frames of one program.
 MAX_BATCH_FRAMES = 256
 # Block sizes of a batch of each size.
 BATCH_BLOCKS = {
@@ -33,17 +35,20 @@ BATCH_BLOCKS = {
 class Programs12Hz:
     """Pure, jitted steps of both halves; use `programs_12hz` to get the shared instance.
 
+    On a mesh the rows of every argument and state are split over its data axis, so a batch must be
+    a multiple of that.
+
     Attributes:
         encoder, decoder: graph definitions, for programs of one's own (`functional.bind`).
     """
 
-    def __init__(self, config: Tokenizer12HzConfig, quirks: Quirks12Hz) -> None:
-        self.config, self.quirks = config, quirks
+    def __init__(self, config: Tokenizer12HzConfig, quirks: Quirks12Hz, mesh: Mesh | None) -> None:
+        self.config, self.quirks, self.mesh = config, quirks, mesh
         self.encoder = nnx.graphdef(shapes_of(Encoder, config.encoder, config.codebooks, quirks))
         self.decoder = nnx.graphdef(shapes_of(Decoder, config.decoder))
         # The state is donated: it is updated in place.
-        self.encode = jax.jit(self._encode, donate_argnums=3)
-        self.decode = jax.jit(self._decode, donate_argnums=2)
+        self.encode = jax.jit(per_shard(self._encode, mesh), donate_argnums=3)
+        self.decode = jax.jit(per_shard(self._decode, mesh), donate_argnums=2)
         self.encoder_state = jax.jit(self._encoder_state, static_argnums=(1, 2))
         self.decoder_state = jax.jit(self._decoder_state, static_argnums=1)
         self.grow_encoder = jax.jit(self._grow_encoder, static_argnums=1)
@@ -64,7 +69,12 @@ class Programs12Hz:
 
     def _encoder_state(self, params: Params, batch: int, capacity: int | None) -> EncoderState:
         """`Encoder.init_state` in the dtype of the parameters."""
-        return bind(self.encoder, params).init_state(batch, _dtype(params), capacity)
+
+        def make(params: Params) -> EncoderState:
+            rows = batch // row_count(self.mesh)
+            return bind(self.encoder, params).init_state(rows, _dtype(params), capacity)
+
+        return per_shard(make, self.mesh)(params)
 
     def _grow_encoder(self, state: EncoderState, capacity: int) -> EncoderState:
         """The state of an encoder without a window, its caches padded to `capacity` frames."""
@@ -79,13 +89,20 @@ class Programs12Hz:
 
     def _decoder_state(self, params: Params, batch: int) -> DecoderState:
         """`Decoder.init_state` in the dtype of the parameters."""
-        return bind(self.decoder, params).init_state(batch, _dtype(params))
+
+        def make(params: Params) -> DecoderState:
+            rows = batch // row_count(self.mesh)
+            return bind(self.decoder, params).init_state(rows, _dtype(params))
+
+        return per_shard(make, self.mesh)(params)
 
 
 @functools.lru_cache(maxsize=32)
-def programs_12hz(config: Tokenizer12HzConfig, quirks: Quirks12Hz) -> Programs12Hz:
+def programs_12hz(
+    config: Tokenizer12HzConfig, quirks: Quirks12Hz, mesh: Mesh | None = None
+) -> Programs12Hz:
     """The programs of a configuration; equal configurations share one instance and its cache."""
-    return Programs12Hz(config, quirks)
+    return Programs12Hz(config, quirks, mesh)
 
 
 def _dtype(params: Params) -> jnp.dtype:

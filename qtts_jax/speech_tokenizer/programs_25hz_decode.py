@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tokenizer_25hz_decoder import Decoder25HzConfig
 from qtts_jax.errors import ConfigError
@@ -15,6 +16,7 @@ from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
 from qtts_jax.models.tokenizer_25hz.decoder import Decoder25Hz, Decoder25HzState
 from qtts_jax.models.tokenizer_25hz.flow import Conditioning
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule, frame_noise
+from qtts_jax.placement import per_shard, row_count
 
 # Defaults of the official code: points of the solution, and guidance.
 STEPS, GUIDANCE = 10, 0.5
@@ -29,12 +31,12 @@ class DecodePrograms:
     draws by its position, and a stream draws what the whole decode draws.
     """
 
-    def __init__(self, config: Decoder25HzConfig) -> None:
-        self.config = config
+    def __init__(self, config: Decoder25HzConfig, mesh: Mesh | None = None) -> None:
+        self.config, self.mesh, self.devices = config, mesh, row_count(mesh)
         module = shapes_of(Decoder25Hz, config)
         self.module: Decoder25Hz = module
         self.graphdef = nnx.graphdef(module)
-        self.condition = jax.jit(self._condition)
+        self.condition = jax.jit(per_shard(self._condition, mesh))
         self.decode = jax.jit(self._decode)
         self.init_state = jax.jit(self._init_state, static_argnums=(1, 2, 3))
         # The state is donated: it is updated in place.
@@ -58,18 +60,36 @@ class DecodePrograms:
         guidance: jax.Array,
     ) -> jax.Array:
         """`Decoder25Hz.__call__`: samples [B, T * samples_per_code] float32."""
-        noise = self._noise(noise, jnp.zeros(codes.shape[:1], jnp.int32), codes.shape[1])
-        with matmul_precision(params):
-            samples = bind(self.graphdef, params)(
-                codes, noise, conditioning, schedule, guidance, lengths
-            )
-        return samples.astype(jnp.float32)
+
+        def decode(
+            params: Params,
+            schedule: Schedule,
+            guidance: jax.Array,
+            codes: jax.Array,
+            noise: jax.Array,
+            lengths: jax.Array,
+            conditioning: Conditioning,
+        ) -> jax.Array:
+            noise = self._noise(noise, jnp.zeros(codes.shape[:1], jnp.int32), codes.shape[1])
+            with matmul_precision(params):
+                model = bind(self.graphdef, params)
+                samples = model(codes, noise, conditioning, schedule, guidance, lengths)
+            return samples.astype(jnp.float32)
+
+        return per_shard(decode, self.mesh, 3)(
+            params, schedule, guidance, codes, noise, lengths, conditioning
+        )
 
     def _init_state(
         self, params: Params, batch: int, slopes: int, look_ahead: int | None
     ) -> Decoder25HzState:
         """`Decoder25Hz.init_state`."""
-        return bind(self.graphdef, params).init_state(batch, slopes, look_ahead)
+
+        def make(params: Params) -> Decoder25HzState:
+            rows = batch // self.devices
+            return bind(self.graphdef, params).init_state(rows, slopes, look_ahead)
+
+        return per_shard(make, self.mesh)(params)
 
     def _step_blocks(
         self,
@@ -84,12 +104,27 @@ class DecodePrograms:
         look_ahead: int | None,
     ) -> tuple[jax.Array, Decoder25HzState]:
         """`Decoder25Hz.step`, samples float32."""
-        noise = self._noise(noise, state.flow.position, codes.shape[1])
-        with matmul_precision(params):
-            samples, state = bind(self.graphdef, params).step(
-                codes, noise, lengths, conditioning, schedule, guidance, state, look_ahead
-            )
-        return samples.astype(jnp.float32), state
+
+        def step(
+            params: Params,
+            schedule: Schedule,
+            guidance: jax.Array,
+            codes: jax.Array,
+            noise: jax.Array,
+            lengths: jax.Array,
+            conditioning: Conditioning,
+            state: Decoder25HzState,
+        ) -> tuple[jax.Array, Decoder25HzState]:
+            noise = self._noise(noise, state.flow.position, codes.shape[1])
+            with matmul_precision(params):
+                samples, state = bind(self.graphdef, params).step(
+                    codes, noise, lengths, conditioning, schedule, guidance, state, look_ahead
+                )
+            return samples.astype(jnp.float32), state
+
+        return per_shard(step, self.mesh, 3)(
+            params, schedule, guidance, codes, noise, lengths, conditioning, state
+        )
 
     def _noise(self, noise: jax.Array, position: jax.Array, codes: int) -> jax.Array:
         """The given noise, or what random keys draw for so many codes from a frame position on."""
@@ -157,9 +192,13 @@ class DecodePrograms:
 
 
 @functools.lru_cache(maxsize=32)
-def decode_programs(config: Decoder25HzConfig) -> DecodePrograms:
-    """The programs of a configuration; equal configurations share one instance and its cache."""
-    return DecodePrograms(config)
+def decode_programs(config: Decoder25HzConfig, mesh: Mesh | None = None) -> DecodePrograms:
+    """The programs of a configuration; equal configurations share one instance and its cache.
+
+    Args:
+        mesh: devices over which rows are split; None for a single one.
+    """
+    return DecodePrograms(config, mesh)
 
 
 def pad_time(x: np.ndarray, length: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tokenizer_25hz import (
     CONV_STRIDE,
@@ -31,9 +32,10 @@ from qtts_jax.dsp.whisper_mel import (
 )
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
+from qtts_jax.placement import fetch, per_shard, put_rows, row_count
 from qtts_jax.speech_tokenizer.batch_shapes import cover
 
-# Windows of one program. Distances to 32768 entries take 6.6 MB a window of 2 s.
+# Windows of one program on a device. Distances to 32768 entries take 6.6 MB a window of 2 s.
 BLOCKS = (32, 16, 8, 4, 2, 1)
 
 
@@ -60,11 +62,14 @@ class EncodePrograms:
         window_frames: mel frames F of a full window.
     """
 
-    def __init__(self, config: Encoder25HzConfig, quirks: Quirks25Hz) -> None:
-        self.config, self.quirks = config, quirks
+    def __init__(
+        self, config: Encoder25HzConfig, quirks: Quirks25Hz, mesh: Mesh | None = None
+    ) -> None:
+        self.config, self.quirks, self.mesh = config, quirks, mesh
+        self._sizes = tuple(row_count(mesh) * size for size in BLOCKS)
         self.encoder = abstract(Encoder25Hz, config)[0]
         self.window_frames = CONV_STRIDE * config.window
-        self.measure = jax.jit(self._measure)
+        self.measure = jax.jit(per_shard(self._measure, mesh, 0))
         self.codes = jax.jit(self._codes)
 
     def encode(self, params: Params, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -163,11 +168,12 @@ class EncodePrograms:
     ) -> tuple[list[jax.Array], np.ndarray]:
         """Log-mel power of windows in blocks, on the device, and the peak [N] of each window."""
         powers, peaks = [], []
-        for rows, real in _blocks(len(frames)):
-            power, peak = self.measure(_rows(samples[rows], real), _rows(frames[rows], real))
+        for rows, real in _blocks(len(frames), self._sizes):
+            block = _rows(samples[rows], real), _rows(frames[rows], real)
+            power, peak = self.measure(*put_rows(block, self.mesh))
             powers.append(power)
             peaks.append(peak)
-        return powers, np.concatenate([np.asarray(p) for p in peaks])[: len(frames)]
+        return powers, np.concatenate([fetch(p) for p in peaks])[: len(frames)]
 
     def _encoded(
         self,
@@ -181,9 +187,9 @@ class EncodePrograms:
         attended = None if self.quirks.window_mask else np.int32(longest // CONV_STRIDE)
         codes = [
             self.codes(params, power, _rows(peaks[rows], n), _rows(frames[rows], n), attended)
-            for power, (rows, n) in zip(powers, _blocks(len(frames)), strict=True)
+            for power, (rows, n) in zip(powers, _blocks(len(frames), self._sizes), strict=True)
         ]
-        every = np.concatenate([np.asarray(block) for block in codes])
+        every = np.concatenate([fetch(block) for block in codes])
         return [
             row[:real]
             for row, real in zip(every, frames // self.config.frames_per_code, strict=False)
@@ -204,21 +210,37 @@ class EncodePrograms:
         attended: jax.Array | None,
     ) -> jax.Array:
         """Codes [R, C] of windows by the peak [R] of their recordings; see `Encoder25Hz.encode`."""
-        mel = normalize(power, peak[:, None, None]).astype(jax.tree.leaves(params)[0].dtype)
-        with matmul_precision(params):
-            return bind(self.encoder, params).encode(mel, frames, attended)
+
+        def encode(
+            params: Params,
+            attended: jax.Array | None,
+            power: jax.Array,
+            peak: jax.Array,
+            frames: jax.Array,
+        ) -> jax.Array:
+            mel = normalize(power, peak[:, None, None]).astype(jax.tree.leaves(params)[0].dtype)
+            with matmul_precision(params):
+                return bind(self.encoder, params).encode(mel, frames, attended)
+
+        return per_shard(encode, self.mesh, 2)(params, attended, power, peak, frames)
 
 
 @functools.lru_cache(maxsize=32)
-def encode_programs(config: Encoder25HzConfig, quirks: Quirks25Hz) -> EncodePrograms:
-    """The programs of a configuration; equal ones share one instance and its compilations."""
-    return EncodePrograms(config, quirks)
+def encode_programs(
+    config: Encoder25HzConfig, quirks: Quirks25Hz, mesh: Mesh | None = None
+) -> EncodePrograms:
+    """The programs of a configuration; equal ones share one instance and its compilations.
+
+    Args:
+        mesh: devices over which windows are split; None for a single one.
+    """
+    return EncodePrograms(config, quirks, mesh)
 
 
-def _blocks(windows: int) -> Iterator[tuple[slice, int]]:
+def _blocks(windows: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
     """The windows of each block and its size, which may be larger."""
     start = 0
-    for size in cover(windows, BLOCKS):
+    for size in cover(windows, sizes):
         yield slice(start, min(start + size, windows)), size
         start += size
 

@@ -8,23 +8,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.loops import run_frames
+from qtts_jax.generation.programs import over_rows
 from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.placement import per_shard
 from qtts_jax.speech_tokenizer.programs_12hz import programs_12hz
 
 
 @functools.lru_cache(maxsize=16)
-def frames_and_audio_program(config: TTSConfig, speech: Tokenizer12HzConfig) -> Any:
-    """Frames and their 12 Hz audio in one device program, so that a chunk is one dispatch."""
+def frames_and_audio_program(
+    config: TTSConfig, speech: Tokenizer12HzConfig, mesh: Mesh | None = None
+) -> Any:
+    """Frames and their 12 Hz audio in one device program, so that a chunk is one dispatch.
+
+    Args:
+        mesh: devices that the parameters are on; None for a single one.
+    """
     talker, _ = abstract(TTSModel, config)
-    decoder = programs_12hz(speech, Quirks12Hz()).decoder
+    decoder = programs_12hz(speech, Quirks12Hz(), mesh).decoder
+
+    def decode(
+        params: Params, codes: jax.Array, audio: DecoderState
+    ) -> tuple[jax.Array, DecoderState]:
+        with matmul_precision(params), jax.named_scope("codec"):
+            return bind(decoder, params).step(codes, audio)
 
     def run(
         params: Params,
@@ -36,20 +52,20 @@ def frames_and_audio_program(config: TTSConfig, speech: Tokenizer12HzConfig) -> 
         methods: SamplingPlan,
         frames: int,
     ) -> tuple[jax.Array, jax.Array, GenerationState, DecoderState]:
-        with matmul_precision(params):
-            # codes [B, frames, Q]
-            codes, state = run_frames(bind(talker, params), methods, conditions, state, frames)
-        with matmul_precision(decoder_params), jax.named_scope("codec"):
-            # Frames after the end of speech are -1; they are decoded as code 0 and dropped later.
-            wave, audio = bind(decoder, decoder_params).step(jnp.maximum(codes, 0), audio)
+        generate = over_rows(_frames(talker, methods, frames), mesh)
+        codes, state = generate(params, conditions, state)  # [B, frames, Q]
+        # Frames after the end of speech are -1; they are decoded as code 0 and dropped later.
+        wave, audio = per_shard(decode, mesh)(decoder_params, jnp.maximum(codes, 0), audio)
         return codes, wave.astype(jnp.float32), state, audio
 
     return jax.jit(run, static_argnames=("methods", "frames"), donate_argnames=("state", "audio"))
 
 
 @functools.lru_cache(maxsize=16)
-def frames_program(config: TTSConfig) -> Callable[..., tuple[jax.Array, GenerationState]]:
-    """Frames alone; see `loops.run_frames`."""
+def frames_program(
+    config: TTSConfig, mesh: Mesh | None = None
+) -> Callable[..., tuple[jax.Array, GenerationState]]:
+    """Frames alone; see `loops.run_frames`. `mesh` as in `frames_and_audio_program`."""
     talker, _ = abstract(TTSModel, config)
 
     def run(
@@ -60,7 +76,20 @@ def frames_program(config: TTSConfig) -> Callable[..., tuple[jax.Array, Generati
         methods: SamplingPlan,
         frames: int,
     ) -> tuple[jax.Array, GenerationState]:
-        with matmul_precision(params):
-            return run_frames(bind(talker, params), methods, conditions, state, frames)
+        generate = over_rows(_frames(talker, methods, frames), mesh)
+        out: tuple[jax.Array, GenerationState] = generate(params, conditions, state)
+        return out
 
     return jax.jit(run, static_argnames=("methods", "frames"), donate_argnames="state")
+
+
+def _frames(graphdef: nnx.GraphDef, methods: SamplingPlan, frames: int) -> Callable[..., Any]:
+    """`loops.run_frames` as a function of parameters, conditions and state."""
+
+    def generate(
+        params: Params, conditions: DecodeInputs, state: GenerationState
+    ) -> tuple[jax.Array, GenerationState]:
+        with matmul_precision(params):
+            return run_frames(bind(graphdef, params), methods, conditions, state, frames)
+
+    return generate

@@ -10,6 +10,7 @@ import numpy as np
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.batch_shapes import split
 from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS, Programs12Hz
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
@@ -30,14 +31,14 @@ class SpeechStream12Hz(SpeechStream):
         super().__init__(session)
         self._decoder = params
         self._samples_per_frame = programs.config.samples_per_frame
-        self._run = frames_and_audio_program(session.config, programs.config)
+        self._run = frames_and_audio_program(session.config, programs.config, session.mesh)
         batch = session.conditions.pad.shape[0]
         self._audio = programs.decoder_state(params, batch)
         reference = requests[0].reference
         if reference is not None:
             start = 0
             for size in split(len(reference), BLOCKS[0]):
-                block = reference[None, start : start + size]  # [1, size, Q]
+                block = np.repeat(reference[None, start : start + size], batch, 0)  # [B, size, Q]
                 _, self._audio = programs.decode(params, block, self._audio)
                 start += size
 
@@ -59,7 +60,7 @@ class SpeechStream12Hz(SpeechStream):
     def collect(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
         """See `SpeechStream`."""
         made = int(np.sum(codes[0, :, 0] >= 0))
-        return np.asarray(wave)[0, : made * self._samples_per_frame].copy()
+        return fetch(wave)[0, : made * self._samples_per_frame].copy()
 
     def flush(self, waves: Sequence[jax.Array] = ()) -> np.ndarray:
         """Nothing: the 12 Hz decoder does not look ahead."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.live_decoder_25hz import DeviceStreamDecoder
 from qtts_jax.speech_tokenizer.programs_speech import frames_program
 from qtts_jax.speech_tokenizer.stream import SpeechStream
@@ -31,7 +32,7 @@ class SpeechStream25Hz(SpeechStream):
         samples_per_frame: int,
     ) -> None:
         super().__init__(session)
-        self._run = frames_program(session.config)
+        self._run = frames_program(session.config, session.mesh)
         self._decoder, self._samples_per_frame = decoder, samples_per_frame
         # Frames of the reference, and frames known so far (the reference included).
         self._skipped_frames = self._known_frames = 0
@@ -40,7 +41,8 @@ class SpeechStream25Hz(SpeechStream):
         reference = requests[0].reference
         if reference is not None:
             self._skipped_frames = self._known_frames = len(reference)
-            self._cut(decoder.push(reference[None, :, 0]))
+            rows = np.repeat(reference[None, :, 0], session.conditions.pad.shape[0], 0)  # [B, n]
+            self._cut(decoder.push(rows))
 
     def advance(self, frames: int) -> tuple[jax.Array, jax.Array]:
         """See `SpeechStream`; n depends on how many blocks are complete."""
@@ -77,4 +79,4 @@ class SpeechStream25Hz(SpeechStream):
         if self._ended:
             stop = min(stop, self._known_frames * self._samples_per_frame - self._position)
         self._position += wave.shape[1]
-        return np.asarray(wave[0])[max(start, 0) : max(stop, 0)].copy()
+        return fetch(wave[0])[max(start, 0) : max(stop, 0)].copy()

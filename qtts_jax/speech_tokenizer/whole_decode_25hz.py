@@ -13,6 +13,7 @@ import numpy as np
 from qtts_jax.functional import Params
 from qtts_jax.models.tokenizer_25hz.flow import Conditioning
 from qtts_jax.models.tokenizer_25hz.schedule import SWAY, Schedule, schedule
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.programs_25hz_decode import (
     GUIDANCE,
     STEPS,
@@ -20,7 +21,8 @@ from qtts_jax.speech_tokenizer.programs_25hz_decode import (
     pad_time,
 )
 
-# Attention blocks of one whole decode. Rows times blocks of one program are bounded for memory.
+# Attention blocks of one whole decode. Rows on a device times blocks of one program are bounded,
+# for memory.
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 MAX_BATCH_BLOCKS = 256
 # Blocks of one program where a decode is longer than any of these.
@@ -57,13 +59,14 @@ def decode_whole(
     """
     codes = np.asarray(codes, np.int32)
     batch, total = codes.shape
+    share = batch // programs.devices  # rows on a device
     dit = programs.config.dit
     conditioning = programs.condition_padded(params, xvector, reference, reference_lengths)
     flow = schedule(steps, sway)
     blocks = -(-total * dit.repeats // dit.block)
-    possible = [n for n in BLOCKS if n >= blocks and n * batch <= max(MAX_BATCH_BLOCKS, batch)]
+    possible = [n for n in BLOCKS if n >= blocks and n * share <= max(MAX_BATCH_BLOCKS, share)]
     if not possible and dit.block % dit.repeats == 0:
-        size = min(LONG_BLOCKS, max(1, MAX_BATCH_BLOCKS // batch))
+        size = min(LONG_BLOCKS, max(1, MAX_BATCH_BLOCKS // share))
         return _decode_long(
             programs, params, codes, lengths, conditioning, flow, guidance, noise, size
         )
@@ -77,7 +80,7 @@ def decode_whole(
         flow,
         np.float32(guidance),
     )
-    return np.asarray(wave)[:, : total * programs.config.samples_per_code]
+    return fetch(wave)[:, : total * programs.config.samples_per_code]
 
 
 def _decode_long(
@@ -112,5 +115,5 @@ def _decode_long(
             state,
             None,
         )
-        waves.append(np.asarray(wave))
+        waves.append(fetch(wave))
     return np.concatenate(waves, axis=1)[:, delay : delay + total * per_code]

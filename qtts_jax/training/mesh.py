@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -12,7 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qtts_jax.errors import ConfigError, TrainingError
 from qtts_jax.functional import Params
-from qtts_jax.sharding import make_mesh, shardings
+from qtts_jax.placement import traced_for
+from qtts_jax.sharding import axis_sizes, mesh_axes, named_mesh, shardings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -21,27 +25,52 @@ class MeshConfig:
 
     Attributes:
         data: devices over which the rows of a batch are split.
+        fsdp: devices over which rows, parameters and optimizer state are split (fully sharded data
+            parallel); the compiler gathers each parameter where it is used.
         model: devices over which heads, feed-forward width and vocabulary are split
             (`sharding.RULES`); above 1 it needs a task that declares its axes (`Task.axes`).
-        fsdp: split parameters and optimizer state over `data` too (fully sharded data parallel);
-            the compiler gathers each parameter where it is used.
         fsdp_min_size: parameters with fewer elements are replicated.
     """
 
     data: int = 1
+    fsdp: int = 1
     model: int = 1
-    fsdp: bool = False
     fsdp_min_size: int = 1 << 16
+
+    @classmethod
+    def parse(cls, text: str) -> MeshConfig:
+        """The configuration that a text such as "data=4,fsdp=2" describes.
+
+        Raises:
+            ConfigError: it has another form, or names another axis or one twice.
+        """
+        return cls(**axis_sizes(text, ("data", "fsdp", "model")))
 
 
 class TrainingMesh:
-    """The mesh of a configuration, and the shardings of arrays on it."""
+    """The mesh of a configuration, and the shardings of arrays on it.
 
-    def __init__(self, config: MeshConfig) -> None:
+    Args:
+        devices: as in `sharding.make_mesh`.
+    """
+
+    def __init__(self, config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> None:
         self.config = config
-        self.mesh: Mesh = make_mesh(config.data, config.model)
+        sizes = {"data": config.data, "fsdp": config.fsdp, "model": config.model}
+        self.mesh: Mesh = named_mesh(sizes, devices)
+        self.devices = config.data * config.fsdp
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
+        self.rows = NamedSharding(self.mesh, PartitionSpec(None, mesh_axes(self.mesh, "batch")))
+
+    def traced(self, function: Function) -> Function:
+        """`function`, traced for the devices of this mesh (`placement.py`)."""
+
+        @functools.wraps(function)
+        def run(*args: Any) -> Any:
+            with traced_for(self.mesh):
+                return function(*args)
+
+        return cast(Function, run)
 
     def params(self, shapes: Params, axes: Params | None) -> Params:
         """A sharding for every parameter; `axes` as in `sharding.shardings`, None for no names.
@@ -56,6 +85,12 @@ class TrainingMesh:
                     "the model axis; use model=1."
                 )
             return jax.tree.map(self.fsdp, shapes)
+        # Nothing is sampled in training, so logits of codes may be split, too.
+        axes = jax.tree.map(
+            lambda name: "vocab" if name == "codec_vocab" else name,
+            axes,
+            is_leaf=lambda x: x is None,
+        )
         named = shardings(self.mesh, axes, shapes)
         return jax.tree.map(
             lambda x, s: self.fsdp(x, [*s.spec] + [None] * (len(x.shape) - len(s.spec))),
@@ -64,14 +99,14 @@ class TrainingMesh:
         )
 
     def fsdp(self, leaf: Any, spec: list[Any] | None = None) -> NamedSharding:
-        """Shard over `data` the longest dimension that divides and that `spec` does not shard."""
+        """Shard over `fsdp` the longest dimension that divides and that `spec` does not shard."""
         c, spec = self.config, spec or [None] * len(leaf.shape)
-        if c.fsdp and c.data > 1 and np.prod(leaf.shape) >= c.fsdp_min_size:
+        if c.fsdp > 1 and np.prod(leaf.shape) >= c.fsdp_min_size:
             free = [
-                i for i, n in enumerate(leaf.shape) if spec[i] is None and n and n % c.data == 0
+                i for i, n in enumerate(leaf.shape) if spec[i] is None and n and n % c.fsdp == 0
             ]
             if free:
-                spec[max(free, key=lambda i: leaf.shape[i])] = "data"
+                spec[max(free, key=lambda i: leaf.shape[i])] = "fsdp"
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def put(
@@ -92,10 +127,10 @@ class TrainingMesh:
                 )
         batch = batches[0]
         rows = {name: np.shape(x)[0] if np.ndim(x) else 0 for name, x in batch.items()}
-        count, parts = next(iter(rows.values()), 0), self.config.data * accumulate
+        count, parts = next(iter(rows.values()), 0), self.devices * accumulate
         if len(set(rows.values())) != 1 or not count or count % parts:
             raise TrainingError(
-                f"a batch must have a multiple of {parts} rows ({self.config.data} devices x "
+                f"a batch must have a multiple of {parts} rows ({self.devices} devices x "
                 f"{accumulate} microbatches), the same in every array, not {rows}."
             )
         stacked = {name: np.stack([b[name] for b in batches]) for name in batch}

@@ -150,8 +150,10 @@ class Trainer:
             )
         self._shapes = jax.eval_shape(self._new)
         self.shardings = state_shardings(self.mesh, task, self._optimizers, self._shapes)
-        step = make_step(
-            task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
+        step = self.mesh.traced(
+            make_step(
+                task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
+            )
         )
         # Metrics are replicated; the state keeps its shardings.
         self._steps = jax.jit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from qtts_jax import compilation_cache, embedded
 from qtts_jax.configs.sampling import SamplingParams
@@ -25,11 +26,12 @@ from qtts_jax.io.audio import AudioSource
 from qtts_jax.io.config_file import check_converted, read_config
 from qtts_jax.layers.quantized_weights import Weights, storage
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.sharding import shardings
+from qtts_jax.sharding import check_mesh, shardings
 from qtts_jax.speech_tokenizer.base import FOLDER, Quirks, SpeechTokenizer
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem, clone_voices
+from qtts_jax.tts.mesh_report import mesh_report, whole_attention
 from qtts_jax.tts.official_verbs import OfficialVerbs
 from qtts_jax.tts.requests import Arriving, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
@@ -107,21 +109,24 @@ class QwenTTS(OfficialVerbs):
             exact_reference: set every option to the official form (see `Quirks12Hz` and
                 `Quirks25Hz`).
             quirks: the options one by one, instead.
-            mesh: devices to split the language models over (`sharding.make_mesh`); the speech
-                tokenizer is small and replicated on each.
+            mesh: devices to split the work over (`sharding.make_mesh`): the rows of batches, their
+                caches and states over its axis `data`, heads, feed-forward width and the text table
+                over `model`. The speech tokenizer is small and whole on each. None for the default
+                device.
             weights: store the matrices of the language models in one byte per value: "int8", or
                 "fp8", which is coarser. That halves the memory of bfloat16 and the bytes read per
                 frame, and changes the audio (`experiments/bench/weight_quantization.py`).
 
         Raises:
             CheckpointError: absent, a hub id, truncated, not converted, or not matching its config.
-            ConfigError: `config.json` has missing, unknown or impossible fields.
-            RequestError: no such kind of weights, or one together with a mesh.
+            ConfigError: `config.json` has missing, unknown or impossible fields, or the mesh lacks
+                an axis.
+            RequestError: no such kind of weights.
         """
         compilation_cache.enable()
         directory = _local_folder(directory)
-        if weights is not None and mesh is not None:
-            raise RequestError("weights of one byte are for one device: leave out weights or mesh.")
+        if mesh is not None:
+            check_mesh(mesh)
         config = TTSConfig.from_hf(read_config(directory))
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -129,13 +134,15 @@ class QwenTTS(OfficialVerbs):
         from qtts_jax.io.checkpoint import load_params
 
         _, tree = abstract(TTSModel, config)
-        store = None if mesh is not None else storage(TTSModel, config, dtype, weights)
+        # Exact storage in fewer bytes pays on one device only (`storage_policy.py`).
+        stored = mesh is None or weights is not None
+        store = storage(TTSModel, config, dtype, weights) if stored else None
         speech = SpeechTokenizer.from_pretrained(
             directory / FOLDER,
             dtype=dtype,
             exact_reference=exact_reference,
             quirks=quirks,
-            sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
+            mesh=mesh,
         )
         if "base" not in config.types:
             # Only cloning encodes; without it the encoder would waste device memory.
@@ -146,8 +153,10 @@ class QwenTTS(OfficialVerbs):
             params = load_params(directory, load_shapes(tree), dtype=dtype, store=store)
             params = inference_params(params)
         else:
+            if warning := whole_attention(config.talker, mesh):
+                warnings.warn(warning, stacklevel=2)
             split = shardings(mesh, logical_axes(TTSModel, config), tree)
-            params = load_params(directory, tree, dtype=dtype, sharding=split)
+            params = load_params(directory, tree, dtype=dtype, sharding=split, store=store)
         text = TextTokenizer.from_dir(directory, exact_reference=exact_reference)
         return cls(config, params, speech, text, read_sampling_defaults(directory))
 
@@ -282,7 +291,7 @@ class QwenTTS(OfficialVerbs):
             "languages": ", ".join(self.supported_languages),
             "sampling": self.defaults,
             "devices": ", ".join(str(d) for d in jax.devices()),
-        }
+        } | mesh_report(self.config, self.params, self.speech_tokenizer.params)
 
 
 def _local_folder(directory: str | Path | None) -> Path:

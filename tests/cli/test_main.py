@@ -134,12 +134,21 @@ def test_info(model_option, capsys):
     assert main(["info", *model_option("custom_voice")]) == 0
     out = capsys.readouterr().out
     assert "vivian" in out and "english" in out
+    assert "on each device" not in out
+
+
+def test_info_of_a_mesh(model_option, capsys):
+    assert main(["info", "--mesh", "data=1", *model_option("custom_voice")]) == 0
+    out = capsys.readouterr().out
+    assert "data=1, model=1" in out and "on each device" in out and "bytes on its device" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["say", "", "-o", "OUT/a.wav"], "empty"),
+        (["say", "Hi.", "-o", "OUT/a.wav", "--mesh", "rows=2"], "data=2,model=2"),
+        (["say", "Hi.", "-o", "OUT/a.wav", "--mesh", "model=0"], "model=0"),
         (["say", "Hi.", "-o", "OUT/a.mp3"], "a.mp3"),
         (["say", "Hi.", "-o", "OUT/none/a.wav"], "does not exist"),
         (["say", "Hi.", "-o", "OUT/a.wav", "--speaker", "bob"], "unknown speaker"),

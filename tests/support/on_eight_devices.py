@@ -1,6 +1,6 @@
 """Run by test_parallel_training.py in a process with eight virtual devices.
 
-    python on_eight_devices.py gradients|resume|first DIRECTORY MESH ...
+    python on_eight_devices.py gradients|resume|first|frames DIRECTORY MESH ...
 
 Trains the same steps on one device and on meshes, and prints what differs.
 """
@@ -11,10 +11,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 
+from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.io.checkpoint import flatten_params
-from qtts_jax.training.mesh import MeshConfig
+from qtts_jax.modules.transformer import Transformer
+from qtts_jax.sharding import rows
+from qtts_jax.training.mesh import MeshConfig, TrainingMesh
 from qtts_jax.training.optimizer import OptimizerConfig
+from qtts_jax.training.talker.full_sequence import run_stack
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Trainer, TrainerConfig
 from tests.support.small_talker import batch_of, small
@@ -22,8 +27,9 @@ from tests.support.small_talker import batch_of, small
 MESHES = {
     "one": MeshConfig(),
     "data": MeshConfig(data=8),
-    "fsdp": MeshConfig(data=8, fsdp=True, fsdp_min_size=64),
-    "fsdp and model": MeshConfig(data=4, model=2, fsdp=True, fsdp_min_size=64),
+    "fsdp": MeshConfig(fsdp=8, fsdp_min_size=64),
+    "data and fsdp": MeshConfig(data=4, fsdp=2, fsdp_min_size=64),
+    "fsdp and model": MeshConfig(fsdp=4, model=2, fsdp_min_size=64),
 }
 MODEL = small(layers=1)
 RULE = OptimizerConfig(1e-3, clip_norm=1.0)
@@ -62,7 +68,7 @@ def gradients(trainer):
     """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
     state = trainer._first()
     batch = jax.tree.map(lambda x: x[0], trainer.mesh.put([batch_of(8)], 1))
-    run = jax.jit(trainer.task.gradients)
+    run = jax.jit(trainer.mesh.traced(trainer.task.gradients))
     grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
     whole = trainer.mesh.replicated
     return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
@@ -153,11 +159,34 @@ def first_states(directory, name):
     return report
 
 
+def frame_attention():
+    """Relative error of values and gradients of the frame kernel on the rows of eight devices."""
+    config = TransformerConfig(
+        width=32, layers=1, heads=4, kv_heads=2, head_dim=64, ffn_width=32, norm_eps=1e-6,
+        rope_theta=100.0, max_positions=64, qk_norm=True, init_std=0.3,
+    )  # fmt: skip
+    graphdef, params = nnx.split(Transformer(config, rngs=nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(0), (8, 16, 32))
+    split = TrainingMesh(MeshConfig(data=4, fsdp=2))
+
+    def loss(params, x):
+        y = run_stack(nnx.merge(graphdef, params), x, attention="frames")
+        return jax.numpy.sum(jax.numpy.sin(y))
+
+    grads = jax.value_and_grad(loss, argnums=(0, 1))
+    one = jax.jit(lambda *a: grads(*a))(params, x)
+    all_eight = jax.jit(split.traced(grads))(params, jax.device_put(x, rows(split.mesh)))
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(all_eight), strict=True)
+    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in jax.device_get(list(pairs)))
+
+
 def main():
     assert jax.device_count() == 8
     what, directory, *names = sys.argv[1:]
     if what == "gradients":
         print(json.dumps(compare_gradients(Path(directory), names)))
+    elif what == "frames":
+        print(json.dumps(frame_attention()))
     elif what == "first":
         print(json.dumps(first_states(Path(directory), *names)))
     else:

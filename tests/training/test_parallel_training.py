@@ -14,6 +14,8 @@ from qtts_jax.training.trainer import TrainerConfig
 from tests.support.helpers import virtual_devices
 from tests.training.test_trainer import trainer
 
+WAYS = ("data", "fsdp", "data and fsdp")
+
 
 def on_eight_devices(what, directory, *meshes):
     command = [
@@ -31,7 +33,7 @@ def on_eight_devices(what, directory, *meshes):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    return on_eight_devices("gradients", tmp_path_factory.mktemp("meshes"), "data", "fsdp")
+    return on_eight_devices("gradients", tmp_path_factory.mktemp("meshes"), *WAYS)
 
 
 def assert_equal_to_one_device(report):
@@ -39,7 +41,7 @@ def assert_equal_to_one_device(report):
     assert report["gradient_error"] < 1e-5
 
 
-@pytest.mark.parametrize("way", ["data", "fsdp"])
+@pytest.mark.parametrize("way", WAYS)
 def test_loss_and_gradients_on_eight_devices_equal_those_on_one(report, way):
     assert_equal_to_one_device(report[way])
 
@@ -54,6 +56,18 @@ def test_fsdp_with_a_model_axis_equals_one_device(tmp_path):
 def test_fsdp_splits_parameters_and_moments(report):
     assert report["data"]["share_on_a_device"] == 1
     assert report["fsdp"]["share_on_a_device"] < 0.15
+    assert 0.5 <= report["data and fsdp"]["share_on_a_device"] < 0.51
+
+
+@pytest.mark.slow
+def test_the_frame_kernel_runs_on_the_rows_of_each_device(tmp_path):
+    assert on_eight_devices("frames", tmp_path) < 1e-5
+
+
+def test_a_mesh_is_described_by_its_axes():
+    assert MeshConfig.parse("data=4,fsdp=2") == MeshConfig(data=4, fsdp=2)
+    with pytest.raises(ConfigError, match="data=2,fsdp=2,model=2"):
+        MeshConfig.parse("rows=4")
 
 
 def test_the_first_state_of_a_mesh_is_made_where_it_lies(tmp_path):

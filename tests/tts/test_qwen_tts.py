@@ -13,6 +13,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import QTTSError, RequestError, TextError
 from qtts_jax.generation import session as sessions
 from qtts_jax.generation.programs import Programs
+from qtts_jax.sharding import make_mesh
 
 TEXTS = [
     "Hello there, this is a test.",
@@ -402,14 +403,18 @@ def test_a_checkpoint_loads_in_one_byte_a_weight(converted):
         np.testing.assert_array_equal(a, b)
 
 
-def test_weights_that_do_not_exist_or_do_not_go_with_a_mesh_are_refused(converted):
-    from qtts_jax.sharding import make_mesh
+def test_weights_of_one_byte_are_placed_on_a_mesh(converted):
+    directory, mesh = converted("custom_voice"), make_mesh(1, 1)
+    tts = QwenTTS.from_pretrained(directory, dtype="float32", weights="int8", mesh=mesh)
+    head = tts.params["talker"]["codec_head"]["kernel"]
+    assert head.values.dtype == np.int8 and head.values.sharding.mesh == mesh
+    assert tts.speech_tokenizer.mesh == mesh
 
+
+def test_weights_that_do_not_exist_are_refused(converted):
     directory = converted("custom_voice")
     with pytest.raises(RequestError, match="'int8' or 'fp8', not 'int4'"):
         QwenTTS.from_pretrained(directory, weights="int4")
-    with pytest.raises(RequestError, match="leave out weights or mesh"):
-        QwenTTS.from_pretrained(directory, weights="int8", mesh=make_mesh(1, 1))
 
 
 def test_without_a_speaker_a_note_says_that_the_model_picks_the_voice(model):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from qtts_jax.layers.kernels import frame_attention as frames
 from qtts_jax.layers.norm import rms_norm
 from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
 from qtts_jax.modules.transformer import Block, Transformer
+from qtts_jax.placement import per_shard, platform, split_rows, traced_mesh
 
 Remat = Literal["none", "blocks", "products"]
 AttentionKernel = Literal["auto", "plain", "cudnn", "frames"]
@@ -69,9 +70,10 @@ def run_stack(
     def run(block: Block, x: jax.Array) -> jax.Array:
         return block(x, lambda y: (_attention(block.attention, y, rope, attention), None))[0]
 
+    x = split_rows(x)
     for i, block in enumerate(stack.layers):
         with jax.named_scope(f"layer_{i}"):
-            x = _rematerialised(functools.partial(run, block), remat)(x)
+            x = split_rows(_rematerialised(functools.partial(run, block), remat)(x))
     return x if stack.norm is None else stack.norm(x)
 
 
@@ -94,8 +96,13 @@ def _attention(
     if kernel == "plain":
         return layer.out(frames.plain_attention(qkv, q_scale, k_scale, rope, eps))
     if kernel == "frames":
-        interpret = jax.default_backend() != "gpu"
-        return layer.out(frames.frame_attention(qkv, q_scale, k_scale, rope, eps, interpret))
+        interpret = platform() != "gpu"
+
+        def attend(q_scale: Any, k_scale: Any, rope: RopeAngles, qkv: jax.Array) -> jax.Array:
+            return frames.frame_attention(qkv, q_scale, k_scale, rope, eps, interpret)
+
+        # XLA cannot split the kernel, so every device runs it on its own rows.
+        return layer.out(per_shard(attend, traced_mesh(), 3)(q_scale, k_scale, rope, qkv))
     q = apply_rope(rms_norm(qkv[..., :-2, :], q_scale, eps), rope)
     k = apply_rope(rms_norm(qkv[..., -2, :], k_scale, eps), rope)
     # Query heads of one key/value head are neighbours here, as the fused call expects.

@@ -37,7 +37,7 @@ directory, devices, first, last = sys.argv[1], *map(int, sys.argv[2:])
 rule = OptimizerConfig(1e-3)
 config = TrainerConfig(
     steps=1, optimizers={"generator": rule, "discriminator": rule},
-    mesh=MeshConfig(data=devices, fsdp=devices > 1, fsdp_min_size=64), average_decay=0.9,
+    mesh=MeshConfig(fsdp=devices, fsdp_min_size=64), average_decay=0.9,
     log_every=1, tensorboard=False, progress=False,
 )
 training = replace(FULL, balance=0.9)

@@ -1,0 +1,50 @@
+"""Eight virtual devices generate, decode, encode and stream what one does."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.helpers import virtual_devices
+
+MESHES = ("8x1", "4x2", "2x4", "1x8")
+
+
+def on_eight_devices(what, *meshes):
+    command = [sys.executable, "-m", "tests.support.inference_on_eight_devices", what, *meshes]
+    environment = virtual_devices(8)
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def assert_equal_to_one_device(report):
+    assert report["codes"] and report["shapes"]
+    assert report["audio"] < 1e-5  # relative to the largest sample: the order of float32 sums
+
+
+def test_rows_of_a_batch_are_shared_by_the_data_axis():
+    found = on_eight_devices("flops", "8x1")["8x1"]
+    assert found["frames"] == pytest.approx(1 / 8, rel=0.02)
+    assert found["decode"] == pytest.approx(1 / 8, rel=0.02)
+    assert found["collectives"] == 0
+    assert "P('data'" in found["cache"]
+
+
+def test_both_axes_together_give_what_one_device_gives():
+    assert_equal_to_one_device(on_eight_devices("12hz", "2x4")["2x4"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["12hz", "25hz"])
+def test_every_mesh_gives_what_one_device_gives(family):
+    report = on_eight_devices(family, *MESHES)
+    for name in MESHES:
+        assert_equal_to_one_device(report[name])
+
+
+@pytest.mark.slow
+def test_one_byte_weights_are_split_like_the_weights_they_replace():
+    found = on_eight_devices("int8", "2x4")["2x4"]
+    assert found["codes"]
+    assert "model" in found["values"] and "model" in found["scale"]
