@@ -44,7 +44,7 @@ class Engine:
         settings: sizes and limits.
 
     Raises:
-        RequestError: a 25 Hz checkpoint.
+        RequestError: a 25 Hz checkpoint, or one on several devices.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings | None = None) -> None:
