@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     warming = threading.Thread(target=start, daemon=True)
     warming.start()
+    # uvicorn raises SIGTERM again once it has stopped, which must not end the process at once.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()  # until SIGINT or SIGTERM, and then until the answers in progress are complete
     if faults:
         raise faults[0]

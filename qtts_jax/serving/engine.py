@@ -28,6 +28,8 @@ from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
 
+_NOT_READY = "the server is stopping or not ready yet; try again later."
+
 
 class Engine:
     """Generates many utterances at once on one device.
@@ -42,7 +44,7 @@ class Engine:
         settings: sizes and limits.
 
     Raises:
-        RequestError: a 25 Hz checkpoint.
+        RequestError: a 25 Hz checkpoint, or one on several devices.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings | None = None) -> None:
@@ -126,7 +128,7 @@ class Engine:
         )
         with self._lock:
             if not self.ready:
-                raise BusyError("the server is stopping or not ready yet; try again later.")
+                raise BusyError(_NOT_READY)
             waiting = sum(other.started is None for other in self._unfinished)
             if waiting >= self.settings.max_waiting:
                 raise BusyError(f"{waiting} requests are waiting already; try again later.")
@@ -148,7 +150,13 @@ class Engine:
         self._inbox.put(lambda: None)  # wakes an idle engine
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run a function that uses the device in the engine's thread, between two programs."""
+        """Run a function that uses the device in the engine's thread, between two programs.
+
+        Raises:
+            BusyError: the engine is stopping or not ready.
+        """
+        if not self.ready:
+            raise BusyError(_NOT_READY)
         future: Future[Result] = Future()
 
         def run() -> None:

@@ -17,6 +17,7 @@ from qtts_jax.generation.sampling import HeadSampling, SamplingPlan
 from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.serving.row_programs import Rows
 from qtts_jax.serving.settings import EngineSettings, at_least
+from qtts_jax.sharding import mesh_of
 from qtts_jax.speech_tokenizer.batch_shapes import split
 from qtts_jax.speech_tokenizer.codec_12hz import SpeechTokenizer12Hz
 from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS
@@ -41,7 +42,7 @@ class Prefill:
         plan: the parts of the sampler that are compiled in.
 
     Raises:
-        RequestError: a 25 Hz checkpoint.
+        RequestError: a 25 Hz checkpoint, or one on several devices.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings) -> None:
@@ -51,6 +52,8 @@ class Prefill:
                 "the serving engine runs 12 Hz checkpoints only; use `qtts batch` or "
                 "`QwenTTS.stream` for this 25 Hz one."
             )
+        if mesh_of(tts.params) is not None:
+            raise RequestError("the serving engine runs on one device; load without a mesh.")
         self.tts, self.settings, self._codec = tts, settings, codec
         self._decoder = codec.part("decoder")
         self._start = programs(tts.config).start

@@ -32,7 +32,7 @@ class EngineSettings:
         RequestError: sizes that are not ascending or a limit below 1.
     """
 
-    rows: tuple[int, ...] = (1, 2, 4, 8)
+    rows: tuple[int, ...] = (1, 4, 8)
     chunk_frames: tuple[int, ...] = (1, 4)
     max_prompt: int = 512
     max_text: int = 512

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import random
+import socket
 import threading
 import time
 
@@ -10,10 +12,13 @@ import numpy as np
 import pytest
 import requests
 import soundfile
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from experiments.bench import serve as bench
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
+from qtts_jax.serving.row_group import RowGroup
 from qtts_jax.tts.voices import CustomVoice
 from tests.support.live_server import live_server
 
@@ -127,6 +132,18 @@ def test_a_client_that_leaves_frees_its_row(post, engine):
     wait_until(lambda: engine.running == engine.waiting == 0)
 
 
+def test_a_client_that_leaves_while_it_waits_is_forgotten(address, engine, monkeypatch):
+    monkeypatch.setattr(RowGroup, "full", True)
+    body = json.dumps({"input": "Text.", "voice": "ryan"}).encode()
+    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: engine.waiting == 1)
+    wait_until(lambda: engine.waiting == 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "message"),
     [
@@ -170,6 +187,8 @@ def test_keys_and_public_routes(address, post):
         ("v1/audio/voices", 401),
     ):
         assert requests.get(f"http://{address}/{path}", timeout=10).status_code == status
+    with pytest.raises(InvalidStatus, match="403|401"):
+        connect(f"ws://{address}/v1/audio/speech/stream")
     voices = requests.get(f"http://{address}/v1/audio/voices", headers=HEADERS, timeout=10).json()
     assert "ryan" in voices["voices"] and voices["uploaded_voices"] == []
     text = requests.get(f"http://{address}/metrics", timeout=10).text
@@ -248,3 +267,66 @@ def test_wav_reads_as_audio(post):
     answer = post(input="Hello.", response_format="wav", max_new_tokens=11, **SPEECH)
     wave, rate = soundfile.read(io.BytesIO(answer.content))
     assert rate == 24000 and len(wave) == 10 * 1920
+
+
+def test_the_load_bench_measures_this_server(address, monkeypatch):
+    monkeypatch.setattr(bench, "TEXTS", ("Short.", "Texts."))  # the others exceed the limits here
+    figures = bench.measure(f"http://{address}", rate=50.0, count=4, seed=0, headers=HEADERS)
+    assert figures["failed"] == 0 and figures["audio_s_per_s"] > 0
+    assert figures["first_byte_ms"]["p50"] <= figures["end_ms"]["p50"]
+
+
+def test_the_load_bench_counts_gaps():
+    half = bench.BYTES_PER_SECOND // 2
+    steady = bench.Answer([(0.1, half), (0.55, 2 * half), (1.0, 3 * half)])
+    broken = bench.Answer([(0.1, half), (0.75, 2 * half), (1.2, 3 * half)])
+    assert steady.longest_gap == 0.0
+    assert broken.longest_gap == pytest.approx(0.15)
+
+
+@pytest.mark.slow
+def test_chaos(address, post, engine, wanted):
+    """Aborted, malformed, giant and slow requests beside good ones, whose audio stays right."""
+    texts = [f"Text number {i}." for i in range(4)]
+    right = {text: wanted(text, 25) for text in texts}
+    faults, good = [], []
+
+    def client(seed):
+        draw = random.Random(seed)
+        for _ in range(25):
+            try:
+                one(draw, draw.choice(("good", "good", "abort", "slow", "junk", "giant")))
+            except Exception as error:
+                faults.append(error)
+
+    def one(draw, kind):
+        text = draw.choice(texts)
+        if kind in ("junk", "giant"):
+            body = b"{" * 50 if kind == "junk" else b" " * 500_000
+            headers = {**HEADERS, "Content-Type": "application/json"}
+            url = f"http://{address}/v1/audio/speech"
+            answer = requests.post(url, data=body, headers=headers, timeout=60)
+            assert answer.status_code == (400 if kind == "junk" else 413)
+            return
+        answer = post(stream=True, input=text, response_format="pcm", max_new_tokens=26, **SPEECH)
+        if answer.status_code == 429:
+            time.sleep(0.1)
+            return
+        content = b""
+        for part in answer.iter_content(chunk_size=None):
+            content += part
+            if kind == "abort":
+                answer.close()
+                return
+            time.sleep(draw.random() * 0.2 if kind == "slow" else 0)
+        assert_same_audio(content, right[text])
+        good.append(text)
+
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults and len(good) > 50
+    wait_until(lambda: engine.running == engine.waiting == 0)
+    assert engine.ready and engine._group.running == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -18,6 +20,8 @@ from qtts_jax.serving.http.service import Events, Service, fault
 from qtts_jax.serving.utterance import Chunk, Done, Event, Failed, Utterance
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class SpeakingError(Exception):
@@ -40,6 +44,7 @@ class Speaking:
         request: Request,
         chunk_frames: Sequence[int] | None,
         client: str | None,
+        receive: Receive,
     ) -> Speaking:
         """Submit a request when it is its client's turn, and wait for its first event.
 
@@ -50,18 +55,20 @@ class Speaking:
             request: prepared.
             chunk_frames: as of `Engine.submit`.
             client: whose turn is waited for; None does not wait.
+            receive: of the connection, whose body has been read.
 
         Raises:
+            ClientDisconnect: the client left before the first event.
             QTTSError: the engine refuses it.
             Exception: what made the utterance fail.
         """
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(service.order.turn(client))
+            await _unless_left(stack.enter_async_context(service.order.turn(client)), receive)
             events = Events()
             utterance = service.engine.submit(request, events, chunk_frames=chunk_frames)
             speaking = cls(service, utterance, events)
             stack.push_async_callback(speaking._leave)
-            speaking._first = await events.next()
+            speaking._first = await _unless_left(events.next(), receive)
             if isinstance(speaking._first, Failed):
                 raise speaking._first.error
             speaking._stack = stack.pop_all()
@@ -83,6 +90,28 @@ class Speaking:
         self._service.engine.cancel(self._utterance)
         await self._events.finished.wait()
         self._service.metrics.finished(self._utterance, self._events.outcome)
+
+
+async def _unless_left(result: Awaitable[Result], receive: Receive) -> Result:
+    """Wait for a result as long as the client is there.
+
+    Raises:
+        ClientDisconnect: it left.
+    """
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    waiting, leaving = asyncio.ensure_future(result), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        raise ClientDisconnect
+    finally:
+        waiting.cancel()
+        leaving.cancel()
 
 
 class SpeakingResponse(StreamingResponse):

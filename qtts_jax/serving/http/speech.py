@@ -53,5 +53,5 @@ async def _begin(service: Service, body: SpeechRequest, request: Request) -> Spe
     """Submit a request when it is its client's turn, and wait for its first audio."""
     wanted = await service.voice_request(body, body.input, body.stream_text)
     prepared = await run_in_threadpool(service.tts.prepare, wanted)
-    client = request.headers.get(CLIENT)
-    return await Speaking.begin(service, prepared, service.chunk_frames(body), client)
+    client, sizes = request.headers.get(CLIENT), service.chunk_frames(body)
+    return await Speaking.begin(service, prepared, sizes, client, request.receive)

@@ -1,0 +1,83 @@
+"""The choice of the next program, and the sizes that are compiled."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from qtts_jax.errors import RequestError
+from qtts_jax.serving.prefill import Prefill
+from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
+from qtts_jax.serving.settings import EngineSettings, sizes_up_to
+
+SIZES = (1, 4, 16)
+NOW = 100.0
+
+
+def frames(*playing, seconds_per_frame=0.01):
+    return frames_of_next_program(SIZES, playing, NOW, lambda n: n * seconds_per_frame)
+
+
+def test_a_first_chunk_does_not_wait_for_a_long_one():
+    assert frames(Playing(NOW + 9, 16), Playing(None, 1)) == 1
+    assert frames(Playing(NOW + 9, 16), Playing(NOW + 9, 4)) == 4
+
+
+def test_chunks_are_as_long_as_no_client_runs_dry():
+    assert frames(Playing(NOW + 9, 16)) == 16
+    assert frames(Playing(NOW + 9, 16), Playing(NOW + 0.1, 16)) == 4
+    assert frames(Playing(NOW + 0.02, 16)) == 1
+
+
+def test_a_device_that_is_too_slow_makes_most_frames_a_second():
+    assert frames(Playing(NOW - 1, 16)) == 16
+    assert frames(Playing(NOW - 1, 16), Playing(None, 1)) == 1
+
+
+def test_a_prefill_waits_for_clients_that_would_run_dry_but_not_forever():
+    assert admits([], NOW, 1.0, admitted_last=True)
+    assert admits([Playing(None, 1)], NOW, 1.0, admitted_last=True)
+    assert admits([Playing(NOW + 2, 4)], NOW, 1.0, admitted_last=True)
+    assert not admits([Playing(NOW + 0.5, 4)], NOW, 1.0, admitted_last=True)
+    assert admits([Playing(NOW + 0.5, 4)], NOW, 1.0, admitted_last=False)
+
+
+def test_costs_follow_the_measurements():
+    costs = Costs(weight=0.5)
+    assert costs("a") == 0.0
+    costs.measured("a", 1.0)
+    costs.measured("a", 2.0)
+    assert costs("a") == 1.5
+
+
+def test_sizes():
+    assert [sizes_up_to(n, 4) for n in (1, 2, 4, 8, 64)] == [
+        (1,),
+        (1, 2),
+        (1, 4),
+        (1, 4, 8),
+        (1, 4, 16, 64),
+    ]
+    settings = EngineSettings(max_prompt=300, chunk_frames=(1, 4))
+    assert settings.prompt_sizes == [32, 64, 128, 256, 512]
+    # 300 + 750 + 4 positions in steps of 64; 1,024 would be too close to the largest.
+    assert settings.capacities(750, 2048) == [256, 1088]
+    assert settings.capacities(10, 2048) == [256, 512]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rows": (4, 1)}, "rows"),
+        ({"chunk_frames": ()}, "chunk_frames"),
+        ({"chunk_frames": (2, 4)}, "begin with 1"),
+        ({"max_seconds": 0}, "max_seconds"),
+    ],
+)
+def test_impossible_settings_are_refused(fields, message):
+    with pytest.raises(RequestError, match=message):
+        EngineSettings(**fields)
+
+
+def test_checkpoints_of_25_hz_are_refused():
+    with pytest.raises(RequestError, match="12 Hz"):
+        Prefill(SimpleNamespace(speech_tokenizer=object()), EngineSettings())
