@@ -80,7 +80,8 @@ All figures are of one JAX device (a chip; half a chip of TPU7x), and of one fra
   1.75 GHz (v5p, v6e). It leaves out collectives and waiting for HBM.
 - **floor ms**: a *roofline* from shapes: the longer of the least HBM bytes over the bandwidth and
   the least FLOPs over the peak, by the vendor's figures. For `frames` and `chunk` the bytes are the
-  talker's weights once, the code predictor's once for each of its 15 codebooks, and the caches.
+  talker's weights once, the code predictor's once for each of its 15 codebooks, and the caches; for
+  `prefill` the talker's weights; for the others all arguments and new results.
 - **audio s/s**: seconds of audio a second and device at the longer of the two. An *upper bound from
   estimates*, not a measurement. Left out where the talker has fewer layers than released: such rows
   show what a mesh does, not how long a frame takes.

@@ -232,7 +232,10 @@ def _generation(at: Placement) -> _Generation:
 
 def _prefill(at: Placement) -> Lowered:
     g = _generation(at)
-    return Lowered(g.programs.start.lower(g.params, g.inputs, capacity=g.capacity))
+    talker = g.params["talker"]
+    # Of the tables only the rows of the prompts are read.
+    read = _device_bytes((talker["transformer"], talker["codec_head"]))
+    return Lowered(g.programs.start.lower(g.params, g.inputs, capacity=g.capacity), read)
 
 
 def _started(at: Placement, g: _Generation) -> tuple[Any, Any]:
