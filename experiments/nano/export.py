@@ -73,7 +73,13 @@ def export(args: argparse.Namespace) -> None:
     if args.earlier is not None:
         params = mean_params(params, load_params(args.earlier, shapes), args.earlier_share)
     others = tuple(each for each in MODEL_TYPES if each != args.type)
-    config = replace(config, model_type=args.type, further_types=others)
+    config = replace(
+        config,
+        model_type=args.type,
+        further_types=others,
+        normalize_text=True,
+        longest_text=args.longest_text,
+    )
     if args.speaker is not None:
         config = replace(config, talker=speaks_first(config.talker, args.speaker))
     results = read_json(args.results) if args.results else None
@@ -263,6 +269,9 @@ def main() -> int:
     parser.add_argument("--earlier-share", type=float, help="of it in the mean, such as 0.15")
     parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
     parser.add_argument("--speaker", help="who speaks when nobody is named (default: as trained)")
+    parser.add_argument(
+        "--longest-text", type=int, default=240, help="characters that it speaks well at once"
+    )
     parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")
