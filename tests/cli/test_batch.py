@@ -279,8 +279,8 @@ def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monkeypatch, end):
     spoken = []
-    prepare = model.prepare
-    monkeypatch.setattr(model, "prepare", lambda r: spoken.append(r.text) or prepare(r))
+    plan = model.plan
+    monkeypatch.setattr(model, "plan", lambda r: spoken.append(r.text) or plan(r))
     text = "One\u2028two\x85three."
     lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
     path = tmp_path / "raw.jsonl"
