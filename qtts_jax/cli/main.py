@@ -1,4 +1,4 @@
-"""The command line: `qtts say|design|clone|text|encode|decode|embed|voice|info|warmup|batch|eval`."""
+"""The command line: `qtts say|design|clone|text|encode|decode|embed|voice|info|batch|...`."""
 
 from __future__ import annotations
 

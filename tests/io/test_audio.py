@@ -291,11 +291,14 @@ def test_chunks_are_written_as_one_file(suffix, noise, tmp_path):
 
 
 def test_interrupted_chunks_are_kept_as_wav(noise, tmp_path):
-    for suffix in (".wav", ".npy"):
-        path = tmp_path / f"out{suffix}"
-        with pytest.raises(KeyboardInterrupt), AudioWriter(path, RATE) as writer:
+    def interrupted(path):
+        with AudioWriter(path, RATE) as writer:
             writer.write(noise[:, 0])
             raise KeyboardInterrupt
+
+    for suffix in (".wav", ".npy"):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(tmp_path / f"out{suffix}")
     np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0], noise[:, 0])
     assert not (tmp_path / "out.npy").exists()
 
