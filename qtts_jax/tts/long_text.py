@@ -66,8 +66,8 @@ def part_seed(seed: int, index: int) -> int:
 class ArrivingParts:
     """Cuts a text that arrives in pieces into parts, without holding anything back.
 
-    Iterate over it, and over each part to its end before the next: a part gives its pieces. Where
-    the cuts lie depends on the text alone, not on how it arrives.
+    Iterate over it, and over the pieces of each part before the next one is taken; what is left of
+    a part then is passed over. Where the cuts lie depends on the text alone, not on how it arrives.
 
     Attributes:
         spoken: the text of the current part so far.
@@ -82,7 +82,10 @@ class ArrivingParts:
     def __iter__(self) -> Iterator[Iterator[str]]:
         while True:
             self.spoken = ""
-            yield self._part()
+            part = self._part()
+            yield part
+            for _ in part:  # speech that was cut, or ended early, has not used all of its text
+                pass
             # What is left may be blank: another part begins with its first letter or digit.
             while not has_words(self._held) and not self._ended:
                 self._pull()

@@ -176,7 +176,7 @@ class RequestBuilder:
             RequestError, TextError: as `prepare`; arriving text that is empty is an error of the
                 function.
         """
-        if isinstance(request.text, str):
+        if isinstance(getattr(request, "text", None), str):
             prepared = self.prepare(request)
             return lambda: (prepared, None)
         checked = self._checked(request)
@@ -193,7 +193,7 @@ class RequestBuilder:
         Raises:
             RequestError, TextError: as `open`.
         """
-        if isinstance(request.text, str):
+        if isinstance(getattr(request, "text", None), str):
             plan = self.plan(request)
             first = plan.prepare(0, None)
             return self._planned_parts(plan, first), plan.carries_voice

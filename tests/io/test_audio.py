@@ -281,10 +281,10 @@ def test_chunks_are_written_as_one_file(suffix, noise, tmp_path):
     with AudioWriter(chunked, RATE) as writer:
         for chunk in np.split(noise[:, 0], [1, 1, 700]):
             writer.write(chunk)
-            if suffix == ".wav":
+            if suffix == ".wav" and len(chunk):
                 found = soundfile.read(chunked, dtype="float32")[0]  # valid at every moment
                 np.testing.assert_array_equal(found[-len(chunk) :], chunk[-len(found) :])
-            else:
+            elif suffix == ".npy":
                 assert not chunked.exists()
     read = np.load if suffix == ".npy" else lambda path: soundfile.read(path, dtype="float32")[0]
     np.testing.assert_array_equal(read(chunked), read(whole))

@@ -36,8 +36,11 @@ def test_short_texts_are_one_part_and_long_ones_keep_all_words():
 def test_arriving_parts_do_not_depend_on_the_pieces(size):
     pieces = iter([TEXT[i : i + size] for i in range(0, len(TEXT), size)])
     parts = ["".join(part).strip() for part in ArrivingParts(pieces, 30)]
-    assert parts == ["One two three four.", "Five six seven eight, nine ten eleven.",
-                     "Twelve thirteen."]  # fmt: skip
+    assert parts == [
+        "One two three four.",
+        "Five six seven eight, nine ten",
+        "eleven. Twelve thirteen.",
+    ]
 
 
 def test_pauses_follow_the_mark():
