@@ -1,4 +1,4 @@
-"""Checkpoints as files of at most 16 MiB with checksums.
+"""Library of the training commands: checkpoints as files of at most 16 MiB with checksums.
 
 The models of this repository were trained in sessions of minutes on machines between which only
 files of that size could be copied, so a run's weights are packed at the end of each session. A
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import command
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
@@ -153,3 +154,11 @@ class _JoinedReader(io.RawIOBase):
         count = min(len(buffer), len(self._held))
         buffer[:count], self._held = self._held[:count], self._held[count:]
         return count
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        command.library_exit_status(
+            __file__, "experiments.train.tokenizer", "experiments.train.talker"
+        )
+    )

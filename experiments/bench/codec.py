@@ -1,4 +1,4 @@
-"""What do the two speech tokenizers cost: stream step, whole decode, encode, by batch and length?
+"""Speed of the two speech tokenizers: stream step, whole decode and encode by batch and length.
 
     python -m experiments.bench.codec --out experiments/results/bench_codec.NAME.json
     python -m experiments.bench.codec --table experiments/results/bench_codec.*.json
@@ -32,8 +32,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments import command
+
 RESULTS = Path(__file__).parents[1] / "results"
-REFERENCE_SECONDS = 3  # of the voice that a 25 Hz decoder speaks with
+REFERENCE_SECONDS = 3  # of the reference voice that conditions a 25 Hz decoder
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Codec:
 
     def codes(self, rows: int, count: int) -> np.ndarray:
         """Random codes [B, T, Q], at 25 Hz [B, T]."""
-        books = self.tokenizer.codebooks
-        shape = (rows, count) if books == 1 else (rows, count, books)
+        codebooks = self.tokenizer.codebooks
+        shape = (rows, count) if codebooks == 1 else (rows, count, codebooks)
         return self._rng.integers(0, 64, shape, dtype=np.int32)
 
     def encode(self, rows: int, seconds: float) -> Callable[[], Any]:
@@ -104,14 +106,14 @@ class Codec:
         return lambda: self.tokenizer.encode(waves)
 
     def decode(self, rows: int, seconds: float) -> Callable[[], Any]:
-        """A call that decodes random codes whole."""
+        """A call that decodes random codes of a whole utterance."""
         codes = list(self.codes(rows, round(seconds * self.rate / self.samples_per_code)))
         voices = () if self._voice is None else ([self._voice] * rows,)
         return lambda: self.tokenizer.decode(codes, *voices)
 
     def stream(self, rows: int) -> tuple[Callable[[np.ndarray], Any], int]:
-        """A fresh decoder as a step from codes to samples [B, n] on the device, and how many
-        samples come out before the first of the signal."""
+        """A new stream: its step from codes to samples [B, n] on the device, and its delay in
+        samples."""
         if self._voice is not None:
             decoder = self.tokenizer.blocks([self._voice] * rows, list(range(rows)))
             return lambda codes: decoder.push(codes), decoder.delay
@@ -143,9 +145,9 @@ def median(run: Callable[[], Any], repeats: int) -> float:
 
 def first_packet(codec: Codec, rows: int, chunk: int) -> int:
     """Codes that a fresh stream takes until its first samples are on the host."""
-    step, late = codec.stream(rows)
+    step, delay = codec.stream(rows)
     codes, taken, made = codec.codes(rows, chunk), 0, 0
-    while made <= late:
+    while made <= delay:
         made += np.asarray(step(codes)).shape[1]
         taken += chunk
     return taken
@@ -198,12 +200,12 @@ def measure(args: argparse.Namespace, name: str, dtype: str) -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """What is measured on and with."""
+    """The device and the versions of Python and JAX."""
     import jax
 
     kind = jax.devices()[0].device_kind
     if kind == "cpu":
-        from bench_cpu import cpu_name
+        from experiments.bench.cpu import cpu_name
 
         kind = cpu_name()
     return {
@@ -213,7 +215,7 @@ def device() -> dict[str, Any]:
 
 
 def run_in_a_process(*arguments: str) -> dict[str, Any]:
-    """What this script prints; memory of one part does not burden the next."""
+    """The result of this command in a new process, so that no memory of another part remains."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments.bench.codec", *arguments],
         stdout=subprocess.PIPE,
@@ -226,19 +228,35 @@ def run_in_a_process(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     """Measure and write, or write the table of what was measured."""
     numbers = lambda kind: lambda text: [kind(x) for x in text.split(",")]  # noqa: E731
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--dtypes", default="float32")
-    parser.add_argument("--batches", type=numbers(int), default=[1, 8, 64])
-    parser.add_argument("--seconds", type=numbers(float), default=[10.0, 60.0])
-    parser.add_argument("--most-audio", type=float, default=1000.0, help="seconds in one call")
-    parser.add_argument("--size", choices=("released", "tiny"), default="released")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps-only", action="store_true", help="no whole decode, no encode")
-    parser.add_argument("--official", action="store_true", help="the official 25 Hz decoder too")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path, nargs="+", help="JSON files to render, no measuring")
-    parser.add_argument("--into", type=Path, default=RESULTS / "codec_cost.md")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("--families", default=",".join(FAMILIES), help="tokenizers, by comma")
+    parser.add_argument("--dtypes", default="float32", help="dtypes, by comma")
+    parser.add_argument(
+        "--batches", type=numbers(int), default=[1, 8, 64], help="batch sizes, by comma"
+    )
+    parser.add_argument(
+        "--seconds", type=numbers(float), default=[10.0, 60.0], help="lengths of audio, by comma"
+    )
+    parser.add_argument(
+        "--most-audio", type=float, default=1000.0, help="skip calls of more seconds of audio"
+    )
+    parser.add_argument(
+        "--size", choices=("released", "tiny"), default="released", help="of the models"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each median")
+    parser.add_argument("--steps-only", action="store_true", help="only stream steps")
+    parser.add_argument(
+        "--official", action="store_true", help="measure the official 25 Hz decoder as well"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results (default: only printed)"
+    )
+    parser.add_argument(
+        "--table", type=Path, nargs="+", help="render these JSON files instead of measuring"
+    )
+    parser.add_argument(
+        "--into", type=Path, default=RESULTS / "codec_cost.md", help="file of --table"
+    )
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
@@ -259,7 +277,7 @@ def main() -> None:
     result: dict[str, Any] = {"size": args.size, "families": {}}
 
     def keep() -> None:
-        """Write what is known so far: a run may be cut short."""
+        """Write the results so far: a run may be stopped early."""
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -279,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

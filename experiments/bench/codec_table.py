@@ -1,8 +1,10 @@
-"""Renders the results of `bench_codec.py` as a table, 12 Hz beside 25 Hz and the paper."""
+"""Library of `experiments.bench.codec`: a table of its results beside the figures of the paper."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from experiments import command
 
 COMMAND = "python -m experiments.bench.codec --out experiments/results/bench_codec.NAME.json"
 # Paper, Table 2 (0.6B, one user, hardware unnamed): milliseconds.
@@ -116,3 +118,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 def _n(value: float) -> str:
     """Three significant digits."""
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.codec"))

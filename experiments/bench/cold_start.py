@@ -1,4 +1,4 @@
-"""How long from the start of a second process to its first audio?
+"""Time from the start of a process with a filled compilation cache to its first audio.
 
     python -m experiments.bench.cold_start --out experiments/results/bench_start.NAME.json
 
@@ -26,13 +26,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments import command
+from qtts_jax.errors import EvaluationError
+
 ROOT = Path(__file__).parents[2]
 TEXT = "The first words of a second process."
 SIZES = {"0.6B": "0b6", "1.7B": "1b7", "tiny": "0b6"}
 
 
 def make(folder: Path, size: str) -> None:
-    """Write a checkpoint of random weights that holds all that `from_pretrained` reads."""
+    """Write a checkpoint of random weights with every file that `from_pretrained` reads."""
     import jax.numpy as jnp
 
     from experiments.bench.random_models import random_params
@@ -60,7 +63,7 @@ def make(folder: Path, size: str) -> None:
 
 
 def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
-    """What a process does until its first audio, in seconds since it was `spawned`."""
+    """Seconds of each phase of this process from its start at `spawned` to its first audio."""
     marks = {"interpreter": time.time() - spawned}
     last = time.time()
 
@@ -108,7 +111,7 @@ def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
     missed: list[str] = []
 
     class Misses(logging.Handler):
-        """Notes which programs the cache did not have."""
+        """Collects the names of programs that the cache did not have."""
 
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
@@ -146,37 +149,41 @@ def first_audio(model: Path, cache: Path, spawned: float) -> dict[str, Any]:
 def child(*arguments: object) -> str:
     """What this script prints when it is run with `arguments` in a process of its own."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "experiments.bench.cold_start", *map(str, arguments)]
+    argv = [sys.executable, "-m", "experiments.bench.cold_start", *map(str, arguments)]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+        argv, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
-        raise SystemExit("bench_start: a process failed; see its message above.")
+        raise EvaluationError("a process failed; see its message above.")
     return done.stdout
 
 
 def warm_up(model: Path, cache: Path) -> float:
     """Seconds of `qtts warmup` with an empty cache."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "qtts_jax", "warmup", str(model)]
-    command += ["--compile-cache", str(cache), "--batch-size", "1", "--seconds", "20"]
+    argv = [sys.executable, "-m", "qtts_jax", "warmup", str(model)]
+    argv += ["--compile-cache", str(cache), "--batch-size", "1", "--seconds", "20"]
     started = time.perf_counter()
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
+    subprocess.run(argv, env=os.environ | {"PYTHONPATH": path}, check=True)
     return time.perf_counter() - started
 
 
 def main() -> None:
     """Make the checkpoint, fill the cache, measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="0.6B")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("--size", choices=SIZES, default="0.6B", help="of the model")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each median")
     parser.add_argument(
         "--quick", action="store_true", help="fill the cache by a first process, not by qtts warmup"
     )
     parser.add_argument(
-        "--folder", type=Path, help="kept, and used again by a later run (default: temporary)"
+        "--folder",
+        type=Path,
+        help="keep checkpoint and cache here for later runs (default: temporary)",
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results (default: only printed)"
+    )
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -231,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

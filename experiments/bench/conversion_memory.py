@@ -1,4 +1,4 @@
-"""How much memory does a conversion take beside its largest parameter?
+"""Peak memory of a checkpoint conversion, relative to its largest parameter.
 
     python -m experiments.bench.conversion_memory
 
@@ -8,7 +8,6 @@ that of the process before the conversion. Expected: at most 1.2 times the large
 text embedding of 622 MB, both ways; about two minutes and 14 GB of disk.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from convert.faults import Faults
 from convert.models import build_model
 from convert.rules import plan
 from convert.safetensors_stream import SINGLE_FILE, write_file
+from experiments import command
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "tests" / "golden" / "configs"
@@ -59,16 +59,20 @@ def make(folder: Path, config: Path, dtype: np.dtype) -> int:
 
 def measure(*arguments: str | Path) -> tuple[int, int]:
     """Resident bytes before `python -m convert ARGUMENTS` and at its peak."""
-    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    argv = [sys.executable, "-c", CHILD, *map(str, arguments)]
+    done = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True)
     before, peak = done.stdout.split()[-2:]
     return int(before), int(peak)
 
 
 def main() -> None:
     """Make the checkpoint, convert it both ways and print one line each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where there is room (default: temporary)")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="parent of the temporary folder, with 14 GB free (default: that of the system)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         work = Path(name)
@@ -92,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -29,7 +29,10 @@ from typing import Any
 
 import numpy as np
 
-SECONDS, RATE, BOOKS = 10, 24000, 16
+from experiments import command
+from qtts_jax.errors import EvaluationError
+
+SECONDS, RATE, CODEBOOKS = 10, 24000, 16
 # The prompt of a preset speaker with a language has this many positions beside its text.
 PROMPT_TEXT = 40
 MEASURES = ("decode_125_frames_s", "decode_26_frames_s", "encode_10_s_s", "frame_0.6B_s")
@@ -51,7 +54,7 @@ def per_frame(generate: Callable[[int], Any], frames: int) -> float:
 def codec_inputs() -> tuple[np.ndarray, np.ndarray]:
     """Codes [125, 16] and samples [240000], the same for both packages."""
     rng = np.random.default_rng(0)
-    codes = rng.integers(0, 2048, (125, BOOKS), dtype=np.int64)
+    codes = rng.integers(0, 2048, (125, CODEBOOKS), dtype=np.int64)
     return codes, (0.1 * rng.standard_normal(SECONDS * RATE)).astype(np.float32)
 
 
@@ -102,8 +105,8 @@ def official(size: str, frames: int) -> tuple[dict[str, Any], dict[str, Callable
     for name, tensor in codec.state_dict().items():
         if name.endswith(("embedding_sum", "embed_sum")):  # codebooks, zeros at first
             tensor.normal_()
-    books, audio = codec_inputs()
-    codes, samples = torch.from_numpy(books)[None], torch.from_numpy(audio)[None]
+    ids, audio = codec_inputs()
+    codes, samples = torch.from_numpy(ids)[None], torch.from_numpy(audio)[None]
     mask = torch.ones_like(samples, dtype=torch.long)
     # Three ids of the role before the text and five of the template after it.
     ids = torch.randint(0, 1000, (1, 3 + PROMPT_TEXT + 5))
@@ -132,9 +135,9 @@ def official(size: str, frames: int) -> tuple[dict[str, Any], dict[str, Callable
 
 
 def serve(side: str, size: str, frames: int, cores: int) -> None:
-    """Answer every measure named on stdin with a line of JSON; the first line is the versions."""
+    """Run each measure named on stdin and print its seconds as JSON; first the versions."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    # Libraries may print; answers have a descriptor of their own.
+    # Libraries may print to stdout; results use a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     versions, measures = (ours if side == "ours" else official)(size, frames)
@@ -149,10 +152,10 @@ class Side:
     def __init__(self, name: str, python: str, args: argparse.Namespace) -> None:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-        command = [python, "-m", "experiments.bench.cpu", "--serve", name, "--size", args.size]
-        command += ["--frames", str(args.frames), "--cores", str(args.cores)]
+        argv = [python, "-m", "experiments.bench.cpu", "--serve", name, "--size", args.size]
+        argv += ["--frames", str(args.frames), "--cores", str(args.cores)]
         self._process = subprocess.Popen(
-            command,
+            argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -179,7 +182,7 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"bench_cpu: the {self.name} process ended; see its message above.")
+            raise EvaluationError(f"the {self.name} process ended; see its message above.")
         return json.loads(line)
 
 
@@ -213,14 +216,18 @@ def compare(sides: list[Side], measures: list[str], repeats: int) -> dict[str, A
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("released", "tiny"), default="released")
-    parser.add_argument("--measures", default=",".join(MEASURES), help="default: %(default)s")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "--size", choices=("released", "tiny"), default="released", help="of the models"
+    )
+    parser.add_argument("--measures", default=",".join(MEASURES), help="names, by comma")
     parser.add_argument("--frames", type=int, default=16, help="frames of talker and predictor")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each median")
+    parser.add_argument("--cores", type=int, default=2, help="cores of a process")
     parser.add_argument("--official-python", help="an interpreter that has the official package")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results (default: only printed)"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -254,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

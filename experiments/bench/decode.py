@@ -2,9 +2,9 @@
 
     python -m experiments.bench.decode --out experiments/results/bench_decode.NAME.json
 
-About twelve minutes a size on an H100, most of it compilation. The work may be divided: figures
-that the file already has are kept (`--sizes`, `--parts`), and those of a run that was cut short
-are found again. `--sizes 0.6B --parts full --batches 1 --quick` is the shortest useful run.
+About twelve minutes a size on an H100, most of it compilation. The work may be split over several
+calls (`--sizes`, `--parts`): figures that the file already has are kept, those of an interrupted
+call included. `--sizes 0.6B --parts full --batches 1 --quick` is the shortest useful run.
 
 Random weights cost what trained ones do; the end of speech is made impossible so that every run
 has its full length. Prompts have 51 positions, sampling is the released default (top-k 50 in both
@@ -15,12 +15,11 @@ heads, repetition penalty 1.05). Steady figures are medians of three. For each s
 - audio_s_per_s: seconds of audio a second for every batch size, chunks of 16 frames (batch 1: 4).
 - bandwidth_share_b1: weight bytes of a frame over its time, against a large copy on this device.
 - late_over_early: ms a frame at frame 7,400 over frame 100 of one utterance of ten minutes.
-- peak_gb_b1, of which build_peak_gb was reached while the weights were made, weights_gb is what
-  they take, and temporaries_gb_b1 what the program of a chunk takes beside them and its state.
+- peak_gb_b1: peak device memory; build_peak_gb while the weights are made, weights_gb of the
+  weights, temporaries_gb_b1 of the compiled chunk beside its weights and state.
 - ..._int8, ..._fp8: the same and ms_per_frame_b1 in processes with weights of one byte.
 - compile_cold_s, compile_cached_s: first two chunks in an empty and a filled compilation cache.
-- parts_ms_b1: where the time of a frame goes. differing_codes: see `differing_codes`.
-"""
+- parts_ms_b1: where the time of a frame goes. differing_codes: see `differing_codes`."""
 
 from __future__ import annotations
 
@@ -41,6 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command
 from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind
@@ -59,7 +59,7 @@ PROMPT = 51
 FRAME_SECONDS = 0.08
 CHUNK, BATCH_CHUNK = 4, 16
 LATE = 7400
-# Processes of a size: everything with full weights, batch 1 with weights of one byte, ten minutes.
+# Processes per size: full weights, one-byte weights at batch 1, an utterance of ten minutes.
 PARTS = ("full", *STORED, "late")
 
 
@@ -90,7 +90,7 @@ def start(tts: QwenTTS, seeds: range, frames: int) -> SpeechStream:
 
 
 def run_stream(stream: SpeechStream, chunks: int, frames: int) -> list[np.ndarray]:
-    """Generate chunks and bring their audio to the host, one chunk in flight: their codes."""
+    """Generate chunks and copy their audio to the host, one chunk in flight; returns the codes."""
     waiting, codes = None, []
     for _ in range(chunks):
         made, wave = stream.advance(frames)
@@ -168,7 +168,7 @@ def per_step_ms(step: Callable[..., Any], params: Any, carry: Any) -> float:
 
 
 def parts_ms(tts: QwenTTS, total: float, codec: float) -> dict[str, float]:
-    """Milliseconds of a frame at batch 1 by part; the predictor is what the others leave."""
+    """Milliseconds of a frame at batch 1 by part; the code predictor is the remainder."""
     graph, _ = abstract(TTSModel, tts.config)
     session = Session(tts.config, tts.params, [request(tts, 0, 4 * FRAMES_PER_CALL)])
     session.advance().block_until_ready()
@@ -182,7 +182,9 @@ def parts_ms(tts: QwenTTS, total: float, codec: float) -> dict[str, float]:
         return y + model.logits(y[:, 0])[0, 0].astype(y.dtype), memory
 
     def sampling(_: Any, logits: jax.Array) -> jax.Array:
-        return logits + sample_books(tts, methods, conditions.predictor, conditions.keys, logits)
+        return logits + sample_codebooks(
+            tts, methods, conditions.predictor, conditions.keys, logits
+        )
 
     vocab = tts.config.talker.code_predictor.vocab_size
     alone = {
@@ -197,23 +199,25 @@ def parts_ms(tts: QwenTTS, total: float, codec: float) -> dict[str, float]:
     }
 
 
-def sample_books(
+def sample_codebooks(
     tts: QwenTTS, methods: SamplingPlan, sampler: Any, keys: jax.Array, logits: jax.Array
 ) -> jax.Array:
-    """The draws of one frame, each depending on the one before."""
-    for book in range(tts.config.talker.codebooks):
-        noise = gumbel_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, book), logits.shape[1])
+    """Samples one code per codebook, each depending on the one before, as in a frame."""
+    for codebook in range(tts.config.talker.codebooks):
+        noise = gumbel_noise(
+            jax.vmap(jax.random.fold_in, (0, None))(keys, codebook), logits.shape[1]
+        )
         drawn = sample(logits, noise, sampler, methods.predictor)
         logits = logits + drawn[:, None] * 1e-6
     return logits
 
 
 def differing_codes(tts: QwenTTS, frames: int) -> dict[str, float]:
-    """Codes of the same requests made in two ways: the share that differs in `frames` frames.
+    """The share of codes that differ between two ways to compute the same requests.
 
-    Sampling makes a difference of rounding grow: after the first other code everything may
-    differ, so the share says how early that happens. Weights are random, so that logits are nearly
-    flat and rounding decides far more often than in a trained model.
+    Sampling amplifies rounding: after the first different code everything may differ, so the share
+    depends on how early that happens. Random weights give nearly flat logits, where rounding
+    matters far more often than in a trained model.
     """
     chunks = frames // CHUNK
     alone = [
@@ -238,12 +242,12 @@ def bytes_per_frame(tts: QwenTTS) -> int:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
     talker, predictor = tts.params["talker"], tts.params["code_predictor"]
-    books = tts.config.talker.codebooks
+    codebooks = tts.config.talker.codebooks
     once = size(talker["transformer"]) + size(talker["codec_head"]) + size(predictor["heads"])
     projection = size(predictor.get("input_projection", {}))
-    # Rows that are projected beforehand leave the two that come from the talker.
-    passes = 1 if isinstance(predictor["embeddings"], Projected) else books
-    return once + books * size(predictor["transformer"]) + passes * projection
+    # With a preprojected table only the two inputs from the talker are projected.
+    passes = 1 if isinstance(predictor["embeddings"], Projected) else codebooks
+    return once + codebooks * size(predictor["transformer"]) + passes * projection
 
 
 def bandwidth() -> float:
@@ -262,7 +266,7 @@ def bandwidth() -> float:
 
 
 def memory_gb(*names: str) -> list[float | None]:
-    """Figures of the device's allocator, None where it keeps none."""
+    """Statistics of the device's allocator in GB; None where there are none."""
     stats = jax.devices()[0].memory_stats() or {}
     return [stats[name] / 1e9 if name in stats else None for name in names]
 
@@ -272,7 +276,7 @@ def peak_gb() -> float | None:
 
 
 def temporaries_gb(tts: QwenTTS) -> float:
-    """What the program of a chunk takes beside its arguments and results, at batch 1."""
+    """Temporary memory in GB of the compiled chunk at batch 1."""
     codec, session = tts.speech_tokenizer, start(tts, range(1), 64).session
     decoder = codec.part("decoder")
     chunk = frames_and_audio_program(tts.config, codec.config).lower(
@@ -288,7 +292,7 @@ def temporaries_gb(tts: QwenTTS) -> float:
 
 
 class Report(dict[str, Any]):
-    """Figures that are shown and saved as soon as they are known."""
+    """Figures that are printed and saved when they are set."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -323,7 +327,7 @@ def measure(size: str, part: str, args: argparse.Namespace, out: Report) -> None
 
 
 def measure_full(tts: QwenTTS, args: argparse.Namespace, out: Report) -> None:
-    """What is measured with full weights alone."""
+    """The figures that only the part `full` has."""
     out["first_audio_ms"] = first_audio_ms(tts, 5 if args.quick else 20)
     out["codec_step_ms"] = codec_step_ms(tts, 1, CHUNK)
     throughput: dict[int, float] = {}
@@ -348,20 +352,20 @@ def profile(size: str, directory: Path, dtype: Any) -> None:
         run_stream(stream, 4, CHUNK)
 
 
-def child(size: str, part: str, argv: list[str], figures: Path, cache: str) -> None:
-    """Measure in a process of its own: peak memory is that of one size and storage alone."""
-    command = [
+def child(size: str, part: str, options: list[str], figures: Path, cache: str) -> None:
+    """Measure in a new process, so that peak memory is that of one size and storage."""
+    argv = [
         sys.executable,
         "-m",
         "experiments.bench.decode",
-        *argv,
+        *options,
         "--one",
         size,
         part,
         str(figures),
     ]
     env = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": cache}
-    subprocess.run(command, check=True, env=env)
+    subprocess.run(argv, check=True, env=env)
 
 
 def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, Any]:
@@ -384,14 +388,18 @@ def merge(figures: dict[str, Any], part: str, new: dict[str, Any]) -> dict[str, 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="0.6B,1.7B")
-    parser.add_argument("--batches", default="1,8,32,64,128,256")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--backend", choices=("plain", "triton"), help="force a decode path")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--out", type=Path)
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("--sizes", default="0.6B,1.7B", help="model sizes, by comma")
+    parser.add_argument("--batches", default="1,8,32,64,128,256", help="batch sizes, by comma")
+    parser.add_argument("--dtype", default="bfloat16", help="of the weights")
+    parser.add_argument(
+        "--backend",
+        choices=("plain", "triton"),
+        help="decode kernels (default: chosen by the package)",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer frames and figures")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts of the work, by comma")
+    parser.add_argument("--out", type=Path, help="results (default: bench_decode.json)")
     parser.add_argument("--profile", type=Path, help="write a profile of batch 1 there and stop")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -416,7 +424,7 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def collect(path: Path) -> None:
-        """Take over what a process wrote, also one that was cut short."""
+        """Merge the figures of a process, perhaps an interrupted one."""
         size, part = path.name.removeprefix(f"{out.name}.").rsplit(".", 1)
         new = json.loads(path.read_text())
         result["device"] = new["device"]
@@ -438,4 +446,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -1,17 +1,15 @@
-"""How often does control move between files of the package on the way of a request?
+"""Number of moves of control between package files while a request is processed.
 
     python -m experiments.bench.hops            # the embedded checkpoint
     python -m experiments.bench.hops -o hops.json
 
 Five trips run once to compile everything and once under a profiler (`sys.setprofile`). A hop is a
 move of control from one file of `qtts_jax` to another, the return included; calls count entered
-functions of the package. What a compiled program does has no hops. Files that hold decorators and
-context managers count like any other.
-"""
+functions of the package. Nothing inside a compiled program counts. Files of decorators and context
+managers count like any other."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import qtts_jax.embedded
+from experiments import command
 from qtts_jax import QwenTTS
 
 PACKAGE = str(Path(qtts_jax.__file__).parent)
@@ -95,7 +94,7 @@ def trips(tts: QwenTTS) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     """Count and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__, __file__)
     parser.add_argument("-v", "--verbose", action="store_true", help="print the files in order")
     parser.add_argument("-o", "--output", type=Path, help="write the counts as JSON")
     args = parser.parse_args()
@@ -114,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

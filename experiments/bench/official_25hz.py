@@ -1,4 +1,4 @@
-"""The decoder of the official 25 Hz tokenizer with random weights, for `bench_codec.py --official`.
+"""Library of `experiments.bench.codec`: the official 25 Hz decoder with random weights.
 
 Only the decoder's own modules of the package are imported: its encoder needs libraries (sox,
 onnxruntime, torchaudio) that decoding does not. PyTorch's device is the GPU if it has one. A call
@@ -19,6 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from experiments import command
+from qtts_jax.errors import MissingExtraError
+
 PACKAGE = "qwen_tts.core.tokenizer_25hz"
 MODELING = f"{PACKAGE}.modeling_qwen3_tts_tokenizer_v1"
 CONFIGURATION = f"{PACKAGE}.configuration_qwen3_tts_tokenizer_v1"
@@ -34,8 +37,9 @@ def load() -> tuple[Any, Any]:
     """The official modules of the decoder and of its configuration."""
     spec = importlib.util.find_spec("qwen_tts")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(
-            "bench_codec: --official needs the official package (pip install qwen-tts)."
+        raise MissingExtraError(
+            "--official needs the official package, which is not installed: `pip install qwen-tts` "
+            "installs it."
         )
     root = Path(next(iter(spec.submodule_search_locations)))
     # Packages without their __init__, which would import everything.
@@ -115,3 +119,7 @@ def measure_official(args: argparse.Namespace, family: Any) -> dict[str, Any]:
         },
         "batch": batch,
     }
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.codec"))

@@ -1,4 +1,4 @@
-"""How much does each quirk of the official 12 Hz tokenizer change codes and audio?
+"""Effect of each quirk of the official 12 Hz tokenizer on codes and audio.
 
     python -m experiments.bench.quirks_12hz               # random weights, released depths
     python -m experiments.bench.quirks_12hz --model DIR   # a converted checkpoint instead
@@ -21,7 +21,6 @@ much. Expected with random weights (experiments/results/quirks_12hz.json):
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -31,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command
 from qtts_jax import SpeechTokenizer
 from qtts_jax.configs.presets import tokenizer_12hz
 from qtts_jax.configs.tokenizer_12hz import Quirks12Hz, Tokenizer12HzConfig
@@ -82,7 +82,7 @@ def narrow(config: Tokenizer12HzConfig) -> Tokenizer12HzConfig:
 
 
 def random_tokenizer() -> SpeechTokenizer:
-    """Random weights with entries of a size that the encoder's vectors have."""
+    """Random weights whose codebook entries have the scale of the encoder's vectors."""
     config = narrow(tokenizer_12hz())
     params = initialize(Tokenizer12Hz, config, 0)
     for stage in params["decoder"]["upsample"].values():
@@ -184,10 +184,14 @@ def measure(tokenizer: SpeechTokenizer, wave: np.ndarray) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="converted checkpoint or tokenizer folder")
-    parser.add_argument("--audio", help="a recording instead of the synthetic sound")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "--model", help="converted checkpoint or tokenizer folder (default: random weights)"
+    )
+    parser.add_argument("--audio", help="recording (default: synthetic sound)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=RESULTS, help="JSON file for the results"
+    )
     args = parser.parse_args()
     tokenizer = SpeechTokenizer.from_pretrained(args.model) if args.model else random_tokenizer()
     rate = tokenizer.config.input_sample_rate
@@ -207,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -1,4 +1,4 @@
-"""Models of released sizes with random weights, made on the device: they cost what real ones do."""
+"""Library of the benchmarks: models of released sizes with random weights, made on the device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments import command
 from qtts_jax import QwenTTS, SpeechTokenizer, embedded
 from qtts_jax.configs.presets import tiny, tiny_tokenizer, tokenizer_12hz, tts_12hz
 from qtts_jax.configs.sampling import SamplingParams
@@ -45,10 +46,10 @@ def random_params(
             x = std * jax.random.normal(key, shape[1:])
             return (jax.lax.reduce_precision(x, 8, 7) if released else x).astype(dtype)
 
-        # In equal pieces: the random bits of the largest table at once would be the peak of
-        # memory, and so would the table and its copy with a smaller last piece put behind.
-        piece = next(n for n in range(min(ROWS_AT_ONCE, shape[0]), 0, -1) if shape[0] % n == 0)
-        return jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=piece)
+        # In equal blocks of rows: drawing the largest table at once would set the memory peak, and
+        # so would appending a smaller last block, which copies the table.
+        block = next(n for n in range(min(ROWS_AT_ONCE, shape[0]), 0, -1) if shape[0] % n == 0)
+        return jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=block)
 
     draw = jax.jit(normal, static_argnums=(1, 2))
     store = storage(module, config, dtype, weights)
@@ -61,7 +62,7 @@ def random_params(
     for i, (keys, x) in enumerate(leaves):
         path = tuple(str(key.key) for key in keys)
         ready = path[-1] in ones
-        # What a loader leaves in the host's memory must not be the peak of the device's.
+        # Tables that a loader keeps in host memory must not raise the peak of device memory.
         host = storage_policy.tables_on_host() and path[-2:] == ("text_embedding", "table")
         with jax.default_device(jax.local_devices(backend="cpu")[0] if host else None):
             leaf = jnp.ones(x.shape, dtype) if ready else draw(jax.random.key(i), x.shape, 0.02)
@@ -94,4 +95,10 @@ def build(
         tokenizer,
         TextTokenizer.from_dir(embedded.DIRECTORY),
         SamplingParams(max_new_tokens=8192),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        command.library_exit_status(__file__, "experiments.bench.decode", "experiments.bench.codec")
     )

@@ -7,14 +7,13 @@ trains the code predictor unless `--predictor-frames` says fewer. Reported: seco
 (positions of the talker) and seconds of speech a second, and the share of the device's peak bf16
 FLOP/s. `--size tiny --positions 256 --steps 3` runs on a CPU in a minute.
 
-What counts as FLOPs (`training/talker/flops.py`) is what the model needs: two for each weight of
-a matrix and position, four for each query, key it may see and channel of a head, in all layers of
-talker and code predictor, text projection and heads; the backward pass as twice the forward pass.
-Norms, rotations, softmax, embeddings, the optimizer and whatever rematerialisation or fused
-attention compute again count as nothing, but their time counts. Padding positions count; the
-benchmark has none.
+Model FLOPs (`training/talker/flops.py`): two per matrix weight and position, and four per query,
+visible key and head channel, over all layers of talker and code predictor, text projection and
+heads; the backward pass counts twice the forward pass. Norms, rotary embeddings, softmax,
+embeddings, the optimizer and recomputation (rematerialisation, fused attention) count no FLOPs,
+only time. Padding positions count; the benchmark has none.
 
-Several settings, each in a process of its own, as far as they fit into a time limit:
+Several settings, each in a new process, within a time limit:
 
     python -m experiments.bench.train --limit 240 --out FILE \
         --variants "rows=2" "rows=4" "rows=2 predictor-attention=plain"
@@ -42,6 +41,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import command
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
@@ -72,7 +72,7 @@ def make_batch(config: TTSConfig, rows: int, positions: int) -> dict[str, Any]:
 
 
 def model_config(size: str) -> TTSConfig:
-    """A model without a speaker encoder, whose share of the work is small."""
+    """A model without the speaker encoder, which takes a small share of the time."""
     config = tts_12hz(SIZES.get(size, "0b6"), "base")
     config = tiny(config) if size == "tiny" else config
     return dataclasses.replace(config, model_type="voice_design", speaker_encoder=None)
@@ -163,7 +163,7 @@ def _run_variant(variant: str, seconds: float, given: list[str]) -> dict[str, An
     options = [word for name, *value in pairs for word in (f"--{name}", *value)]
     with tempfile.TemporaryDirectory() as directory:
         found = Path(directory) / "result.json"
-        command = [
+        argv = [
             sys.executable,
             "-m",
             "experiments.bench.train",
@@ -173,12 +173,12 @@ def _run_variant(variant: str, seconds: float, given: list[str]) -> dict[str, An
             str(found),
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:
             return {"error": f"stopped after {seconds:.0f} s"}
         if done.returncode == 0:
             return json.loads(found.read_text())
-    # The reason stands in the last line that names an error; JAX adds advice below it.
+    # The last line that names an error has the reason; JAX adds advice below it.
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
     return {"error": next((x for x in reversed(lines) if "rror" in x), lines[-1])[:500]}
 
@@ -190,29 +190,52 @@ def _write(out: Path, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="0.6B", choices=("0.6B", "1.7B", "tiny"))
-    parser.add_argument("--positions", type=int, default=8192)
-    parser.add_argument("--rows", type=int, default=1, help="of a microbatch and device")
-    parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--predictor-frames", type=int)
-    parser.add_argument("--predictor-chunk", type=int, default=4096)
-    parser.add_argument("--remat", default="none", choices=("none", "blocks", "products"))
-    parser.add_argument("--attention", default="auto", choices=("auto", "plain", "cudnn"))
+    parser = command.parser(__doc__, __file__)
     parser.add_argument(
-        "--predictor-attention", default="auto", choices=("auto", "plain", "frames")
+        "--size", default="0.6B", choices=("0.6B", "1.7B", "tiny"), help="of the model"
     )
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--data", type=int, default=1, help="devices")
-    parser.add_argument("--fsdp", action="store_true")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--positions", type=int, default=8192, help="of a row")
+    parser.add_argument("--rows", type=int, default=1, help="rows of a microbatch per device")
+    parser.add_argument("--accumulate", type=int, default=1, help="microbatches of a step")
     parser.add_argument(
-        "--variants", nargs="+", metavar="OPTIONS", help='such as "rows=2 remat=blocks"'
+        "--predictor-frames",
+        type=int,
+        help="frames of a row that train the code predictor (default: all)",
+    )
+    parser.add_argument(
+        "--predictor-chunk", type=int, default=4096, help="frames of a chunk of its loss"
+    )
+    parser.add_argument(
+        "--remat", default="none", choices=("none", "blocks", "products"), help="rematerialisation"
+    )
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=("auto", "plain", "cudnn"),
+        help="kernel of the talker",
+    )
+    parser.add_argument(
+        "--predictor-attention",
+        default="auto",
+        choices=("auto", "plain", "frames"),
+        help="kernel of the code predictor",
+    )
+    parser.add_argument("--dtype", default="bfloat16", help="of the computation")
+    parser.add_argument("--data", type=int, default=1, help="devices of data parallelism")
+    parser.add_argument("--fsdp", action="store_true", help="shard parameters over the devices")
+    parser.add_argument("--steps", type=int, default=10, help="steps of the median")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="OPTIONS",
+        help='settings to compare, such as "rows=2 remat=blocks"',
     )
     parser.add_argument("--limit", type=float, default=540, help="seconds for all variants")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results (default: only printed)"
+    )
     args = parser.parse_args()
-    # JAX keeps a quarter of the memory free by default; a large batch needs that too.
+    # JAX reserves 75 % of device memory by default; a large batch needs more.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.93")
     own = ("variants", "limit", "out")
     settings = {name: value for name, value in vars(args).items() if name not in own}
@@ -235,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -1,12 +1,12 @@
-"""What storing the weights in one byte costs in accuracy: logits against float32.
+"""Accuracy of int8 and fp8 weights: logits against float32.
 
     python -m experiments.bench.weight_quantization \
         --out experiments/results/weight_quantization.json
 
 A released size with random weights on the CPU (about 12 GB and two minutes for 0.6B). The talker
-reads a prompt of 51 positions and the code predictor one frame of given codes; every row of the
-table is the relative error (norm of the difference over norm) of the logits of codebook 0 and of
-the other codebooks, and how often the best code is another one.
+reads a prompt of 51 positions and the code predictor one frame of given codes; reported
+are the relative error (norm of the difference over norm) of the logits of codebook 0 and of the
+other codebooks, and how often the most probable code differs.
 
 Random weights are drawn from a normal distribution, which trained ones resemble row by row;
 outliers of trained weights would make int8 coarser.
@@ -14,7 +14,6 @@ outliers of trained weights would make int8 coarser.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 from pathlib import Path
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command
 from experiments.bench.decode import request
 from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
@@ -35,12 +35,12 @@ from qtts_jax.models.tts_model import TTSModel
 
 
 def logits(tts: QwenTTS, params: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of codebook 0 at every position [T, V], and of the other codebooks [T, Q-1, V]."""
+    """Logits of codebook 0 at every position [T, V] and of the other codebooks [T, Q-1, V]."""
     graph, _ = abstract(TTSModel, tts.config)
     prompt = request(tts, 0, 8).prompt
-    width, books = tts.config.talker.transformer.width, tts.config.talker.codebooks
+    width, codebooks = tts.config.talker.transformer.width, tts.config.talker.codebooks
     batch = stack_prompts([prompt], 1, len(prompt), width)
-    codes = jax.random.randint(jax.random.key(1), (len(prompt), books), 0, 2048)
+    codes = jax.random.randint(jax.random.key(1), (len(prompt), codebooks), 0, 2048)
 
     @jax.jit
     def run(params: Any) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +56,7 @@ def logits(tts: QwenTTS, params: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare(got: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Relative error and the share of rows whose best code is another one."""
+    """Relative error, and the share of rows whose most probable code differs."""
     return {
         "relative_error": float(np.linalg.norm(got - true) / np.linalg.norm(true)),
         "best_code_differs": float(np.mean(got.argmax(-1) != true.argmax(-1))),
@@ -65,9 +65,11 @@ def compare(got: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="0.6B")
-    parser.add_argument("--out", type=Path)
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("--size", default="0.6B", help="0.6B, 1.7B or tiny")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results (default: only printed)"
+    )
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     tts = build(args.size, jnp.float32)
@@ -94,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.exit_status(__file__, main))

@@ -12,6 +12,7 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
   from the distribution of all have turns;
 - piper, kokoro: synthesise the jobs in parallel processes (`cpu_worker.py`), or on a GPU
   (`gpu_worker.py`; `--device cuda`, with PyTorch and the package onnx), then with word times;
+- passages: clips of 10 to 29 s from several sentences of one voice (`passages.py`);
 - vary: more voices from those of Kokoro (not the drawn ones) and of the prompts (`vary.py`);
 - filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
 - manifest: `manifest.jsonl`, one line a clip (written after every other step too).
@@ -33,42 +34,56 @@ that its clips differ from run to run; everything else is repeatable.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shutil
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from experiments.corpus import asterisk_prompts
 from experiments.corpus.asr_filter import hear_corpus
+from experiments.corpus.everyday import spoken_sentences
 from experiments.corpus.manifest import MAX_WER, source_rows, summary, write_manifest
 from experiments.corpus.packages import PACKAGES, fetch, unpack
+from experiments.corpus.passages import make_passages
 from experiments.corpus.pitch_shift import vary_clips
 from experiments.corpus.plan import (
     ACCENTED_VOICES,
     VOICES,
     Job,
+    everyday_jobs,
     for_hours,
     kokoro_jobs,
     piper_jobs,
     read_jobs,
     write_jobs,
 )
-from experiments.corpus.sentences import reading_list
-from experiments.corpus.split import corpus_split
+from experiments.corpus.proper_names import read_names
+from experiments.corpus.sentences import Sentence, reading_list
+from experiments.corpus.split import corpus_split, digest
 from experiments.corpus.synthesis import cpu_worker, gpu_worker
 from experiments.corpus.synthesis.phonemes import KokoroPhonemes, PiperPhonemes
 from experiments.corpus.synthesis.voice_models import assemble, export_kokoro
 from qtts_jax.cli.common import positive
 from qtts_jax.data.splits import SPLITS
 from qtts_jax.errors import DataError, QTTSError
+from qtts_jax.text.spoken import normalize
 
-STEPS = ("fetch", "asterisk", "plan", "piper", "kokoro", "vary", "filter", "manifest")
+STEPS = (
+    "fetch", "asterisk", "plan", "piper", "kokoro", "passages", "vary", "filter", "manifest"
+)  # fmt: skip
 ENGINES = ("piper", "kokoro")
+# Everyday sentences that score a voice.
+EVERYDAY_TESTS = Path(__file__).parents[1] / "nano/everyday.jsonl"
+# Characters of a sentence that is quoted in another.
+LONGEST_QUOTED = 100
 
 
 def fetch_packages(corpus: Path) -> None:
@@ -87,9 +102,19 @@ def convert_prompts(corpus: Path, splits: Sequence[str]) -> None:
         asterisk_prompts.convert(path, corpus / row["audio"])
 
 
-def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
-    """Write the job files; half of the sentences are for each synthesiser."""
+def plan_jobs(
+    corpus: Path, piper_hours: float, kokoro_hours: float, everyday_hours: Sequence[float]
+) -> None:
+    """Write the job files; half of the sentences are for each synthesiser.
+
+    Args:
+        everyday_hours: of everyday sentences, by Piper and by Kokoro.
+    """
     sentences = reading_list(corpus / "packages")
+    piper_everyday, kokoro_everyday = (
+        everyday_sentences(corpus, sentences, seed) if hours else iter(())
+        for seed, hours in enumerate(everyday_hours)
+    )
     piper = PiperPhonemes(corpus / "models")
     kokoro = KokoroPhonemes()
 
@@ -111,11 +136,33 @@ def plan_jobs(corpus: Path, piper_hours: float, kokoro_hours: float) -> None:
 
     # Beyond its own half, the fast synthesiser reads the other one from its end.
     mine, others = sentences[1::2], sentences[0::2]
-    jobs = for_hours(piper_jobs([*mine, *reversed(others)]), piper_hours)
+    jobs = chain(
+        for_hours(piper_jobs([*mine, *reversed(others)]), piper_hours),
+        for_hours(piper_jobs(piper_everyday), everyday_hours[0]),
+    )
     fields = ("tokens", "anchors")
     write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, fields)
-    jobs = for_hours(kokoro_jobs(others), kokoro_hours)
+    jobs = chain(
+        for_hours(kokoro_jobs(others), kokoro_hours),
+        for_hours(everyday_jobs(kokoro_everyday), everyday_hours[1]),
+    )
     write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens, fields)
+
+
+def everyday_sentences(
+    corpus: Path, sentences: Sequence[Sentence], seed: int
+) -> Iterator[Sentence]:
+    """Spoken forms of everyday texts, without the texts and names of the committed test set."""
+    tests = [json.loads(line) for line in EVERYDAY_TESTS.read_text("utf-8").splitlines()]
+    texts = [text for test in tests for text in (test["text"], test["spoken"])]
+    names = frozenset(
+        word.lower()
+        for test in tests
+        for word in re.findall("(?<![.?!] )(?<!^)[A-Z][a-z]+", normalize(test["text"]))
+    )
+    plain = [each.text for each in sentences if len(each.text) < LONGEST_QUOTED]
+    held_out = frozenset(map(digest, [*texts, *map(normalize, texts)]))
+    return spoken_sentences(read_names(corpus / "packages", names), plain, held_out, seed)
 
 
 def synthesise(corpus: Path, engine: str, options: argparse.Namespace) -> None:
@@ -231,6 +278,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="to make")
     parser.add_argument("--piper-hours", type=float, default=15.0)
     parser.add_argument("--kokoro-hours", type=float, default=4.0)
+    parser.add_argument(
+        "--everyday-hours",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("PIPER", "KOKORO"),
+        help="of sentences with names, numbers, letters, talk, beside those of dictionaries",
+    )
+    parser.add_argument("--passage-hours", type=float, default=0.0, help="of the step passages")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
     parser.add_argument("--threads", type=positive, default=1, help="of each worker")
     parser.add_argument("--device", help="of PyTorch, for Piper and Kokoro: cuda")
@@ -266,9 +322,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif step == "asterisk":
             convert_prompts(corpus, options.splits)
         elif step == "plan":
-            plan_jobs(corpus, options.piper_hours, options.kokoro_hours)
+            plan_jobs(corpus, options.piper_hours, options.kokoro_hours, options.everyday_hours)
         elif step in ENGINES:
             synthesise(corpus, step, options)
+        elif step == "passages":
+            print(f"{make_passages(corpus, options.passage_hours, options.workers)} passages")
         elif step == "vary":
             made = vary_clips(corpus, source_rows(corpus), options.workers)
             print(f"{len(made)} clips of varied voices")

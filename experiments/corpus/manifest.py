@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.corpus.asterisk_prompts import plan as asterisk_plan
+from experiments.corpus.passages import FOLDER, passage_row, planned_passages
 from experiments.corpus.pitch_shift import varied_rows
 from experiments.corpus.plan import PIPER_VOICE, read_jobs
 from experiments.corpus.split import UNSEEN_VOICES, corpus_split
@@ -59,6 +60,13 @@ def planned_rows(corpus: Path) -> list[Row]:
     return rows
 
 
+def passage_rows(corpus: Path) -> list[Row]:
+    """Rows of the passages that have been made."""
+    if not (corpus / FOLDER / ALIGNMENTS).exists():
+        return []
+    return [passage_row(each, synthetic_row(each.parts[0])) for each in planned_passages(corpus)]
+
+
 def source_rows(corpus: Path) -> list[Row]:
     """Rows of the clips whose voices are varied: all but Piper's, which vary by themselves."""
     rows = [row for row in planned_rows(corpus) if not row["audio"].startswith("audio/piper/")]
@@ -91,7 +99,7 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     heard = read_wer(corpus / "wer.jsonl")
     aligned = {
         f"audio/{engine}/{clip}.flac": row
-        for engine in ("piper", "kokoro")
+        for engine in ("piper", "kokoro", "passages")
         for clip, row in read_lines(corpus / f"audio/{engine}" / ALIGNMENTS, "id").items()
     }
     lengths = _known_lengths(corpus / "manifest.jsonl")
@@ -102,7 +110,7 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
         varied.append(row)
         if source["audio"] in heard:  # what is wrong with a clip is wrong with its variations
             heard[row["audio"]] = heard[source["audio"]]
-    planned = planned_rows(corpus) + varied
+    planned = planned_rows(corpus) + varied + passage_rows(corpus)
     for row in made_rows(corpus, planned):
         path = corpus / row["audio"]
         if row["audio"] not in lengths:

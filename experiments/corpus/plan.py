@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ TURNS = dict.fromkeys(TRAINED_VOICES, 4) | OFTEN | dict.fromkeys(DRAWN_VOICES, 1
 # Rounds in which every English voice has one turn; with more hours come the other voices
 # and the drawn ones.
 EVEN_ROUNDS = 250
+# Turns for everyday sentences: presets read most of them, half of the drawn voices the rest.
+EVERYDAY_TURNS = (
+    dict.fromkeys((v for v in VOICES if v not in UNSEEN_VOICES), 20)
+    | dict.fromkeys(ACCENTED_VOICES, 4)
+    | OFTEN
+    | dict.fromkeys(DRAWN_VOICES[::2], 1)
+)
 PIPER_VOICE = "joe"
 # Other voices of the same man, by the semitones that his is moved, formants and all: two of five
 # clips, so that there are many kinds of voices to tell apart.
@@ -56,6 +63,8 @@ PIPER_SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 # Enough to score a clone of a voice; the rest of the time goes to voices that train.
 UNSEEN_CLIPS = 60
 SECONDS_PER_CHARACTER = 1 / 15
+# Of a clip: a talker is trained on up to 30 s.
+LONGEST_SECONDS = 26.0
 _LICENCES = {package.name: package.licence for package in PACKAGES}
 
 
@@ -67,13 +76,18 @@ def speed_of(text: str, voice: str) -> float:
     return round(0.8 + (chance >> 1) % 46 / 100, 2)
 
 
+def fastest_needed(text: str) -> float:
+    """The speed at which a text takes no more than `LONGEST_SECONDS`."""
+    return round(len(text) * SECONDS_PER_CHARACTER / LONGEST_SECONDS, 2)
+
+
 def job(engine: str, voice: str, sentence: Sentence, package: str) -> Job:
     """A job without its tokens; the fields of the manifest are with it."""
     return {
         "id": f"{engine}-{voice}-{digest(sentence.text):016x}",
         "engine": engine,
         "voice": voice,
-        "speed": speed_of(sentence.text, voice),
+        "speed": max(speed_of(sentence.text, voice), fastest_needed(sentence.text)),
         "text": sentence.text,
         "source": package,
         "licence": _LICENCES[package],
@@ -87,7 +101,7 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
     rest = (s for s in sentences)
     test = (s for s in sentences if corpus_split(s.text) == TEST)
     unseen = dict.fromkeys(UNSEEN_VOICES, UNSEEN_CLIPS)
-    for voice in chain(VOICES * EVEN_ROUNDS, cycle(later_round())):
+    for voice in chain(VOICES * EVEN_ROUNDS, cycle(voice_round(TURNS))):
         if voice in unseen:
             if not unseen[voice]:
                 continue
@@ -98,13 +112,21 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
         yield job("kokoro", voice, sentence, "kokoro-js")
 
 
-def later_round() -> list[str]:
-    """The voices that train and those drawn from them, each spread evenly among the others."""
-    turns = []
-    for k, (voice, count) in enumerate(TURNS.items()):
+def everyday_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
+    """Everyday sentences in the voices that train; none for tests."""
+    voices = cycle(voice_round(EVERYDAY_TURNS))
+    for sentence in sentences:
+        if corpus_split(sentence.text) != TEST:
+            yield job("kokoro", next(voices), sentence, "kokoro-js")
+
+
+def voice_round(turns: Mapping[str, int]) -> list[str]:
+    """Each voice so many times, spread evenly among the others."""
+    places = []
+    for k, (voice, count) in enumerate(turns.items()):
         # Those with one turn each lie side by side along the round, as voices of many turns do.
-        turns += [((i + (k + 0.5) / len(TURNS)) / count, voice) for i in range(count)]
-    return [voice for _, voice in sorted(turns)]
+        places += [((i + (k + 0.5) / len(turns)) / count, voice) for i in range(count)]
+    return [voice for _, voice in sorted(places)]
 
 
 def piper_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:

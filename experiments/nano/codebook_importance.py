@@ -1,15 +1,15 @@
-"""Which codebooks a talker must predict well: what is understood when the others are recorded ones.
+"""Which codebooks a talker must predict well: scores with the first N codebooks recorded.
 
     pip install -e '.[eval]' && pip install --no-deps distillmos==0.9.1
     python -m experiments.nano.codebook_importance MODEL --manifest corpus/manifest.jsonl \
         --out books
 
 Held-out clips of preset speakers are encoded, and the talker is given their frames (teacher
-forcing). Of every frame the first N books stay as recorded; each other one becomes the code that is
-most probable after those before it. One more row replaces codebook 0 alone. Whisper and a predictor
-of opinion judge what decoding makes of them. It prints the table and writes books.json and books.md
+forcing). In every frame the first N codebooks keep the recorded codes; each other codebook gets
+the most probable code given those before it. One more row replaces codebook 0 alone. Whisper (WER)
+and a MOS predictor score the decoded audio. It prints the table and writes books.json and books.md
 beside the scores of the clips. Expected: errors that fall from row to row; the row after which they
-hardly fall names the books that generated speech depends on.
+hardly fall names the codebooks that generated speech depends on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.nano.report_command import finish
+from experiments import command
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.manifest import Clip
 from qtts_jax.data.talker_examples import Bucket, Utterance, collate, layout_utterance
@@ -43,12 +43,12 @@ from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.training.talker.teacher_forcing import forced_frames, forced_hidden, predictor_logits
 
-# Text before the speech, a preset speaker and a language tag: how a preset is mostly used.
+# Text before the speech, a preset speaker and a language tag: the usual layout of a preset.
 _LAYOUT = LayoutChoice(preset=True, language_tag=True)
 
 
 class Forced(NamedTuple):
-    """What a talker makes of recorded frames.
+    """Outputs of a talker for recorded frames (teacher forcing).
 
     Attributes:
         codes: [B, F, Q] int32, the recorded ones.
@@ -64,7 +64,7 @@ class Forced(NamedTuple):
 def force(
     config: TTSConfig, params: Params, role: Sequence[int], utterances: Sequence[Utterance]
 ) -> Forced:
-    """Give the talker utterances of preset speakers, all in one batch.
+    """Teacher forcing of utterances of preset speakers, all in one batch.
 
     Args:
         params: float32, of the whole model.
@@ -86,13 +86,13 @@ def force(
 
 
 def most_probable(config: TTSConfig, params: Params, forced: Forced, given: int) -> np.ndarray:
-    """Codes [B, F, Q] whose first `given` books (1 at least) are recorded, the others predicted."""
+    """Codes [B, F, Q] whose first `given` codebooks (at least 1) are recorded."""
     rows = forced.codes.reshape(-1, forced.codes.shape[-1])
     hidden = forced.hidden.reshape(len(rows), -1)
     run = _predict(config)
     codes = jnp.asarray(rows)
-    for book in range(given, codes.shape[1]):
-        codes = codes.at[:, book].set(run(params, hidden, codes)[:, book - 1])
+    for codebook in range(given, codes.shape[1]):
+        codes = codes.at[:, codebook].set(run(params, hidden, codes)[:, codebook - 1])
     return np.asarray(codes).reshape(forced.codes.shape)
 
 
@@ -115,7 +115,7 @@ def _bind(config: TTSConfig, params: Params) -> Any:
 
 
 def preset_clips(config: TTSConfig, args: argparse.Namespace) -> list[Clip]:
-    """Held-out clips of the speakers that the model knows by name."""
+    """Held-out clips of the preset speakers of the model."""
     known = {name.lower() for name, _ in config.talker.speakers}
     wanted = {name.lower() for name in args.speaker} or known
     found = choose(args.manifest, split=args.split, language=args.language)
@@ -129,14 +129,14 @@ def preset_clips(config: TTSConfig, args: argparse.Namespace) -> list[Clip]:
 
 
 def run(args: argparse.Namespace) -> Report:
-    """All rows."""
+    """The report: one row per set of recorded codebooks."""
     config = TTSConfig.from_hf(read_config(args.model))
     if config.talker.code_predictor is None:
         raise EvaluationError(f"{args.model} has one codebook only; there is nothing to compare.")
-    books = config.talker.codebooks
-    if wrong := [n for n in args.books if not 1 <= n <= books]:
+    codebooks = config.talker.codebooks
+    if wrong := [n for n in args.codebooks if not 1 <= n <= codebooks]:
         raise EvaluationError(
-            f"--books takes numbers from 1 to {books} for this model, not {wrong}."
+            f"--codebooks takes numbers from 1 to {codebooks} for this model, not {wrong}."
         )
     clips = preset_clips(config, args)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> Report:
     alone = forced.codes.copy()
     alone[..., 0] = forced.first
     variants["0 predicted"] = alone
-    for given in args.books:
+    for given in args.codebooks:
         variants[f"first {given} recorded"] = most_probable(config, params, forced, given)
 
     def decoded(codes: np.ndarray) -> Iterator[Sample]:
@@ -175,21 +175,29 @@ def run(args: argparse.Namespace) -> Report:
     return Report("books", rows, about)
 
 
-def main() -> int:
+def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__, __file__)
     parser.add_argument("model", type=Path, help="checkpoint with preset speakers")
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--speaker", nargs="+", default=[], help="presets (default: all)")
-    parser.add_argument("--split", default="test", help="or all")
-    parser.add_argument("--language", help="of the clips (default: all)")
-    parser.add_argument("--clips", type=int, default=30)
-    parser.add_argument("--books", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--judges", nargs="+", default=["asr", "mos"])
+    parser.add_argument("--manifest", type=Path, required=True, help="JSONL of clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
+    parser.add_argument("--split", default="test", help="split of the clips, or all")
+    parser.add_argument("--language", help="language of the clips (default: all)")
+    parser.add_argument("--clips", type=int, default=30, help="number of clips")
+    parser.add_argument(
+        "--codebooks",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        help="numbers of recorded codebooks, one row each",
+    )
+    parser.add_argument("--judges", nargs="+", default=["asr", "mos"], help="metrics")
     args = parser.parse_args()
-    return finish("books_heard", lambda: run(args), args.out)
+    report = run(args)
+    report.write(args.out, plot=False)
+    print(report.markdown())
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

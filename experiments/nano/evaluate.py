@@ -1,19 +1,18 @@
-"""Does a checkpoint reach the goals of the small voice that this repository carries?
+"""Scores of a checkpoint against the goals of the shipped voice.
 
     pip install -e '.[corpus,eval]' && pip install --no-deps resemblyzer==0.1.4 distillmos==0.9.1
     python -m experiments.corpus.build --out held --splits test --piper-hours 0 --kokoro-hours 0.7
     python -m experiments.nano.evaluate MODEL --manifest held/manifest.jsonl --out results/nano
 
-makes held-out clips (or takes those of the corpus that trained the model), runs `qtts eval` codec
-(real speech), tts, clone, description and speed on them and compares the scores with the goals;
-MODEL is a checkpoint directory. It prints the table and writes nano.json and nano.md beside the
-reports of the tasks. Clones are made of speakers without training clips only, descriptions are
-spoken without a preset speaker, and --codec-language names a language that was never trained on.
-The most alike clips of two speakers, which clones are held against, are the more alike the more
-clips there are. What has been judged once is not judged again, so a run that was interrupted goes
-on, and another checkpoint costs only its own rows. All judges together take about 5 CPU seconds a
-clip and row; --tasks, --clips and --judges make it less.
-"""
+The second command makes held-out clips (those of the training corpus serve as well); the third runs
+`qtts eval` codec (real speech), tts, clone, description and speed on them and compares the scores
+with the goals. MODEL is a checkpoint directory. It prints the table and writes nano.json and
+nano.md beside the reports of the tasks. Only speakers without training clips are cloned,
+descriptions use no preset speaker, and --codec-language names a language that was not in the
+training data. Clones are compared with the most similar pair of clips of two speakers, whose
+similarity grows with the number of clips. Scores are kept, so an interrupted run continues, and
+another checkpoint needs only its own rows. All metrics together take about 5 CPU seconds a clip and
+row; --tasks, --clips and --judges select fewer."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.exit_status import exit_status
+from experiments import command
 from qtts_jax.evaluation.panel import KINDS
 from qtts_jax.evaluation.report import Report, score
 from qtts_jax.evaluation.run import FITTING, TASKS, Plan, evaluate
@@ -68,10 +67,9 @@ GOALS = (
 )
 
 
-def main() -> int:
+def main() -> None:
     """Score and compare."""
-    args = build_parser().parse_args()
-    return exit_status("nano_eval", lambda: score_all(args))
+    score_all(build_parser().parse_args())
 
 
 def score_all(args: argparse.Namespace) -> None:
@@ -92,20 +90,22 @@ def score_all(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--codec-language", help="of the codec's real clips (default: all)")
-    parser.add_argument("--clips", type=int, default=50, help="of each row")
-    parser.add_argument("--judges", nargs="+", choices=KINDS, default=KINDS, help="default: all")
+    """The options."""
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("model", type=Path, help="checkpoint folder")
+    parser.add_argument("--manifest", type=Path, required=True, help="JSONL of clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder for scores and reports")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="tasks to run")
+    parser.add_argument("--codec-language", help="language of the clips of codec (default: all)")
+    parser.add_argument("--clips", type=int, default=50, help="clips of each row")
+    parser.add_argument("--judges", nargs="+", choices=KINDS, default=KINDS, help="metrics")
     parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers (default: all)")
-    parser.add_argument("--ref-audio", nargs="+", default=[], help="voices of a Base checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-seconds", type=float, default=20.0)
-    parser.add_argument("--no-plot", action="store_true")
+    parser.add_argument(
+        "--ref-audio", nargs="+", default=[], help="voices to clone with a Base checkpoint"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the first clip")
+    parser.add_argument("--max-seconds", type=float, default=20.0, help="longest utterance")
+    parser.add_argument("--no-plot", action="store_true", help="write no pictures")
     return parser
 
 
@@ -199,4 +199,4 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

@@ -1,16 +1,15 @@
-"""Make the checkpoint that ships from a trained talker, with a model card made of measured scores.
+"""Export a trained talker as the shipped checkpoint, with a model card of measured scores.
 
     python -m experiments.nano.export runs/talker/model \
         --results results/nano/nano.json --data DATASET --runs runs/tokenizer runs/talker \
         --out qtts_jax/embedded_checkpoint --torch build/nano_torch
 
-A checkpoint of the released kind does one thing (type base: clone a voice, custom_voice: preset
-speakers, voice_design: descriptions); this one was trained on all layouts and does all three.
-`--earlier` averages the talker with the one that its last run began with. `--torch` also writes the
-released layout for the official package, which goes by the one type that `--type` names. Every
-figure of the card and of the description comes from the files named above; what was not measured is
-said to be so. Expected: folders of less than `--megabytes`.
-"""
+A released checkpoint has one type (base: clones, custom_voice: preset speakers, voice_design:
+descriptions); this one was trained on all layouts and has all three. `--earlier` averages the
+talker with the one that its last run started from. `--torch` also writes the released layout for
+the official package, which reads only the type given by `--type`. Every figure of the card and of
+the description comes from the files named above, or is marked as not measured. Expected: folders of
+less than `--megabytes`."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from convert.to_torch import to_torch
-from experiments.exit_status import exit_status
+from experiments import command
 from qtts_jax import data
 from qtts_jax.configs.tts import MODEL_TYPES, TalkerConfig, TTSConfig
 from qtts_jax.errors import CheckpointError, ConfigError
@@ -43,31 +42,31 @@ from qtts_jax.training.log import read_metrics
 
 GENERATION = "generation_config.json"
 CARD, DESCRIPTION = "MODEL_CARD.md", "description.txt"
-READING = ("tts", "wer")
-SAID = (("codec", "stoi"), ("codec", "sim"), READING)
-# What is wrong with its reading, by the least word error rate in per cent that means it.
-FAULTS = (
-    (90.0, "its talker does not read yet and babbles: what it says is not what it is told"),
-    (20.0, "it reads its text, but says many words so that they are not understood"),
-    (6.0, "it reads its text, but some words so that they are not understood"),
+INTELLIGIBILITY = ("tts", "wer")
+DESCRIBED = (("codec", "stoi"), ("codec", "sim"), INTELLIGIBILITY)
+# Intelligibility problems for card and description, by the lowest WER (%) at which each holds.
+PROBLEMS = (
+    (90.0, "its speech does not follow the text"),
+    (20.0, "many of its words are not intelligible"),
+    (6.0, "some of its words are not intelligible"),
 )
-LOUD = (
+LOUDNESS_NOTE = (
     "A loss of the decoder is modelled on the standard behind PESQ, so PESQ flatters it; the other "
     "scores do not know that loss."
 )
-# A longer pause than this between two lines of a log is one between two pieces of a run.
+# A longer pause between two lines of a log separates two sessions of a run.
 PAUSE_SECONDS = 120
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the checkpoint and say its size.
+    """Write the checkpoint and print its size.
 
     Raises:
         CheckpointError: the source is damaged, or the result is too large; nothing is written.
     """
     config = TTSConfig.from_hf(read_config(args.model))
     tokenizer = args.tokenizer or args.model / FOLDER
-    read_config(tokenizer)  # it is copied as it is, so that nobody has read it
+    read_config(tokenizer)  # raises on a damaged one, which would be copied unread
     shapes = abstract(TTSModel, config)[1]
     params = load_params(args.model, shapes)
     if args.earlier is not None:
@@ -81,7 +80,7 @@ def export(args: argparse.Namespace) -> None:
         longest_text=args.longest_text,
     )
     if args.speaker is not None:
-        config = replace(config, talker=speaks_first(config.talker, args.speaker))
+        config = replace(config, talker=with_default_speaker(config.talker, args.speaker))
     results = read_json(args.results) if args.results else None
     sources = [args.model, tokenizer, *([args.earlier] if args.earlier else [])]
     with new_directory(args.out, overwrite=True, sources=sources) as out:
@@ -103,10 +102,10 @@ def export(args: argparse.Namespace) -> None:
 
 
 def mean_params(params: Params, earlier: Params, share: float) -> Params:
-    """The mean of both, in float32, where the second weighs `share`; types as in the first.
+    """Weighted mean `(1 - share) * params + share * earlier`, computed in float32.
 
-    What a model has become in a run stays nearer to what it was before, on voices unlike those of
-    the run, too (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+    Dtypes are those of `params`. Averaging fine-tuned weights with those before keeps quality on
+    voices unlike those of the last run (Wortsman et al. 2022, arXiv:2109.01903).
 
     Raises:
         ConfigError: a share that is not between 0 and 1.
@@ -121,8 +120,8 @@ def mean_params(params: Params, earlier: Params, share: float) -> Params:
     return jax.tree.map(mean, params, earlier)
 
 
-def speaks_first(talker: TalkerConfig, name: str) -> TalkerConfig:
-    """The talker with that preset speaker before the others: who speaks when nobody is named.
+def with_default_speaker(talker: TalkerConfig, name: str) -> TalkerConfig:
+    """The talker with that preset speaker first, which makes it the default speaker.
 
     Raises:
         ConfigError: there is no such speaker.
@@ -135,28 +134,30 @@ def speaks_first(talker: TalkerConfig, name: str) -> TalkerConfig:
 
 
 def description(results: dict[str, Any] | None) -> str:
-    """One line for whoever uses the checkpoint without asking for one."""
+    """The line that is printed when the checkpoint is used by default."""
     known = {(line["task"], line["score"]): line["value"] for line in goals(results)}
-    said = [f"{' '.join(key)} {known[key]:.3g}" for key in SAID if known.get(key) is not None]
-    wrong = fault(results)
+    scores = [
+        f"{' '.join(key)} {known[key]:.3g}" for key in DESCRIBED if known.get(key) is not None
+    ]
+    wrong = intelligibility_problem(results)
     parts = [
         "nano, the small voice trained with this package's own commands",
         *filter(None, [wrong]),
     ]
-    return f"{'; '.join(parts)} ({', '.join(said) or 'not yet scored'}; see MODEL_CARD.md)"
+    return f"{'; '.join(parts)} ({', '.join(scores) or 'not yet scored'}; see MODEL_CARD.md)"
 
 
-def fault(results: dict[str, Any] | None) -> str | None:
-    """What is wrong with how it reads; None if nothing is known to be."""
+def intelligibility_problem(results: dict[str, Any] | None) -> str | None:
+    """Known intelligibility problem for the model card, or None."""
     known = {(line["task"], line["score"]): line["value"] for line in goals(results)}
-    wer = known.get(READING)
+    wer = known.get(INTELLIGIBILITY)
     if wer is None:
         return None
-    return next((words for least, words in FAULTS if wer >= least), None)
+    return next((words for least, words in PROBLEMS if wer >= least), None)
 
 
 def goals(results: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The lines of `nano_eval.py`."""
+    """The goals that `experiments.nano.evaluate` wrote."""
     return [] if results is None else results["goals"]
 
 
@@ -190,26 +191,26 @@ def card(args: argparse.Namespace, config: TTSConfig, results: dict[str, Any] | 
         "",
         "## Limits",
         "",
-        *([f"Note: {wrong}.", ""] if (wrong := fault(results)) else []),
+        *([f"Note: {wrong}.", ""] if (wrong := intelligibility_problem(results)) else []),
         "Made to show that everything works on a fresh machine, on minutes of training and hours "
         "of speech: English, mostly the sentences of dictionaries. Synthetic voices were taught by "
         "other models' speech and keep their faults. Do not use it to imitate a person without "
         "consent.",
-        *(["", LOUD] if knows_loudness(args.runs) else []),
+        *(["", LOUDNESS_NOTE] if trained_on_loudness(args.runs) else []),
     ]
     return "\n".join(lines) + "\n"
 
 
 def earlier_line(share: float) -> str:
-    """What `--earlier` did."""
+    """The line of the card about `--earlier`."""
     return (
         f"- weights of the talker: the mean of those of its last two runs, {1 - share:.2f} of the "
         f"last one's and {share:.2f} of those that it began with"
     )
 
 
-def knows_loudness(runs: Sequence[Path]) -> bool:
-    """Whether a decoder was trained on what is loud."""
+def trained_on_loudness(runs: Sequence[Path]) -> bool:
+    """Whether a decoder was trained with the loudness loss."""
     return any("loudness" in row for run in runs for row in read_metrics(run))
 
 
@@ -221,7 +222,7 @@ def data_lines(directory: Path) -> list[str]:
         extra = record.extra
         kind = "synthetic" if extra.get("synthetic") else "recorded"
         if extra.get("derived"):
-            # The names of such voices have this mark (`corpus/synthesis/cpu_worker.py`).
+            # The names of blended voices have this mark (`corpus/synthesis/cpu_worker.py`).
             kind += ", of several voices" if "~" in record.speaker else ", moved in pitch"
         key = (str(extra.get("source", "unknown")), str(extra.get("licence", "unknown")), kind)
         seconds[key] += dataset.seconds(record.index)
@@ -246,7 +247,7 @@ def training_lines(run: Path) -> list[str]:
 
 
 def score_lines(results: dict[str, Any] | None) -> list[str]:
-    """Goals and what was reached."""
+    """The table of goals and values."""
     if results is None:
         return ["Not measured."]
     lines = ["| task | score | goal | value | clips |", "|---|---|--:|--:|--:|"]
@@ -260,29 +261,39 @@ def score_lines(results: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def main() -> int:
+def main() -> None:
     """Export."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="checkpoint of train_talker.py (type base)")
-    parser.add_argument("--tokenizer", type=Path, help="another speech tokenizer than the model's")
-    parser.add_argument("--earlier", type=Path, help="what the last run began with, to be averaged")
-    parser.add_argument("--earlier-share", type=float, help="of it in the mean, such as 0.15")
-    parser.add_argument("--type", choices=MODEL_TYPES, default="custom_voice", help="the first one")
-    parser.add_argument("--speaker", help="who speaks when nobody is named (default: as trained)")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "model", type=Path, help="checkpoint of experiments.train.talker (type base)"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="speech tokenizer (default: that of the model)"
+    )
+    parser.add_argument(
+        "--earlier", type=Path, help="checkpoint that the last run started from, to average with"
+    )
+    parser.add_argument("--earlier-share", type=float, help="its weight in the mean, such as 0.15")
+    parser.add_argument(
+        "--type", choices=MODEL_TYPES, default="custom_voice", help="type named in the config"
+    )
+    parser.add_argument("--speaker", help="default speaker (default: as trained)")
     parser.add_argument(
         "--longest-text", type=int, default=240, help="characters that it speaks well at once"
     )
-    parser.add_argument("--results", type=Path, help="nano.json of nano_eval.py")
+    parser.add_argument("--results", type=Path, help="nano.json of experiments.nano.evaluate")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--torch", type=Path, help="also in the released layout")
-    parser.add_argument("--megabytes", type=float, default=30.0)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--torch", type=Path, help="folder for the released layout (default: not written)"
+    )
+    parser.add_argument("--megabytes", type=float, default=30.0, help="largest size")
     args = parser.parse_args()
     if (args.earlier is None) != (args.earlier_share is None):
         parser.error("--earlier and --earlier-share go together")
-    return exit_status("export_nano", lambda: export(args))
+    export(args)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

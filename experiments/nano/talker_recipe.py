@@ -1,7 +1,8 @@
-"""The small talker that this repository trains and carries: sizes and hyperparameters."""
+"""Library of the nano recipe: sizes and hyperparameters of the talker."""
 
 from __future__ import annotations
 
+from experiments import command
 from experiments.nano.text_vocabulary import TextIds
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import (
@@ -28,7 +29,7 @@ def nano_talker(
 ) -> TTSConfig:
     """A cloning talker (type "base") for the codes of a tokenizer, two hundredths of the 0.6B.
 
-    9.6 M parameters for 22 books of 256 entries. With 16 books of 2048, the same bit rate, it has
+    9.6 M parameters for 22 codebooks of 256 entries. With 16 of 2048, the same bit rate, it has
     22 M, most of them embeddings and heads of codes.
 
     Args:
@@ -37,7 +38,7 @@ def nano_talker(
         speakers: names of preset speakers; a checkpoint of this type clones, and its presets are
             for a later one of type "custom_voice" with the same weights.
     """
-    books = tokenizer.codebooks
+    codebooks = tokenizer.codebooks
     entries = tokenizer.decoder.quantizer.entries
     stack = TransformerConfig(
         width=WIDTH,
@@ -70,11 +71,11 @@ def nano_talker(
         tokenizer_type=TOKENIZER_12HZ,
         talker=TalkerConfig(
             transformer=stack,
-            code_predictor=CodePredictorConfig(predictor, vocab_size=entries, codebooks=books),
+            code_predictor=CodePredictorConfig(predictor, vocab_size=entries, codebooks=codebooks),
             vocab_size=entries + RESERVED_CODEC_IDS,
             text_vocab_size=text.size,
             text_width=WIDTH // 2,
-            codebooks=books,
+            codebooks=codebooks,
             pad_id=entries + 100,
             bos_id=entries + 101,
             eos_id=entries + 102,
@@ -107,28 +108,28 @@ def nano_speaker_encoder(sample_rate: int, width: int) -> SpeakerEncoderConfig:
     )
 
 
-# Lengths of the batches, each of which is compiled, and the positions of one batch. Half of the
-# examples have less than 80 positions, so with the shortest length of 256 two thirds were padding.
+# Bucket lengths (each is compiled once) and the positions of one batch. Half of the examples have
+# fewer than 80 positions: with a shortest bucket of 256, two thirds of a batch were padding.
 NANO_POSITIONS, NANO_BATCH_POSITIONS = (112, 160, 256, 640), 16384
-# Frames of a row that train the code predictor, which is most of the cost of a step.
+# Frames per row that train the code predictor, which takes most of the time of a step.
 NANO_PREDICTOR_FRAMES = 32
-# Merges of the text, and letters of the longest token.
+# Merges of the text vocabulary, and letters of its longest token.
 NANO_MERGES, NANO_TOKEN_LETTERS = 768, 3
-# Without the noise and the reading loss the talker learned its sentences by heart, codes in, codes
-# out, and left the text unread; with the noise alone it did so later.
+# Without code noise and the alignment loss the talker memorised its sentences as a language model
+# of codes and ignored the text; with the noise alone it did so later.
 NANO_CODE_NOISE = 0.8
 NANO_ALIGNMENT_WEIGHT = 1.0
-# A word is understood by the codes that the code predictor gives (codebook_importance.py), so
-# each of its 21 books counts half as much as codebook 0; with the published 0.3 it is a seventieth.
+# Intelligibility depends on the codes of the code predictor (codebook_importance.py), so each of
+# its 21 codebooks has half the weight of codebook 0; the published 0.3 gives it a seventieth.
 NANO_PREDICTOR_WEIGHT = 10.0
-# Clips of voices that have few of them come so often in an epoch: one voice has most of the hours.
+# Repeats per epoch for clips of rare speakers, because one speaker has most of the hours.
 NANO_RARE_TIMES = 4
-# In-context cloning doubles the length of a row, and the voices are mostly clones or presets.
+# In-context cloning is rare because it doubles the length of a row.
 NANO_MIX = LayoutMix(
     stream_text=0.5, language_tag=0.5, preset=0.5, no_speaker=0.15, in_context=0.15, instruct=0.5
 )
 
-# A bound only, as for the tokenizer.
+# Only an upper bound: a run ends by its time limit.
 _STEPS = 1_000_000
 _ADAM = OptimizerConfig(
     1e-3,
@@ -143,7 +144,11 @@ NANO_TALKER_TRAINER = TrainerConfig(
     average_decay=0.999,
     log_every=50,
     save_every=2000,
-    # The loss falls from 68, that of a guess among all codes and tokens, to 32. A run that begins
-    # with the weights of another, or goes on after its decay, rises by less than 5.
+    # The loss falls from 68 (uniform predictions) to 32. Starting from the weights of another run,
+    # or resuming after the decay, raises it by less than 5.
     divergence_margin=20.0,
 )
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.train.talker"))

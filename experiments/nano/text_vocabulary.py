@@ -1,4 +1,4 @@
-"""Text files of a small model: bytes, the words of the chat frame, merges, and special tokens.
+"""Library of the nano recipe: a small byte-pair vocabulary and its special tokens.
 
 A model of a few million parameters cannot hold tables for a vocabulary of 150,000, and letters are
 what it learns pronunciation from. But English is spoken at more letters a second than a 12.5 Hz
@@ -16,13 +16,14 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from experiments import command
 from qtts_jax.text.bpe import byte_words
 
 Merge = tuple[str, str]
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>",
            "<tts_text_eod>")  # fmt: skip
-# The official prompts are cut by position, so each of these must be a single token.
+# The official prompt is sliced by token positions, so each of these must be a single token.
 FRAME_WORDS = ("assistant", "user")
 
 
@@ -40,14 +41,14 @@ class TextIds:
 
 
 def learn_merges(texts: Iterable[str], count: int, letters: int) -> list[Merge]:
-    """The merges that byte-pair encoding finds in texts, the most frequent first.
+    """The merges that byte-pair encoding learns from texts, the most frequent first.
 
     Args:
-        count: at most so many.
+        count: the largest number of merges.
         letters: bytes of the longest token, a space before a word included.
     """
     tokenizer = Tokenizer(models.BPE())
-    # As `TextTokenizer` reads them.
+    # The normalization and word split of `TextTokenizer`.
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), byte_words()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -98,3 +99,7 @@ def save_text(directory: Path, merges: Sequence[Merge] = ()) -> None:
     (directory / "merges.txt").write_text(
         "\n".join(["#version: 0.2", *joined]) + "\n", encoding="utf-8"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.train.talker"))

@@ -1,9 +1,10 @@
-"""The small models that this repository trains and carries, as data: sizes and hyperparameters."""
+"""Library of the nano recipe: sizes and hyperparameters of the tokenizer and its training."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments import command
 from qtts_jax.configs.tokenizer_12hz import (
     Decoder12HzConfig,
     Encoder12HzConfig,
@@ -32,16 +33,15 @@ def nano_tokenizer(
 ) -> Tokenizer12HzConfig:
     """A 12.5 Hz tokenizer with the released strides at a thirtieth of the released size.
 
-    5.1 M parameters at the defaults, 0.7 M of them books; 2.3 GFLOP for a second of audio, encoded
-    and decoded.
+    5.1 M parameters at the defaults, 0.7 M of them codebooks; 2.3 GFLOP to encode and decode a
+    second of audio.
 
     Args:
-        codebooks: per frame; 16 books of 2048 entries are 2200 bit/s, and so are 22 of 256. The
-            default has the small books: a short training fills them all, and the talker's tables
-            of 22 x 256 codes are a sixth of those of 16 x 2048, which no voice of 30 MB can hold.
+        codebooks: per frame; 16 codebooks of 2048 entries are 2200 bit/s, and so are 22 of 256.
+            The default is many small ones: a short training uses every entry, and the talker's
+            tables of 22 x 256 codes are a sixth of those of 16 x 2048, too large for 30 MB.
         entries: per codebook.
-        code_width: width of a codebook row: 2.6 bits for each number of a frame. Both halves store
-            every book.
+        code_width: width of a codebook entry. Encoder and decoder each store every codebook.
     """
     width, head_dim = 160, 32
     encoder = TransformerConfig(
@@ -91,7 +91,7 @@ def nano_tokenizer(
             sample_rate=SAMPLE_RATE,
         ),
         decoder=Decoder12HzConfig(
-            # The official decoder builds its books at half the width of its projections.
+            # As in the official decoder: codebooks have half the width of their projections.
             quantizer=QuantizerConfig(
                 books=codebooks,
                 semantic=1,
@@ -111,38 +111,38 @@ def nano_tokenizer(
     )
 
 
-# Rows of 1.92 s that a step hears.
+# Batch size per stage, in rows of NANO_TOKENIZER_FRAMES frames (1.92 s).
 NANO_TOKENIZER_ROWS: dict[Stage, int] = {"codes": 48, "decoder": 32, "joint": 16}
 NANO_TOKENIZER_FRAMES = 24
 
-# White noise at -66 dB of full scale: what a pause of a good recording has.
+# Amplitude of added white noise, -66 dB of full scale: the level of pauses in a good recording.
 _NOISE_FLOOR = 5e-4
-# Short windows of the whole band, and of its low end windows that tell harmonics apart: with the
-# first alone the pitch came out further off (`experiments/results/nano_bands.md`).
-# Both are logarithms, to which the noise of a recording is worth as much as its speech; the third
-# has what is loud. Its spectra vary nine times as much as theirs, and count twice after that.
+# Targets of the spectrum head: short windows over the whole band, and long windows below 2 kHz that
+# resolve harmonics; with the first alone the pitch was less accurate
+# (`experiments/results/nano_bands.md`). Both are log-mel and weigh recording noise like speech; the
+# third is perceptual loudness. Its variance is nine times theirs, so a weight of 0.2 doubles it.
 _SPECTRA = (
     SpectrumConfig(),
     SpectrumConfig(window=1920, mels=64, top=2000.0),
     SpectrumConfig(window=768, mels=49, top=8000.0, loudness=True, weight=0.2),
 )
-# Of all stages; each has the losses of what it trains.
+# Loss weights of all stages; each stage uses those of the parts that it trains.
 _WEIGHTS = LossWeights(
-    # All spectra on one scale, the teacher's cosine beside them. Commitment only has to keep the
-    # vectors from running away from their books.
+    # Spectra share one scale, beside the teacher's cosine distance. Commitment only keeps the
+    # encoder's vectors near their codebook entries.
     envelope=10.0,
     teacher=0.3,
     commitment=0.05,
-    # Shares of the gradient. EnCodec, which is after the opinion of listeners, gives the spectra
-    # 1 against 3 and 3; here they weigh more, because the goals are PESQ, STOI and word errors.
+    # Shares of the gradient. EnCodec, tuned for listening tests, uses 1 for the spectra and 3 and 3
+    # for features and adversary; here spectra weigh more: the goals are PESQ, STOI and WER.
     mel=3.0,
     loudness=6.0,
     feature=2.0,
     adversarial=1.0,
 )
-# Half of the published channels per spectrum, three of five windows, and a fifth of the channels
-# per period: the spectra are most of the cost of a step, the periods most of the size of a
-# checkpoint.
+# Half of the published channels of the spectrum discriminators, three of five windows, and a fifth
+# of the channels of the period discriminators: the former take most of the time of a step, the
+# latter most of the size of a checkpoint.
 _DISCRIMINATOR = DiscriminatorConfig(
     period_channels=(16, 32, 128, 192, 192), windows=(2048, 512, 128), spectrum_channels=16
 )
@@ -153,7 +153,7 @@ _CODES_TRAINING = TokenizerTraining(
     spectra=_SPECTRA,
     random_eq=6.0,
     noise_floor=_NOISE_FLOOR,
-    # The talker always gives all books.
+    # No codebook dropout: the talker always generates all codebooks.
     codebook=CodebookTraining(dropout=0.0),
     discriminator=None,
     teacher_width=TEACHER_WIDTH,
@@ -164,15 +164,14 @@ _DECODER_TRAINING = TokenizerTraining(
     noise_floor=_NOISE_FLOOR,
     random_eq=3.0,
     decoded_frames=8,
-    # The last two beside DAC's: what PESQ misses first lies below 1 kHz (the same table).
+    # DAC's scales and two for low frequencies: PESQ gains most from those below 1 kHz (same table).
     mel_scales=(*TokenizerTraining().mel_scales, (1024, 40, 2000), (2048, 80, 2000)),
-    # The norms of the discriminators' gradients grow a hundredfold while they learn, so the
-    # average is a short one.
+    # Short average of gradient norms: those of the discriminators grow a hundredfold in training.
     balance=0.99,
     codebook=CodebookTraining(dropout=0.0),
     discriminator=_DISCRIMINATOR,
-    # Heard from their first step on, they doubled the mel loss of a run: after 450 steps they still
-    # told nothing apart.
+    # Using adversarial gradients from step 0 doubled the mel loss; discriminators were still at
+    # chance after 450 steps.
     discriminator_start=1500,
     generator_start=2500,
 )
@@ -187,10 +186,10 @@ NANO_TOKENIZER_TRAINING: dict[Stage, TokenizerTraining] = {
     ),
 }
 
-# A bound only: pieces of the run end by the clock, the last one with a decay of all rates to 0.
+# Only an upper bound: a run ends by its time limit, with a decay of all rates to 0.
 _STEPS = 1_000_000
-# Betas of the samples are those of DAC's published training, whose constant rate of 1e-4 is for
-# 250,000 steps; this run has minutes, so it has a higher rate.
+# Betas of DAC's published training, whose constant rate of 1e-4 is for 250,000 steps; these runs
+# last minutes and need a higher rate.
 _ADAM = OptimizerConfig(
     5e-4,
     warmup_steps=200,
@@ -205,22 +204,22 @@ _DECODER_TRAINER = TrainerConfig(
         "generator": _ADAM,
         "discriminator": replace(_ADAM, learning_rate=3e-4, clip_norm=10.0),
     },
-    # A host asks for the steps of so small a model half as fast as an H100 does them.
+    # One step per call leaves an H100 idle half of the time, so small is the model.
     steps_per_call=4,
     average_decay=0.999,
     log_every=50,
     save_every=2000,
-    # The loss jumps when the discriminators begin and when the decoder first hears them, and later
-    # follows their mood: it says nothing of divergence.
+    # The loss jumps when the discriminators start and when their gradients first reach the decoder,
+    # and then tracks the discriminators, so it is no divergence signal.
     divergence_margin=None,
 )
 _CODES_TRAINER = replace(
     _DECODER_TRAINER,
     optimizers={"generator": replace(_ADAM, learning_rate=1e-3, b1=0.9, clip_norm=10.0)},
-    # The pace of the codebooks: a slower average would no longer fit them.
+    # The decay of the codebooks' averages: slower averaged weights would no longer fit them.
     average_decay=0.99,
-    # From 110 at the start the loss falls to 1.3, and to 20 where it is told no more than the mean
-    # of the spectra. A run that begins with the weights of another rises by less than 1.
+    # The loss falls from 110 to 1.3; 20 is what predicting the mean spectrum gives. Starting from
+    # the weights of another run raises it by less than 1.
     divergence_margin=10.0,
 )
 NANO_TOKENIZER_TRAINER: dict[Stage, TrainerConfig] = {
@@ -228,3 +227,7 @@ NANO_TOKENIZER_TRAINER: dict[Stage, TrainerConfig] = {
     "decoder": _DECODER_TRAINER,
     "joint": replace(_DECODER_TRAINER, average_decay=0.99),
 }
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.library_exit_status(__file__, "experiments.train.tokenizer"))

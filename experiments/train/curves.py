@@ -1,27 +1,27 @@
-"""Draw the scalars that runs recorded: one panel a scalar, one colour a run.
+"""Plot the logged scalars of training runs: one panel a scalar, one colour a run.
 
     python -m experiments.train.curves runs/tokenizer runs/talker --out curves.png
 
 Expected: a PNG with losses, held-out values, perplexities and so on, each value faint behind a
-running mean over a fiftieth of the run, and one line that says how many panels and runs there are.
+running mean over a fiftieth of the run, and one line with the numbers of panels and runs.
 A RUN is a directory with metrics.jsonl (`qtts_jax/training/log.py`); `--only WORD ...` keeps the
 scalars whose names have one of the words. matplotlib is in the extra `train`.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from experiments.exit_status import exit_status
+from experiments import command
 from qtts_jax.errors import TrainingError
+from qtts_jax.extras import import_extra
 from qtts_jax.training.log import METRICS, read_metrics
 
 COLUMNS, PANEL = 4, (3.6, 2.4)
-# Values that fall by more than this factor are drawn by their logarithm: the first steps of a
-# training would otherwise flatten the rest.
+# Scalars that fall by more than this factor have a logarithmic axis: the first steps of a run would
+# otherwise flatten the rest.
 WIDE = 5.0
 NO_SCALARS = ("step", "time")
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -49,17 +49,14 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 def draw(runs: dict[str, Curves], out: Path) -> int:
     """Draw all runs and return the number of panels."""
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    colormaps = import_extra("matplotlib", "train", "the picture").colormaps
+    figures = import_extra("matplotlib.figure", "train", "the picture")
     names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     columns = min(COLUMNS, len(names))
     lines = -(-len(names) // columns)
     keys = 2 * columns
     height = lines * PANEL[1] + 0.3 * -(-len(runs) // keys)
-    figure = Figure(figsize=(columns * PANEL[0], height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=(columns * PANEL[0], height), layout="constrained")
     colours = colormaps["tab10" if len(runs) <= 10 else "gist_rainbow"].resampled(len(runs))(
         range(len(runs))
     )
@@ -82,20 +79,20 @@ def draw(runs: dict[str, Curves], out: Path) -> int:
     return len(names)
 
 
-def main() -> int:
-    """Read, draw and say what was drawn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="parts of names")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"))
+def main() -> None:
+    """Read, draw and print the numbers of panels and runs."""
+    parser = command.parser(__doc__, __file__)
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="directory with metrics.jsonl"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="parts of scalar names to keep (default: all)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write")
     args = parser.parse_args()
-
-    def command() -> None:
-        runs = {str(run): read_curves(run, args.only) for run in args.runs}
-        print(f"{args.out}: {draw(runs, args.out)} panels, {len(runs)} runs")
-
-    return exit_status("learning_curves", command)
+    runs = {str(run): read_curves(run, args.only) for run in args.runs}
+    print(f"{args.out}: {draw(runs, args.out)} panels, {len(runs)} runs")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

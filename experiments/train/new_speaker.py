@@ -1,4 +1,4 @@
-"""Teach a released checkpoint a new preset speaker, from recordings of that person and their words.
+"""Fine-tune a released checkpoint to a new preset speaker, from transcribed recordings.
 
     python -m convert Qwen/Qwen3-TTS-12Hz-0.6B-Base models/0.6B-Base
     python -m qtts_jax.data prepare ada.jsonl ada --keep train validation
@@ -6,13 +6,11 @@
         --out runs/ada --minutes 20 --decay-minutes 5
     qtts say "Hello there." --model runs/ada/model --speaker ada -o hello.wav
 
-The mean x-vector of the speaker's clips becomes the embedding of a new codec id, so the speaker
-begins as a clone; training goes on from there, with the labels of generation. `--lora 16` trains
-adapters of that rank instead of all weights, in a fraction of the memory. Run it again to
-continue. RUN/model is a checkpoint like the one that it came from, of type custom_voice; `python -m
-convert --to-torch` makes it one for the official package. `--model` needs a Base checkpoint of
-12 Hz, for the others have no speaker encoder.
-"""
+The embedding of the new codec id starts as the mean x-vector of the speaker's clips, so the speaker
+starts as a clone; training continues from there. `--lora 16` trains adapters of that rank instead
+of all weights, in a fraction of the memory. The same command again continues the run. RUN/model is
+a checkpoint of type custom_voice; `python -m convert --to-torch` converts it for the official
+package. `--model` needs a 12 Hz Base checkpoint, because the others have no speaker encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.exit_status import exit_status
+from experiments import command
 from experiments.train.run import Stopwatch, add_arguments, talker_batch_config, train
 from qtts_jax import QwenTTS, data
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
@@ -41,20 +39,20 @@ from qtts_jax.training.talker.new_speaker import add_speaker
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook, TrainerConfig
 
-# The new voice alone, in every way that it can be asked to read a text.
+# Only the new preset speaker, with and without streamed text and language tag.
 MIX = LayoutMix(
     stream_text=0.5, language_tag=0.5, preset=1.0, no_speaker=0.0, in_context=0.0, instruct=0.0
 )
 _WHOLE = OptimizerConfig(1e-5, warmup_steps=50, b2=0.98, weight_decay=0.01)
 TRAINER = TrainerConfig(
-    steps=1_000_000,  # a bound only
+    steps=1_000_000,  # an upper bound
     optimizers={
         "talker": _WHOLE,
         "code_predictor": _WHOLE,
         "lora": OptimizerConfig(2e-4, warmup_steps=50, b2=0.98),
     },
-    # A voice has a loss of a few units from the start on, and a guess among the codes of a released
-    # checkpoint one of 10 (ln 3072 + 0.3 ln 2048): half of that is more than noise.
+    # Fine-tuning starts at a loss of a few units; uniform predictions have 10 (ln 3072 + 0.3 ln
+    # 2048). A rise by half of that is more than noise.
     divergence_margin=5.0,
 )
 HELD_OUT_BATCHES = 2
@@ -69,7 +67,7 @@ def x_vectors(model: Path, dataset: data.Dataset, clips: list[int]) -> np.ndarra
     """The x-vectors of clips by the speaker encoder of a checkpoint, float32 [N, D].
 
     Raises:
-        RequestError: it has none.
+        RequestError: the checkpoint has no speaker encoder.
     """
     tts = QwenTTS.from_pretrained(model)
     recordings = [(dataset.wave(i), dataset.sample_rate) for i in clips]
@@ -77,24 +75,28 @@ def x_vectors(model: Path, dataset: data.Dataset, clips: list[int]) -> np.ndarra
     return np.stack([np.asarray(p.ref_spk_embedding, np.float32).ravel() for p in prompts])
 
 
-def main() -> int:
+def main() -> None:
     """Train for one session and write the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__, __file__)
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--model", type=Path, required=True, help="converted Base checkpoint")
-    parser.add_argument("--speaker", required=True, help="as the dataset names it")
+    parser.add_argument("--speaker", required=True, help="name of the speaker in the dataset")
     parser.add_argument("--lora", type=int, help="rank of adapters (default: train all weights)")
     parser.add_argument("--voice-clips", type=int, default=16, help="clips of the mean x-vector")
-    parser.add_argument("--positions", type=int, nargs="+", default=[128, 256, 512])
-    parser.add_argument("--batch-positions", type=int, default=4096)
-    parser.add_argument("--predictor-chunk", type=int, default=4096)
+    parser.add_argument(
+        "--positions", type=int, nargs="+", default=[128, 256, 512], help="bucket lengths"
+    )
+    parser.add_argument("--batch-positions", type=int, default=4096, help="positions of a batch")
+    parser.add_argument(
+        "--predictor-chunk", type=int, default=4096, help="frames of a chunk of the predictor loss"
+    )
     parser.add_argument("--held-out-every", type=int, default=100, help="steps; 0 for never")
     add_arguments(parser, TRAINER)
     args = parser.parse_args()
-    return exit_status("finetune_speaker", lambda: finetune(args))
+    session(args)
 
 
-def finetune(args: argparse.Namespace) -> None:
+def session(args: argparse.Namespace) -> None:
     """One training session.
 
     Raises:
@@ -112,12 +114,14 @@ def finetune(args: argparse.Namespace) -> None:
         )
     config = TTSConfig.from_hf(read_config(args.model))
     if config.tokenizer_type != TOKENIZER_12HZ:
-        raise ConfigError(f"{args.model} speaks codes of 25 Hz; take a Base checkpoint of 12 Hz.")
+        raise ConfigError(
+            f"{args.model} generates codes of 25 Hz; take a Base checkpoint of 12 Hz."
+        )
     vectors = x_vectors(args.model, dataset, chosen["train"][: args.voice_clips])
     params = load_params(args.model, abstract(TTSModel, config)[1])
     config, params = add_speaker(config, params, args.speaker, vectors)
     codes = data.encode_dataset(dataset, args.model / FOLDER)
-    stopwatch.log(f"{len(dataset)} clips encoded, {len(vectors)} of them heard as the voice")
+    stopwatch.log(f"{len(dataset)} clips encoded, {len(vectors)} of them for the mean x-vector")
     task = TalkerTask(
         TalkerTaskConfig(
             config,
@@ -160,4 +164,4 @@ def finetune(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

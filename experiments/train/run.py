@@ -1,4 +1,4 @@
-"""Shared parts of the training commands: their options, the training itself, and its outputs.
+"""Library of the training commands: their options, the training itself, and its outputs.
 
 A session trains until `--steps`, until its `--minutes` are over, or until SIGTERM or Ctrl-C. The
 same command again resumes from RUN/checkpoints. The newest weights are packed in RUN/weights, from
@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from experiments import transfer
+from experiments import command, transfer
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.data import Dataset, TalkerBatchConfig
 from qtts_jax.data.talker_layout import LayoutMix
@@ -52,29 +52,37 @@ def default_dtype() -> str:
 def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     """The options that `trainer_settings` and `train` read."""
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--start", type=Path, help="packed weights of another run")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="RUN/weights of another run: begin with its weights and optimizer",
+    )
     parser.add_argument(
         "--minutes", type=float, help="time limit; loading counts, compiling does not"
     )
     parser.add_argument(
         "--decay-minutes", type=float, help="last minutes, in which the rates fall to 0"
     )
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, help="optimizer steps of the run (default: no limit)")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
-    parser.add_argument(
-        "--dtype", default=default_dtype(), help="of the computation (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default=default_dtype(), help="dtype of the computation")
+    parser.add_argument("--seed", type=int, default=0, help="of initialisation and batches")
     parser.add_argument("--threads", type=int, default=1, help="threads that prepare batches")
     parser.add_argument(
         "--steps-per-call", type=int, default=base.steps_per_call, help="steps per device call"
     )
     parser.add_argument(
-        "--divergence-margin", type=float, help="rise of the loss that stops the run; inf for none"
+        "--divergence-margin",
+        type=float,
+        help="rise of the loss that stops the run; inf for none (default: that of the recipe)",
     )
-    parser.add_argument("--save-every", type=int, default=base.save_every)
-    parser.add_argument("--log-every", type=int, default=base.log_every)
-    parser.add_argument("--no-tensorboard", action="store_true")
+    parser.add_argument(
+        "--save-every", type=int, default=base.save_every, help="steps between checkpoints"
+    )
+    parser.add_argument(
+        "--log-every", type=int, default=base.log_every, help="steps between lines of metrics.jsonl"
+    )
+    parser.add_argument("--no-tensorboard", action="store_true", help="write metrics.jsonl only")
 
 
 def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:
@@ -183,3 +191,14 @@ def train(
     stopwatch.log("written")
     if stopped is not None:
         raise stopped
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        command.library_exit_status(
+            __file__,
+            "experiments.train.tokenizer",
+            "experiments.train.talker",
+            "experiments.train.new_speaker",
+        )
+    )

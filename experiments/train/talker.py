@@ -3,16 +3,15 @@
     python -m experiments.train.talker --data DATASET --tokenizer runs/tokenizer/model \
         --out runs/talker --minutes 6 --decay-minutes 1
 
-Run it again to continue. RUN/model is a whole checkpoint (averaged weights, bfloat16, with
-text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of this session with
-the lowest loss on held-out clips, RUN/weights what `--start` of another run begins with
-(`experiments.transfer`), metrics.jsonl the curves.
+The same command again continues the run. RUN/model is a whole checkpoint (averaged weights,
+bfloat16, with text files and the tokenizer, for `QwenTTS.from_pretrained`), RUN/best the one of
+this session with the lowest loss on held-out clips, RUN/weights the argument of `--start` of
+another run (`experiments.transfer`), metrics.jsonl the curves.
 
-The codes of the dataset are computed once for a tokenizer and kept beside it. The speakers of the
-dataset, but for `derived` ones, are its preset speakers, and other clips of a speaker the voices
-to clone. The default is the nano talker; `--config` takes any `config.json` of a 12 Hz model, then
-with its text files beside, and `--model` begins with the parameters of a checkpoint.
-"""
+The codes of the dataset are computed once for a tokenizer and kept beside it. Preset speakers are
+those of the dataset without the `derived` ones; references for cloning are other clips of the same
+speaker. The default is the nano talker; `--config` takes any `config.json` of a 12 Hz model with
+its text files beside it, and `--model` starts from the parameters of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.exit_status import exit_status
+from experiments import command
 from experiments.nano.talker_recipe import (
     NANO_ALIGNMENT_WEIGHT,
     NANO_BATCH_POSITIONS,
@@ -65,8 +64,8 @@ from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Hook
 
-# Colder than the released models, whose codes are more certain; a penalty would forbid codes that
-# so small a codebook needs again.
+# Lower temperatures than the released models, whose distributions are sharper; no repetition
+# penalty, because a codebook this small must repeat codes.
 GENERATION = {
     "max_new_tokens": 375,
     "repetition_penalty": 1.0,
@@ -80,7 +79,7 @@ MODEL, BEST = "model", "best"
 def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
     """The configuration of the run: its own, the given one, or nano for the data at hand.
 
-    It and the text files are kept in the directory of the run, for its later sessions.
+    Config and text files are kept in the directory of the run for later sessions.
     """
     kept = args.out / "text"
     if (kept / "config.json").is_file():
@@ -108,9 +107,9 @@ def model_config(args: argparse.Namespace, dataset: data.Dataset) -> TTSConfig:
 
 
 def start_config(model: Path) -> TTSConfig:
-    """The configuration of a checkpoint, as that of one that clones.
+    """The configuration of a checkpoint with type base.
 
-    One that was exported for preset voices has left its speaker encoder behind; it gets a new one.
+    A checkpoint exported for preset speakers has no speaker encoder and gets a new one.
     """
     config = TTSConfig.from_hf(read_config(model))
     width = config.talker.transformer.width
@@ -125,53 +124,79 @@ def start_params(model: Path) -> Params:
 
 
 def preset_speakers(records: Iterable[data.Record], least: int) -> list[str]:
-    """Speakers of at least so many clips; the one with most is who speaks when nobody is named.
+    """Speakers with at least `least` clips; the one with most is the default speaker.
 
-    Voices that were made of others (`derived`: moved in pitch, or of several) are to be cloned
-    only.
+    Derived voices (`derived`: shifted in pitch, or blended) are used only as clones.
     """
     clips = Counter(r.speaker for r in records if not r.extra.get("derived"))
     return [speaker for speaker, count in clips.most_common() if count >= least]
 
 
 def voice_clips(dataset: data.Dataset, most: int | None) -> list[int]:
-    """The clips that may be the voice of another: the first ones of every speaker."""
-    heard: Counter[str] = Counter()
+    """Clips that may be cloning references: the first `most` of every speaker."""
+    taken: Counter[str] = Counter()
     chosen = []
     for record in dataset.records:
-        if most is None or heard[record.speaker] < most:
-            heard[record.speaker] += 1
+        if most is None or taken[record.speaker] < most:
+            taken[record.speaker] += 1
             chosen.append(record.index)
     return chosen
 
 
-def main() -> int:
+def main() -> None:
     """Train for one session and write the model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__, __file__)
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
     parser.add_argument("--tokenizer", type=Path, required=True, help="speech tokenizer")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--config", type=Path, help="config.json of a model, with its text files")
-    begin.add_argument("--model", type=Path, help="checkpoint to begin with, whatever its type")
-    parser.add_argument("--speaker-clips", type=int, default=5, help="least clips of a preset")
-    parser.add_argument("--voice-clips", type=int, help="most clips of a speaker heard as a voice")
-    parser.add_argument("--positions", type=int, nargs="+", default=list(NANO_POSITIONS))
-    parser.add_argument("--batch-positions", type=int, default=NANO_BATCH_POSITIONS)
-    parser.add_argument("--predictor-chunk", type=int, default=16384)
-    parser.add_argument("--predictor-frames", type=int, default=NANO_PREDICTOR_FRAMES)
-    parser.add_argument("--predictor-weight", type=float, default=NANO_PREDICTOR_WEIGHT)
-    parser.add_argument("--code-noise", type=float, default=NANO_CODE_NOISE)
-    parser.add_argument("--alignment-weight", type=float, default=NANO_ALIGNMENT_WEIGHT)
+    begin.add_argument("--model", type=Path, help="checkpoint of any type to start from")
+    parser.add_argument(
+        "--speaker-clips", type=int, default=5, help="least clips of a preset speaker"
+    )
+    parser.add_argument(
+        "--voice-clips", type=int, help="most reference clips of a speaker (default: all)"
+    )
+    parser.add_argument(
+        "--positions", type=int, nargs="+", default=list(NANO_POSITIONS), help="bucket lengths"
+    )
+    parser.add_argument(
+        "--batch-positions", type=int, default=NANO_BATCH_POSITIONS, help="positions of a batch"
+    )
+    parser.add_argument(
+        "--predictor-chunk", type=int, default=16384, help="frames of a chunk of the predictor loss"
+    )
+    parser.add_argument(
+        "--predictor-frames",
+        type=int,
+        default=NANO_PREDICTOR_FRAMES,
+        help="frames of a row that train the code predictor",
+    )
+    parser.add_argument(
+        "--predictor-weight", type=float, default=NANO_PREDICTOR_WEIGHT, help="of its loss"
+    )
+    parser.add_argument(
+        "--code-noise",
+        type=float,
+        default=NANO_CODE_NOISE,
+        help="largest fraction of input frames replaced by random codes",
+    )
+    parser.add_argument(
+        "--alignment-weight",
+        type=float,
+        default=NANO_ALIGNMENT_WEIGHT,
+        help="of the text-alignment loss",
+    )
     parser.add_argument(
         "--rare-speaker-repeats",
         type=int,
         default=NANO_RARE_TIMES,
-        help="clips of a rare speaker, an epoch",
+        help="largest repeats of a rare speaker's clips in an epoch",
     )
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
     args = parser.parse_args()
-    return exit_status("train_talker", lambda: session(args))
+    session(args)
 
 
 def session(args: argparse.Namespace) -> None:
@@ -225,9 +250,9 @@ def session(args: argparse.Namespace) -> None:
     hooks = []
     if args.held_out_every and has_held_out(dataset, ("validation",), "held-out loss"):
         held = batches("validation", HELD_OUT_BATCHES, 0)
-        # As generation hears itself, so without noise.
-        heard = TalkerTask(dataclasses.replace(task.config, code_noise=0.0))
-        run = held_out_loss(heard.loss, list(held), lambda state: write(state, BEST))
+        # Generation feeds back the model's own codes, so the held-out loss has no code noise.
+        noiseless = TalkerTask(dataclasses.replace(task.config, code_noise=0.0))
+        run = held_out_loss(noiseless.loss, list(held), lambda state: write(state, BEST))
         hooks.append(Hook(args.held_out_every, run))
     training = batches("train", None, args.threads)
     print(f"batches {training.shapes}")
@@ -239,4 +264,4 @@ def session(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

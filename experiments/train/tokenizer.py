@@ -5,17 +5,16 @@
     python -m experiments.train.tokenizer --data DATASET --model runs/codes/model \
         --out runs/decoder --stage decoder --minutes 9 --decay-minutes 1.5
 
-First encoder and books learn, by a head that reads spectra from the codes and by a semantic
-teacher; then the decoder learns from these codes against discriminators. `--stage joint` trains all
-at once. The same command again goes on where the last one ended. RUN/model is
-the tokenizer so far (averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and what
-`--model` of the next stage begins with; RUN/weights (`experiments.transfer`) has discriminators and
-heads too, for `--start` of another run of the same stage. metrics.jsonl has the curves, whole
-checkpoints stay in RUN/checkpoints.
+Stage `codes` trains encoder and codebooks with a head that predicts spectra from the codes and with
+a semantic teacher; stage `decoder` trains the decoder of these codes against discriminators;
+`joint` trains all at once. The same command again continues the run. RUN/model is the tokenizer
+(averaged weights, bfloat16, for `SpeechTokenizer.from_pretrained`) and the `--model` of the next
+stage; RUN/weights (`experiments.transfer`) has discriminators and heads too, for `--start` of
+another run of the same stage. metrics.jsonl has the curves, RUN/checkpoints whole checkpoints.
 
-DATASET is made by `qtts_jax.data.prepare`, WHISPER by `convert_whisper`. Without `--model`
-the sizes are those of the nano tokenizer; `--config` takes any `config.json` of a 12 Hz tokenizer.
-"""
+DATASET is made by `python -m qtts_jax.data prepare`, WHISPER by `python -m qtts_jax.data teacher`.
+Without `--model` the sizes are those of the nano tokenizer; `--config` takes any `config.json` of a
+12 Hz tokenizer."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.exit_status import exit_status
+from experiments import command
 from experiments.nano.tokenizer_recipe import (
     NANO_TOKENIZER_FRAMES,
     NANO_TOKENIZER_ROWS,
@@ -87,7 +86,7 @@ def read_tokenizer(model: Path) -> tuple[Tokenizer12HzConfig, Params]:
 
 
 def with_decoder(config: Tokenizer12HzConfig, params: Params, model: Path) -> Params:
-    """Parameters whose decoder has the layers of another checkpoint, and its own books.
+    """Parameters whose decoder has the layers of another checkpoint, but its own codebooks.
 
     What the layers know of the shape of speech outlives the codes that they were trained on.
 
@@ -113,31 +112,54 @@ def sample_audio(dataset: data.Dataset, count: int, samples: int) -> np.ndarray:
     return out
 
 
-def main() -> int:
+def main() -> None:
     """Train for one session and write the model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__, __file__)
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset")
-    parser.add_argument("--teacher", type=Path, help="converted Whisper; none: no teacher")
-    parser.add_argument("--stage", choices=sorted(NANO_TOKENIZER_TRAINING), default="joint")
-    parser.add_argument("--model", type=Path, help="tokenizer checkpoint to begin with")
-    parser.add_argument("--decoder", type=Path, help="tokenizer that --model's decoder is from")
-    parser.add_argument("--config", type=Path, help="config.json of a 12 Hz tokenizer")
-    parser.add_argument("--rows", type=int, help="of a step")
-    parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES)
-    parser.add_argument("--discriminator-start", type=int)
-    parser.add_argument("--generator-start", type=int)
-    parser.add_argument("--decoded-frames", type=int)
-    parser.add_argument("--no-discriminator", action="store_true")
     parser.add_argument(
-        "--weights", type=weight, nargs="+", default=[], metavar="LOSS=X", help="of LossWeights"
+        "--teacher", type=Path, help="converted Whisper encoder (default: no teacher)"
     )
-    parser.add_argument("--samples", type=int, default=4, help="held-out clips to listen to")
-    parser.add_argument("--sample-every", type=int, default=5000, help="steps")
+    parser.add_argument(
+        "--stage", choices=sorted(NANO_TOKENIZER_TRAINING), default="joint", help="parts to train"
+    )
+    parser.add_argument("--model", type=Path, help="tokenizer checkpoint to start from")
+    parser.add_argument(
+        "--decoder", type=Path, help="tokenizer whose decoder replaces that of --model"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="config.json of a 12 Hz tokenizer (default: nano)"
+    )
+    parser.add_argument("--rows", type=int, help="batch size (default: that of the stage)")
+    parser.add_argument("--frames", type=int, default=NANO_TOKENIZER_FRAMES, help="frames of a row")
+    parser.add_argument(
+        "--discriminator-start", type=int, help="step that starts them (default: recipe)"
+    )
+    parser.add_argument(
+        "--generator-start",
+        type=int,
+        help="step of their first gradients to the decoder (default: recipe)",
+    )
+    parser.add_argument(
+        "--decoded-frames", type=int, help="frames of a row to decode (default: recipe)"
+    )
+    parser.add_argument("--no-discriminator", action="store_true", help="spectral losses only")
+    parser.add_argument(
+        "--weights",
+        type=weight,
+        nargs="+",
+        default=[],
+        metavar="LOSS=X",
+        help="fields of LossWeights, such as mel=3",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=4, help="held-out clips that are decoded and logged"
+    )
+    parser.add_argument("--sample-every", type=int, default=5000, help="steps between them")
     add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
     args = parser.parse_args()
     if args.decoder is not None and args.model is None:
-        parser.error("--decoder goes with --model, whose codes are decoded")
-    return exit_status("train_tokenizer", lambda: session(args))
+        parser.error("--decoder needs --model, whose codes it decodes")
+    session(args)
 
 
 def session(args: argparse.Namespace) -> None:
@@ -172,7 +194,7 @@ def session(args: argparse.Namespace) -> None:
         threads=args.threads,
     )
     hooks = []
-    if args.samples and has_held_out(dataset, ("validation", "test"), "samples to listen to"):
+    if args.samples and has_held_out(dataset, ("validation", "test"), "samples to log"):
         frames = int(SAMPLE_SECONDS * config.input_sample_rate) // config.samples_per_frame
         audio = sample_audio(dataset, args.samples, frames * config.samples_per_frame)
         hooks.append(Hook(args.sample_every, reconstruction_samples(task, audio)))
@@ -188,4 +210,4 @@ def session(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.exit_status(__file__, main))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -60,8 +61,10 @@ def check_temperatures(
     for prefix, switch in (("", "do_sample"), ("subtalker_", "subtalker_dosample")):
         field = f"{prefix}temperature"
         value, sample = given.get(field), given.get(switch)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value > 0:
-            continue  # other faults are those of `SamplingParams`
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if not -math.inf < value <= 0:
+            continue  # NaN and infinity are faults that `SamplingParams` names
         if getattr(defaults, switch) if sample is None else sample:
             shown = name.format(field=field, option=field.replace("_", "-"))
             raise RequestError(

@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepared.add_argument("manifest", help="JSONL of clips, see below")
     prepared.add_argument("dataset", help="directory to make")
-    prepared.add_argument("--sample-rate", type=int, default=24000, help="of the tokenizer, Hz")
+    prepared.add_argument(
+        "--sample-rate", type=int, default=24000, help="of the tokenizer, Hz (default: %(default)s)"
+    )
     prepared.add_argument("--text-tokenizer", help="directory whose vocabulary must know all texts")
     prepared.add_argument("--languages", nargs="+", default=LANGUAGES, help="that are allowed")
     help_ = (

@@ -173,7 +173,7 @@ def test_learning_curves_of_two_runs(tmp_path):
     assert pixels.min() < 0.5 and pixels.ndim == 3
 
 
-def test_learning_curves_say_in_a_sentence_what_is_missing(tmp_path):
+def test_learning_curves_without_data_are_one_sentence(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 2.0}\n')
     for directory, message in ((tmp_path / "none", "no readable"), (tmp_path, "no scalar")):
         done = run("train.curves", directory, fails=True)
@@ -181,7 +181,7 @@ def test_learning_curves_say_in_a_sentence_what_is_missing(tmp_path):
 
 
 def small_tokenizer():
-    """A tiny tokenizer with small books, which a few clips can fill."""
+    """A tiny tokenizer with small codebooks, which a few clips can fill."""
     config = tiny_tokenizer(tokenizer_12hz())
     encoder, decoder = (
         replace(half, quantizer=replace(half.quantizer, entries=64, books=16))
@@ -218,15 +218,15 @@ def test_weights_of_losses_are_named_on_the_command_line():
             train_tokenizer.weight(wrong)
 
 
-def test_the_speaker_named_at_export_comes_first_and_the_others_keep_their_order():
-    speaks_first = importlib.import_module("experiments.nano.export").speaks_first
+def test_the_default_speaker_comes_first_and_the_others_keep_their_order():
+    with_default_speaker = importlib.import_module("experiments.nano.export").with_default_speaker
     talker = TTSConfig.from_hf(read_config(DIRECTORY)).talker
     names = [name for name, _ in talker.speakers]
-    changed = speaks_first(talker, names[3]).speakers
+    changed = with_default_speaker(talker, names[3]).speakers
     assert [name for name, _ in changed] == [names[3], *names[:3], *names[4:]]
     assert dict(changed) == dict(talker.speakers)
     with pytest.raises(ConfigError, match="no speaker 'nobody'; choose among"):
-        speaks_first(talker, "nobody")
+        with_default_speaker(talker, "nobody")
 
 
 def test_the_mean_with_an_earlier_model_weighs_as_asked_and_keeps_types():
@@ -251,10 +251,10 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     config.write_text(json.dumps(small_tokenizer().to_hf()))
     common = ["--data", tmp_path / "speech", "--no-tensorboard"]
     common += ["--log-every", 1, "--save-every", 2, "--steps-per-call", 2]
-    tokenizer = ["train_tokenizer.py", *common, "--rows", 2, "--frames", 2]
+    tokenizer = ["train.tokenizer", *common, "--rows", 2, "--frames", 2]
     codes = [*tokenizer, "--stage", "codes", "--config", config, "--out", tmp_path / "codes"]
-    assert "no samples to listen to: " in run(*codes, "--steps", 2).stdout
-    run(*codes, "--steps", 3)  # goes on where the first piece ended
+    assert "no samples to log: " in run(*codes, "--steps", 2).stdout
+    run(*codes, "--steps", 3)  # goes on where the first session ended
     lines = (tmp_path / "codes" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
     decoder = [*tokenizer, "--stage", "decoder", "--model", tmp_path / "codes" / "model"]
@@ -267,7 +267,7 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
         for each in (tmp_path / "codes" / "model", model)
     )
     np.testing.assert_array_equal(before, after)
-    talker = ["train_talker.py", *common, "--out", tmp_path / "talker", "--tokenizer", model]
+    talker = ["train.talker", *common, "--out", tmp_path / "talker", "--tokenizer", model]
     talker += ["--positions", 128, "--batch-positions", 256]
     assert "no held-out loss: " in run(*talker, "--steps", 1, "--speaker-clips", 1).stdout
     talker[talker.index(tmp_path / "talker")] = tmp_path / "again"
@@ -277,14 +277,14 @@ def test_training_commands_make_a_checkpoint_that_speaks(tmp_path):
     voice = tts.create_voice_clone_prompt(clip, x_vector_only_mode=True)
     (wave,), rate = tts.generate_voice_clone("one", voice_clone_prompt=voice, max_new_tokens=3)
     assert rate == 24000 and np.isfinite(wave).all()
-    export = ["export_nano.py", tmp_path / "again" / "model", "--out", tmp_path / "nano"]
+    export = ["nano.export", tmp_path / "again" / "model", "--out", tmp_path / "nano"]
     export += ["--earlier", tmp_path / "talker" / "model", "--earlier-share", 0.25]
     run(*export, "--data", tmp_path / "speech", "--runs", tmp_path / "again")
     refused = run(*talker, "--model", tmp_path / "codec", fails=True)
-    told = f"train_talker: {tmp_path / 'codec'} is not a checkpoint folder: it has no config.json."
-    assert refused.stderr.splitlines()[-1] == told
+    expected = f"{tmp_path / 'codec'} is not a checkpoint folder: it has no config.json."
+    assert refused.stderr.splitlines()[-1] == f"experiments.train.talker: {expected}"
     refused = run(*codes, "--data", tmp_path / "clips", fails=True)
-    assert refused.stderr.splitlines()[-1].startswith("train_tokenizer: ")
+    assert refused.stderr.splitlines()[-1].startswith("experiments.train.tokenizer: ")
     assert "Traceback" not in refused.stderr
     assert {"custom_voice", "voice_clone", "voice_design"} == set(
         QwenTTS.from_pretrained(tmp_path / "nano").modes
@@ -298,7 +298,7 @@ def test_a_checkpoint_is_taught_a_new_speaker(converted, tmp_path, adapters):
     (tmp_path / "clips").mkdir()
     manifest = corpus(tmp_path / "clips", rate=24000, split="train")
     prepare(manifest, tmp_path / "speech", progress=False)
-    command = ["finetune_speaker.py", "--data", tmp_path / "speech", "--model", converted("base")]
+    command = ["train.new_speaker", "--data", tmp_path / "speech", "--model", converted("base")]
     command += ["--out", tmp_path / "run", "--steps", 2, "--log-every", 1, "--no-tensorboard"]
     command += ["--positions", 64, "--batch-positions", 512, *adapters]
     refused = run(*command, "--speaker", "ada", fails=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from experiments.corpus.synthesis.word_anchors import Anchor, anchors_of, groups
 LONGEST = 500
 
 _KOKORO_BREAKS = ' ;:,.!?\u2014\u2026"()\u201c\u201d'
+
+# Letters that are spelled, two or more in a row: espeak would read "A" as the article.
+_SPELLED = re.compile(r"(?<![A-Za-z'])[A-Z](?:[ -][A-Z])+(?![A-Za-z])")
+
+
+def letters_as_words(text: str) -> str:
+    """`text` with the letters A and I of spelled runs as words that sound like their names."""
+    return _SPELLED.sub(lambda run: run[0].replace("A", "eigh").replace("I", "eye"), text)
 
 
 class KokoroPhonemes:
@@ -27,7 +36,10 @@ class KokoroPhonemes:
         import phonemizer
 
         lines = phonemizer.phonemize(
-            list(texts), accent, preserve_punctuation=True, with_stress=True
+            [letters_as_words(text) for text in texts],
+            accent,
+            preserve_punctuation=True,
+            with_stress=True,
         )
         known = [[p for p in line.strip() if p in self.vocabulary] for line in lines]
         return [[self.vocabulary[p] for p in line] for line in known]
@@ -54,7 +66,7 @@ class PiperPhonemes:
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         found = []
         for text in texts:
-            parts = self.voice.phonemize(text)
+            parts = self.voice.phonemize(letters_as_words(text))
             joined = [p for part in parts for p in [*part, " "]][:-1]
             found.append(self.voice.phonemes_to_ids(joined))
         return found

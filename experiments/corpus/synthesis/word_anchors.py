@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 Anchor = tuple[int, int]
@@ -13,6 +14,8 @@ _WORD = re.compile(r"[A-Za-z']+")
 _STEPS = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (1, 3))
 # What a merger costs, in phonemes: less likely than a word that is a few phonemes longer.
 _MERGER = 2.0
+# Groups by which a word may lie before or after its place at an even pace.
+_DRIFT = 20
 
 
 class Group(NamedTuple):
@@ -52,15 +55,19 @@ def anchors_of(text: str, groups: Sequence[Group]) -> list[Anchor]:
     letters, phonemes = sum(b - a for a, b in words), sum(g.phonemes for g in groups)
     if not letters or not phonemes:
         return []
+    # Letters of the words, at the pace of all, and phonemes of the groups before each place.
     pace = phonemes / letters
+    written = [pace * n for n in accumulate((b - a for a, b in words), initial=0)]
+    spoken = list(accumulate((g.phonemes for g in groups), initial=0))
     best = {(0, 0): (0.0, (0, 0))}
     for i in range(len(words) + 1):
-        for j in range(len(groups) + 1):
+        middle = round(i * len(groups) / len(words))
+        for j in range(max(middle - _DRIFT, 0), min(middle + _DRIFT, len(groups)) + 1):
             options = []
             for a, b in _STEPS:
                 if (before := best.get((i - a, j - b))) is not None:
-                    said = sum(end - start for start, end in words[i - a : i]) * pace
-                    heard = sum(g.phonemes for g in groups[j - b : j])
+                    said = written[i] - written[i - a]
+                    heard = spoken[j] - spoken[j - b]
                     cost = abs(said - heard) + _MERGER * (a + b - 2)
                     options.append((before[0] + cost, (a, b)))
             if options:

@@ -12,14 +12,15 @@ from experiments.corpus.plan import (
     OFTEN,
     PIPER_SHIFTS,
     UNSEEN_CLIPS,
+    TURNS,
     VOICES,
     for_hours,
     job,
     kokoro_jobs,
-    later_round,
     piper_jobs,
     read_jobs,
     speed_of,
+    voice_round,
     write_jobs,
 )
 from experiments.corpus.split import UNSEEN_VOICES, corpus_split
@@ -39,7 +40,7 @@ def test_voices_take_turns_and_unseen_ones_read_test_sentences():
 def test_with_more_hours_some_voices_speak_often_and_those_of_other_languages_too(monkeypatch):
     monkeypatch.setattr("experiments.corpus.plan.EVEN_ROUNDS", 2)
     voices = [each["voice"] for each in kokoro_jobs(sentences(1000))]
-    later, turns = voices[len(VOICES) * 2 :], later_round()
+    later, turns = voices[len(VOICES) * 2 :], voice_round(TURNS)
     assert len(later) > 500 and later == turns[: len(later)]
     counts = Counter(turns)
     assert set(counts) == {*VOICES, *ACCENTED_VOICES, *DRAWN_VOICES} - UNSEEN_VOICES

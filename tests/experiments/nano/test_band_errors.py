@@ -1,4 +1,4 @@
-"""What `experiments/nano/band_errors.py` puts right in decoded speech."""
+"""Corrections of decoded speech by `experiments/nano/band_errors.py`."""
 
 import importlib
 
@@ -21,28 +21,28 @@ def tones(low, high):
 
 
 def test_only_what_lies_below_is_taken_from_the_recording(bands):
-    mended = bands.below(1000)(tones(0.3, 0.2), tones(0.1, 0.05))
-    assert mended.dtype == np.float32
+    corrected = bands.below(1000)(tones(0.3, 0.2), tones(0.1, 0.05))
+    assert corrected.dtype == np.float32
     inside = slice(1024, -1024)  # A tone that begins is not only one of its frequency.
-    np.testing.assert_allclose(mended[inside], tones(0.3, 0.05)[inside], atol=2e-3)
+    np.testing.assert_allclose(corrected[inside], tones(0.3, 0.05)[inside], atol=2e-3)
 
 
 def test_the_envelope_is_the_recordings_and_the_tones_are_the_decoders(bands):
     recorded = tones(0.3, 0.2)
     decoded = np.random.default_rng(0).standard_normal(len(TIME)).astype(np.float32) / 20
-    mended = bands.envelope(recorded, decoded)
-    assert mended.shape == decoded.shape
-    spectrum = np.abs(np.fft.rfft(mended)) ** 2
+    corrected = bands.envelope(recorded, decoded)
+    assert corrected.shape == decoded.shape
+    spectrum = np.abs(np.fft.rfft(corrected)) ** 2
     hertz = np.fft.rfftfreq(len(TIME), 1 / RATE)
     near = (np.abs(hertz - 300) < 100) | (np.abs(hertz - 3000) < 200)
     assert spectrum[near].sum() > 0.95 * spectrum.sum()
     # Noise in a band of two tones' place, and no tone.
     assert spectrum.max() < 0.05 * spectrum.sum()
     # Bands overlap, so that a tone of one of them is spread over its neighbours: within 3 dB.
-    assert 0.5 < np.mean(np.square(mended)) / np.mean(np.square(recorded)) < 2
+    assert 0.5 < np.mean(np.square(corrected)) / np.mean(np.square(recorded)) < 2
 
 
 def test_what_is_right_stays(bands):
     wave = tones(0.3, 0.2)
-    for mend in (bands.below(500), bands.envelope):
-        np.testing.assert_allclose(mend(wave, wave), wave, atol=1e-5)
+    for correct in (bands.below(500), bands.envelope):
+        np.testing.assert_allclose(correct(wave, wave), wave, atol=1e-5)
