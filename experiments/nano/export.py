@@ -72,7 +72,13 @@ def export(args: argparse.Namespace) -> None:
     if args.earlier is not None:
         params = mean_params(params, load_params(args.earlier, shapes), args.earlier_share)
     others = tuple(each for each in MODEL_TYPES if each != args.type)
-    config = replace(config, model_type=args.type, further_types=others)
+    config = replace(
+        config,
+        model_type=args.type,
+        further_types=others,
+        normalize_text=True,
+        longest_text=args.longest_text,
+    )
     if args.speaker is not None:
         config = replace(config, talker=with_default_speaker(config.talker, args.speaker))
     results = read_json(args.results) if args.results else None
@@ -272,6 +278,9 @@ def main() -> None:
         "--type", choices=MODEL_TYPES, default="custom_voice", help="type named in the config"
     )
     parser.add_argument("--speaker", help="default speaker (default: as trained)")
+    parser.add_argument(
+        "--longest-text", type=int, default=240, help="characters that it speaks well at once"
+    )
     parser.add_argument("--results", type=Path, help="nano.json of experiments.nano.evaluate")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="datasets, for the card")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="runs, for the card")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from qtts_jax.cli import codec, evaluate, info, serve, speak
+from qtts_jax.cli import codec, evaluate, info, serve, speak, text
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
 from qtts_jax.cli.compile_note import compile_note
@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
     """
     args = build_parser().parse_args(arguments)
-    use_compile_cache(args.compile_cache)
+    if hasattr(args, "compile_cache"):  # a command that loads a model
+        use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: note(f"note: {message}")
     try:
         with compile_note():
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qtts_jax {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     speak.add_commands(commands)
+    text.add_command(commands)
     codec.add_commands(commands)
     info.add_commands(commands)
     batch.add_command(commands)

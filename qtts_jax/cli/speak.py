@@ -61,7 +61,13 @@ def add_commands(commands: Any) -> None:
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", help="the text, or - to read it from stdin as it arrives")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".wav or .npy to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=".wav or .npy to write; - for PCM16 on stdout",
+    )
     parser.add_argument("--language", help="a language of the checkpoint (default: auto)")
 
 
@@ -74,6 +80,16 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         "--stream-text",
         action=argparse.BooleanOptionalAction,
         help="feed the text along with the frames (default: only to clones and from stdin)",
+    )
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="speak numbers, abbreviations and marks as words (default: as the model was trained)",
+    )
+    parser.add_argument(
+        "--split",
+        action=argparse.BooleanOptionalAction,
+        help="speak a long text in parts with one voice (default: unless --exact-reference)",
     )
     add_sampling(parser)
 
@@ -127,7 +143,7 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         make: makes the request of the options that all commands have.
         stream_text: default of --stream-text.
     """
-    from qtts_jax.io.audio_writer import AudioWriter, save_audio
+    from qtts_jax.io.audio_writer import AudioWriter, PcmWriter, save_audio
 
     sampling = {f.name: getattr(args, f.name, None) for f in fields(SamplingParams)}
     if args.greedy:
@@ -137,6 +153,8 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         "language": args.language,
         "seed": args.seed,
         "sampling": sampling,
+        "normalize": args.normalize,
+        "split": args.split,
         "stream_text": stream_text if args.stream_text is None else args.stream_text,
     }
     started = time.perf_counter()
@@ -145,15 +163,24 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         parts = _without_last_breaks(_parts(sys.stdin))
         text = "".join(parts) if args.stream_text is False else parts
     request = make(text=text, **options)
-    if args.stream or not isinstance(text, str):
+    if args.stream or not isinstance(text, str) or str(args.output) == "-":
         samples, first = 0, math.nan
-        with AudioWriter(args.output, tts.sample_rate) as writer:
-            chunks = _Chunks(tts.stream(request))
-            for chunk in chunks:
-                if not samples:
-                    first = time.perf_counter() - started
-                writer.write(chunk)
-                samples += len(chunk)
+        to_player = str(args.output) == "-"
+        chunks = _Chunks(tts.stream(request))
+        with PcmWriter() if to_player else AudioWriter(args.output, tts.sample_rate) as writer:
+            try:
+                for chunk in chunks:
+                    if not samples:
+                        first = time.perf_counter() - started
+                    writer.write(chunk)
+                    samples += len(chunk)
+            except KeyboardInterrupt:
+                if to_player or not samples or args.output.suffix.lower() == ".npy":
+                    note("qtts: interrupted; no file was written.")
+                else:
+                    seconds = samples / tts.sample_rate
+                    note(f"qtts: interrupted; {args.output} holds the first {seconds:.2f} s.")
+                return 130
         note(f"first audio after {first * 1e3:.0f} ms")
         ended = chunks.ended
     else:

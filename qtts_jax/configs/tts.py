@@ -151,6 +151,10 @@ class TTSConfig:
         size: the released size tag, "0b6" or "1b7" (0.6B CustomVoice ignores instructions).
         further_types: types whose prompts the model was trained on too. A released checkpoint has
             none; nano is of all three types.
+        normalize_text: the model was trained on normalised text (`qtts_jax.text.spoken`), so texts
+            to speak are normalised by default. A released checkpoint reads raw text.
+        longest_text: characters of the longest text that the model speaks well; longer ones are
+            split. None where it is not known, as of released checkpoints.
         im_start_id ... tts_eos_id: text-vocabulary ids of the chat frame and the text track.
     """
 
@@ -166,6 +170,8 @@ class TTSConfig:
     tts_bos_id: int
     tts_eos_id: int
     further_types: tuple[str, ...] = ()
+    normalize_text: bool = False
+    longest_text: int | None = None
 
     @property
     def types(self) -> tuple[str, ...]:

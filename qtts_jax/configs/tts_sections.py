@@ -256,6 +256,15 @@ TTS = Section(
         (),
         omit=True,
     ),
+    hf(
+        "qtts_jax_normalize_text",
+        "normalize_text",
+        lambda f, name, default: f.boolean(name, default),
+        False,
+        write=lambda value: value or None,
+        omit=True,
+    ),
+    hf("qtts_jax_longest_text", "longest_text", integer(1), None, omit=True),
     Row(
         "speaker_encoder_config",
         "speaker_encoder",

@@ -75,9 +75,7 @@ def host_batch(
     batch = bucket(len(requests), multiple)
     padding = batch - len(requests)
     sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
-    frames = [
-        min(r.sampling.max_frames, context - n) for r, n in zip(requests, lengths, strict=True)
-    ]
+    frames = [r.limit(context)[0] for r in requests]
     talker, predictor, methods = batch_samplers(sampling)
 
     trailing_length = np.zeros((batch,), np.int32)

@@ -14,6 +14,11 @@ from qtts_jax.generation.sampling import (
 )
 from qtts_jax.generation.state import DecodeInputs, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.modules.transformer import TransformerState
+
+# Attention scores of a prefill at once (float32, 128 MiB; the softmax needs a few times that).
+SCORES = 2**25
+SHORTEST_PIECE = 32  # positions; shorter ones would leave an accelerator idle
 
 
 def embed_prompt(model: TTSModel, prompt: PromptBatch) -> jax.Array:
@@ -28,20 +33,56 @@ def embed_prompt(model: TTSModel, prompt: PromptBatch) -> jax.Array:
 def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationState:
     """Run the prompts and return the state before frame 0.
 
+    A prompt whose attention scores would be large is run in pieces of equal length, one after the
+    other through the cache, so that memory grows with its length and not with the square of it.
+
     Args:
         capacity: positions of the caches, at least the padded prompt.
     """
-    x = embed_prompt(model, prompt)  # [B, T, D]
-    batch = x.shape[0]
-    talker = model.talker.init_state(batch, x.dtype, capacity)
-    y, talker = model.talker.step(x, talker, prompt.lengths)  # [B, T, D]
+    batch, positions = prompt.text.shape  # [B, T]
+    c = model.config.talker
+    piece = _piece_length(batch, positions, capacity, c.transformer.heads)
+    dtype = model.talker.embed_codec(prompt.codec[:, :1]).dtype
+    talker = model.talker.init_state(batch, dtype, capacity)
+    rows = jnp.arange(batch)
+    if piece == positions:
+        y, talker = model.talker.step(embed_prompt(model, prompt), talker, prompt.lengths)
+        hidden = y[rows, prompt.lengths - 1]  # [B, D]
+    else:
+
+        def step(
+            carry: tuple[TransformerState, jax.Array], begin: jax.Array
+        ) -> tuple[tuple[TransformerState, jax.Array], None]:
+            talker, hidden = carry
+            tracks = {
+                name: jax.lax.dynamic_slice_in_dim(getattr(prompt, name), begin, piece, axis=1)
+                for name in ("text", "codec", "residual", "speaker")
+            }
+            left = prompt.lengths - begin  # [B], at most 0 in rows that have ended
+            x = embed_prompt(model, prompt._replace(**tracks))  # [B, P, D]
+            y, talker = model.talker.step(x, talker, jnp.clip(left, 0, piece))  # [B, P, D]
+            is_last = (left > 0) & (left <= piece)
+            last = y[rows, jnp.clip(left - 1, 0, piece - 1)]  # [B, D]
+            return (talker, jnp.where(is_last[:, None], last, hidden)), None
+
+        hidden = jnp.zeros((batch, c.transformer.width), dtype)
+        begins = jnp.arange(0, positions, piece)
+        (talker, hidden), _ = jax.lax.scan(step, (talker, hidden), begins)
     return GenerationState(
         talker=talker,
-        hidden=y[jnp.arange(batch), prompt.lengths - 1],
-        seen=jnp.zeros((batch, model.config.talker.vocab_size), bool),
+        hidden=hidden,
+        seen=jnp.zeros((batch, c.vocab_size), bool),
         frame=jnp.zeros((batch,), jnp.int32),
         done=jnp.zeros((batch,), bool),
     )
+
+
+def _piece_length(batch: int, positions: int, capacity: int, heads: int) -> int:
+    """The longest half, quarter, ... of the prompt whose attention scores stay below SCORES."""
+    piece = positions
+    while piece > SHORTEST_PIECE and piece % 2 == 0 and batch * heads * piece * capacity > SCORES:
+        piece //= 2
+    return piece
 
 
 def frame_step(

@@ -23,6 +23,7 @@ class Request:
             cut off the audio; None without one.
         decoder_voice: the `ReferenceVoice` of a 25 Hz decoder; None for a 12 Hz one. Only the
             speech tokenizer reads it.
+        budget: the most frames that the text can need (runaway guard); None for no such bound.
     """
 
     prompt: Prompt
@@ -30,3 +31,17 @@ class Request:
     seed: int
     reference: np.ndarray | None = None
     decoder_voice: Any = None
+    budget: int | None = None
+
+    def limit(self, context: int) -> tuple[int, str]:
+        """The most frames in a context of that many positions, and what sets this bound.
+
+        The bound is "max_new_tokens", "context" or "guard".
+        """
+        bounds = [
+            (self.sampling.max_frames, "max_new_tokens"),
+            (context - len(self.prompt), "context"),
+        ]
+        if self.budget is not None:
+            bounds.append((self.budget, "guard"))
+        return min(bounds, key=lambda bound: bound[0])

@@ -99,6 +99,14 @@ class Session:
         self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
         self._text_length += len(ids)
 
+    def bound_frames(self, frames: int) -> None:
+        """Lower the most frames of the one request of an open-text session."""
+        self.limits = [min(frames, self.limits[0])]
+        self._max_frames = self.limits[0]
+        self.exhausted = self.frames_asked >= self._max_frames
+        rows = np.minimum(np.asarray(self.conditions.max_frames), np.int32(frames))
+        self.conditions = self.conditions._replace(max_frames=jnp.asarray(rows))
+
     def grow_cache(self, frames: int) -> None:
         """Count `frames` more frames and grow the caches if they are too small for them."""
         self.frames_asked += frames

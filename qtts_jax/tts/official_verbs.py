@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ class OfficialVerbs(ABC):
     chunks. Sampling arguments (`do_sample`, `temperature`, `top_k`, `top_p`,
     `repetition_penalty`, `subtalker_...`, `max_new_tokens`) mean what they mean there and default
     to the checkpoint's `generation_config.json`. `seed` is one number or one for each text.
+    `normalize` and `split` are as in `voices.py`; a prepared request is never split. Speech that
+    was cut is reported by a warning; `generate` gives `Speech.ended` instead.
     """
 
     sample_rate: int
@@ -67,6 +70,8 @@ class OfficialVerbs(ABC):
         *,
         seed: int | list[int] | None = None,
         decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with a preset speaker, optionally following an instruction.
@@ -94,7 +99,16 @@ class OfficialVerbs(ABC):
             decoder_voice=decoder_voice,
         )
         return self._waves(
-            [CustomVoice(**r, stream_text=not non_streaming_mode, sampling=sampling) for r in rows]
+            [
+                CustomVoice(
+                    **r,
+                    stream_text=not non_streaming_mode,
+                    normalize=normalize,
+                    split=split,
+                    sampling=sampling,
+                )
+                for r in rows
+            ]
         )
 
     def prepare_custom_voice(
@@ -107,6 +121,8 @@ class OfficialVerbs(ABC):
         *,
         seed: int | None = None,
         decoder_voice: ReferenceVoice | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Request:
         """Lay out one request for `synthesize`; arguments as in `generate_custom_voice`."""
@@ -119,6 +135,8 @@ class OfficialVerbs(ABC):
                 stream_text=not non_streaming_mode,
                 seed=seed,
                 decoder_voice=decoder_voice,
+                normalize=normalize,
+                split=split,
                 sampling=sampling,
             )
         )
@@ -134,6 +152,8 @@ class OfficialVerbs(ABC):
         seed: int | None = None,
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Chunks:
         """`generate_custom_voice` for one text, in chunks; see `QwenTTS.stream`.
@@ -151,6 +171,8 @@ class OfficialVerbs(ABC):
             stream_text=not non_streaming_mode,
             seed=seed,
             decoder_voice=decoder_voice,
+            normalize=normalize,
+            split=split,
             sampling=sampling,
         )
         return self.stream(request, chunk_frames)
@@ -166,6 +188,8 @@ class OfficialVerbs(ABC):
         *,
         seed: int | list[int] | None = None,
         decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with a voice that `instruct` describes; arguments as in `generate_custom_voice`."""
@@ -173,7 +197,16 @@ class OfficialVerbs(ABC):
             text, instruct=instruct, language=language, seed=seed, decoder_voice=decoder_voice
         )
         return self._waves(
-            [VoiceDesign(**r, stream_text=not non_streaming_mode, sampling=sampling) for r in rows]
+            [
+                VoiceDesign(
+                    **r,
+                    stream_text=not non_streaming_mode,
+                    normalize=normalize,
+                    split=split,
+                    sampling=sampling,
+                )
+                for r in rows
+            ]
         )
 
     def prepare_voice_design(
@@ -185,6 +218,8 @@ class OfficialVerbs(ABC):
         *,
         seed: int | None = None,
         decoder_voice: ReferenceVoice | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Request:
         """Lay out one request for `synthesize`; arguments as in `generate_voice_design`."""
@@ -196,6 +231,8 @@ class OfficialVerbs(ABC):
                 stream_text=not non_streaming_mode,
                 seed=seed,
                 decoder_voice=decoder_voice,
+                normalize=normalize,
+                split=split,
                 sampling=sampling,
             )
         )
@@ -210,6 +247,8 @@ class OfficialVerbs(ABC):
         seed: int | None = None,
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Chunks:
         """`generate_voice_design` for one text, in chunks; see `QwenTTS.stream`."""
@@ -220,6 +259,8 @@ class OfficialVerbs(ABC):
             stream_text=not non_streaming_mode,
             seed=seed,
             decoder_voice=decoder_voice,
+            normalize=normalize,
+            split=split,
             sampling=sampling,
         )
         return self.stream(request, chunk_frames)
@@ -238,6 +279,8 @@ class OfficialVerbs(ABC):
         *,
         seed: int | list[int] | None = None,
         decoder_voice: ReferenceVoice | list[ReferenceVoice] | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> tuple[list[np.ndarray], int]:
         """Speak with the voice of a reference recording.
@@ -261,6 +304,8 @@ class OfficialVerbs(ABC):
                 VoiceClone(
                     voice=row.pop("voice_clone_prompt"),
                     stream_text=not non_streaming_mode,
+                    normalize=normalize,
+                    split=split,
                     sampling=sampling,
                     **row,
                 )
@@ -276,6 +321,8 @@ class OfficialVerbs(ABC):
         non_streaming_mode: bool = False,
         *,
         seed: int | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Request:
         """Lay out one request for `synthesize`; arguments as in `generate_voice_clone`."""
@@ -286,6 +333,8 @@ class OfficialVerbs(ABC):
                 language,
                 stream_text=not non_streaming_mode,
                 seed=seed,
+                normalize=normalize,
+                split=split,
                 sampling=sampling,
             )
         )
@@ -303,6 +352,8 @@ class OfficialVerbs(ABC):
         seed: int | None = None,
         chunk_frames: Sequence[int] | None = None,
         decoder_voice: ReferenceVoice | None = None,
+        normalize: bool | None = None,
+        split: bool | None = None,
         **sampling: Any,
     ) -> Chunks:
         """`generate_voice_clone` for one text, in chunks; see `QwenTTS.stream`."""
@@ -315,6 +366,8 @@ class OfficialVerbs(ABC):
             language,
             stream_text=not non_streaming_mode,
             seed=seed,
+            normalize=normalize,
+            split=split,
             sampling=sampling,
         )
         return self.stream(request, chunk_frames)
@@ -379,7 +432,31 @@ class OfficialVerbs(ABC):
         )
 
     def _waves(self, requests: Sequence[VoiceRequest]) -> tuple[list[np.ndarray], int]:
-        return [speech.wave for speech in self.generate(requests)], self.sample_rate
+        speeches = self.generate(requests)
+        for i, (request, speech) in enumerate(zip(requests, speeches, strict=True)):
+            if not speech.ended:
+                warnings.warn(_cut(i, len(requests), request, speech), stacklevel=3)
+        return [speech.wave for speech in speeches], self.sample_rate
+
+
+_REMEDIES = {
+    "max_new_tokens": "raise max_new_tokens",
+    "context": "shorten the text, the instruction or the reference",
+    "guard": "it went on far longer than its text can take; try another seed, or give "
+    "max_new_tokens to set the limit yourself",
+}
+
+
+def _cut(index: int, count: int, request: VoiceRequest, speech: Speech) -> str:
+    """The sentence for speech that did not end."""
+    which = f"the speech of text {index + 1} of {count}" if count > 1 else "the speech"
+    text = str(request.text)
+    beginning = f"{text[:40]}..." if len(text) > 43 else text
+    reason = speech.stopped_by or "max_new_tokens"
+    return (
+        f"{which} ({beginning!r}) was cut by {reason} after {len(speech.codes)} frames: "
+        f"{_REMEDIES[reason]}."
+    )
 
 
 def _texts(text: str | list[str]) -> list[str]:

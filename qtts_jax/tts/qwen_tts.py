@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from qtts_jax import compilation_cache, embedded
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
-from qtts_jax.errors import CheckpointError, RequestError
+from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params, abstract, computation_dtype, logical_axes
 from qtts_jax.generation.device_params import inference_params, load_shapes
 from qtts_jax.generation.prompt import supported_languages
@@ -33,9 +33,10 @@ from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem, clone_voices
 from qtts_jax.tts.mesh_report import mesh_report, whole_attention
 from qtts_jax.tts.official_verbs import OfficialVerbs
-from qtts_jax.tts.requests import Arriving, RequestBuilder, read_sampling_defaults
+from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
-from qtts_jax.tts.synthesis import Chunks, Speech, stream, synthesize
+from qtts_jax.tts.speaking import speak
+from qtts_jax.tts.synthesis import Chunks, Speech, stream_parts, synthesize
 from qtts_jax.tts.voices import VoiceRequest
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -58,6 +59,8 @@ class QwenTTS(OfficialVerbs):
         speech_tokenizer: decodes frames to audio and encodes reference audio.
         text_tokenizer: the checkpoint's own.
         defaults: sampling settings for arguments not given.
+        exact_reference: leave out by default what the official package does not do: normalising
+            and splitting texts, and the runaway guard.
 
     Attributes:
         modes: what the checkpoint does, of "custom_voice", "voice_design" and "voice_clone"; more
@@ -72,13 +75,16 @@ class QwenTTS(OfficialVerbs):
         speech_tokenizer: SpeechTokenizer,
         text_tokenizer: TextTokenizer,
         defaults: SamplingParams,
+        exact_reference: bool = False,
     ) -> None:
         self.config = config
         self.params = params
         self.speech_tokenizer = speech_tokenizer
         self.text_tokenizer = text_tokenizer
         self.defaults = defaults
-        self._requests = RequestBuilder(config, text_tokenizer, speech_tokenizer, defaults)
+        self._requests = RequestBuilder(
+            config, text_tokenizer, speech_tokenizer, defaults, exact_reference
+        )
         self.modes = self._requests.modes
         self.sample_rate = speech_tokenizer.sample_rate
         self._embedder = (
@@ -107,7 +113,7 @@ class QwenTTS(OfficialVerbs):
             dtype: of parameters and activations; by default bfloat16, the type of the released
                 weights, on an accelerator, and float32 on a CPU, where bfloat16 is slow.
             exact_reference: set every option to the official form (see `Quirks12Hz` and
-                `Quirks25Hz`).
+                `Quirks25Hz`); texts are not normalised or split, and there is no runaway guard.
             quirks: the options one by one, instead.
             mesh: devices to split the work over (`sharding.make_mesh`): the rows of batches, their
                 caches and states over its axis `data`, heads, feed-forward width and the text table
@@ -158,7 +164,8 @@ class QwenTTS(OfficialVerbs):
             split = shardings(mesh, logical_axes(TTSModel, config), tree)
             params = load_params(directory, tree, dtype=dtype, sharding=split, store=store)
         text = TextTokenizer.from_dir(directory, exact_reference=exact_reference)
-        return cls(config, params, speech, text, read_sampling_defaults(directory))
+        defaults = read_sampling_defaults(directory)
+        return cls(config, params, speech, text, defaults, exact_reference)
 
     @property
     def mode(self) -> str:
@@ -184,12 +191,15 @@ class QwenTTS(OfficialVerbs):
     def generate(self, requests: Sequence[VoiceRequest]) -> list[Speech]:
         """Generate a batch of requests of any kinds, lengths and settings.
 
+        Texts that are longer than the model handles are split (`VoiceRequest.split`). Speech that
+        was cut has `Speech.ended` False.
+
         Raises:
             RequestError: there is no request, the checkpoint does not do one of them, a name or a
                 setting is wrong, or a prompt is longer than the model's context.
             TextError: a text is empty or no string.
         """
-        return self.synthesize([self.prepare(request) for request in requests])
+        return self.speak([self.plan(request) for request in requests])
 
     def stream(self, request: VoiceRequest, chunk_frames: Sequence[int] | None = None) -> Chunks:
         """Generate one request in chunks of audio, writable float32 [n].
@@ -210,11 +220,45 @@ class QwenTTS(OfficialVerbs):
         sizes = _chunk_sizes(
             self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
         )
-        wait = self.open(request)
-        return stream(self.config, self.params, self.speech_tokenizer, wait, sizes)
+        parts, carries_voice = self._requests.open_parts(request)
+        decoder_voice = getattr(request, "decoder_voice", None)
+        voice_of = (lambda wave: self._voice_of(wave, decoder_voice)) if carries_voice else None
+        return stream_parts(self.config, self.params, self.speech_tokenizer, parts, sizes, voice_of)
+
+    def plan(self, request: VoiceRequest) -> Plan:
+        """Check one request and split its text into parts, for `speak`.
+
+        Raises:
+            RequestError, TextError: as `generate`.
+        """
+        return self._requests.plan(request)
+
+    def speak(self, plans: Sequence[Plan]) -> list[Speech]:
+        """Generate planned requests: the second half of `generate`.
+
+        Raises:
+            RequestError: there is no request, or a prompt is longer than the model's context.
+        """
+        return speak(
+            plans,
+            self.synthesize,
+            lambda wave, request: self._voice_of(wave, request.decoder_voice),
+            self.sample_rate,
+        )
+
+    def _voice_of(
+        self, wave: np.ndarray, decoder_voice: ReferenceVoice | None
+    ) -> VoiceClonePromptItem | None:
+        """The timbre of generated audio; None for audio that is too short or silent."""
+        assert self._embedder is not None
+        try:
+            vector = self._embedder((wave, self.sample_rate), "the first part")
+        except AudioError:
+            return None
+        return VoiceClonePromptItem(None, vector, True, False, decoder_voice=decoder_voice)
 
     def prepare(self, request: VoiceRequest) -> Request:
-        """Check one request and lay out its prompt, for `synthesize`.
+        """Check one request and lay out its prompt, not split, for `synthesize`.
 
         Raises:
             RequestError, TextError: as `generate`.
@@ -234,7 +278,7 @@ class QwenTTS(OfficialVerbs):
         return self._requests.open(request)
 
     def synthesize(self, requests: Sequence[Request]) -> list[Speech]:
-        """Generate a batch of prepared requests: the second half of `generate`.
+        """Generate a batch of prepared requests.
 
         Raises:
             RequestError: there is no request, or a prompt is longer than the model's context.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,9 +16,28 @@ from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session, check_finite, generate_codes
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+from qtts_jax.tts.joining import Joiner
+from qtts_jax.tts.requests import Arriving, OpenPart
 
 # Audio in chunks, writable float32 [n]; the return value of the generator is `Speech.ended`.
 Chunks = Generator[np.ndarray, None, bool]
+
+
+@dataclass(frozen=True)
+class SpokenPart:
+    """One part of a text and its place in the result.
+
+    Attributes:
+        text: what was spoken, normalised if the checkpoint wants it so.
+        begin, end: samples of the wave; the audio of a part has silence at both ends.
+        frames: frames of the part.
+    """
+
+    text: str
+    begin: int
+    end: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -24,16 +45,25 @@ class Speech:
     """The result of one request.
 
     Attributes:
-        codes: [T, Q] int32 ([T] at 25 Hz), the generated frames (without reference frames).
-        wave: [samples] float32 in [-1, 1].
+        codes: [T, Q] int32 ([T] at 25 Hz), the generated frames (without reference frames), those
+            of all parts of a long text in order.
+        wave: [samples] float32 in [-1, 1]; between the parts of a long text it holds pauses that
+            have no codes.
         ended: the model ended the speech; False when it was cut at the last frame that
-            `max_new_tokens` or the context allows (generation stops there without checking whether
-            the end of speech would have been next).
+            `stopped_by` allows (generation stops there without checking whether the end of speech
+            would have been next).
+        stopped_by: "max_new_tokens", "context" (the model's longest sequence) or "guard" (see
+            `runaway_guard`) for speech that was cut, of the first such part; None if it ended.
+        seed: of the request, drawn where it named none; None for `synthesize`.
+        parts: texts and times of the parts; empty for `synthesize`.
     """
 
     codes: np.ndarray
     wave: np.ndarray
     ended: bool
+    stopped_by: str | None = None
+    seed: int | None = None
+    parts: tuple[SpokenPart, ...] = ()
 
 
 def synthesize(
@@ -53,10 +83,13 @@ def synthesize(
     codes = generate_codes(session)
     waves = _decode(tokenizer, requests, codes)
     shape = (-1,) if tokenizer.codebooks == 1 else (-1, tokenizer.codebooks)
-    return [
-        Speech(c.reshape(shape), w, len(c) < limit)
-        for c, w, limit in zip(codes, waves, session.limits, strict=True)
-    ]
+    context = config.talker.transformer.max_positions
+    speeches = []
+    for request, c, w in zip(requests, codes, waves, strict=True):
+        limit, reason = request.limit(context)
+        ended = len(c) < limit
+        speeches.append(Speech(c.reshape(shape), w, ended, None if ended else reason))
+    return speeches
 
 
 def _decode(
@@ -81,14 +114,68 @@ def _decode(
     return waves
 
 
+def stream_parts(
+    config: TTSConfig,
+    params: Params,
+    tokenizer: SpeechTokenizer,
+    parts: Iterator[OpenPart],
+    chunk_frames: Sequence[int],
+    voice_of: Callable[[np.ndarray], VoiceClonePromptItem | None] | None = None,
+) -> Chunks:
+    """Audio chunks of one request, part after part; the return value is `Speech.ended`.
+
+    Memory does not grow with the number of parts. A part that the runaway guard cuts is reported by
+    a warning.
+
+    Args:
+        parts: of `RequestBuilder.open_parts`.
+        chunk_frames: as of `stream`, for each part.
+        voice_of: the voice of the first part's audio, with which the further parts are spoken; None
+            where the request names a voice.
+    """
+    joiner, ended = Joiner(tokenizer.sample_rate), True
+    pause: float | None = None  # after the part before
+    first: list[np.ndarray] = []
+    voice: VoiceClonePromptItem | None = None
+    for part in parts:
+        if pause is not None:
+            joiner.pause(pause)
+            if voice_of is not None and first:
+                voice, first = voice_of(np.concatenate(first)), []
+        chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
+        while True:
+            try:
+                chunk = next(chunks)
+            except StopIteration as end:
+                stopped_by = end.value
+                break
+            if voice_of is not None and pause is None:
+                first.append(chunk.copy())
+            samples = joiner.push(chunk)
+            if len(samples):
+                yield samples
+        if stopped_by == "guard":
+            warnings.warn(
+                "the speech went on far longer than its text can take and was cut; another seed "
+                "may help, and max_new_tokens sets the limit yourself.",
+                stacklevel=2,
+            )
+        ended = ended and stopped_by is None
+        pause = part.pause()
+    samples = joiner.finish()
+    if len(samples):
+        yield samples
+    return ended
+
+
 def stream(
     config: TTSConfig,
     params: Params,
     tokenizer: SpeechTokenizer,
-    wait: Callable[[], tuple[Request, Iterator[list[int]] | None]],
+    wait: Callable[[], Arriving],
     chunk_frames: Sequence[int],
-) -> Chunks:
-    """Audio chunks of one request; the return value is `Speech.ended`.
+) -> Generator[np.ndarray, None, str | None]:
+    """Audio chunks of one part; the return value is `Speech.stopped_by`.
 
     Args:
         wait: returns the request and the text ids still to come, or None with the whole text
@@ -103,7 +190,7 @@ def stream(
     request, arriving = wait()
     session = Session(config, params, [request], open_text=arriving is not None)
     running = tokenizer.open_stream(session, [request])
-    sizes = list(chunk_frames)
+    sizes, budget = list(chunk_frames), request.budget
     in_flight: deque[tuple[jax.Array, jax.Array]] = deque()
     made = 0
     ahead = 1  # the first chunk is not delayed by a second one
@@ -114,6 +201,9 @@ def stream(
             while arriving is not None and session.text_left < 1:
                 ids = next(arriving, None)
                 if ids is None:
+                    if arriving.budget is not None:
+                        budget = arriving.budget
+                        session.bound_frames(budget)
                     arriving = None
                 else:
                     session.append_text(ids)
@@ -136,4 +226,6 @@ def stream(
     samples = running.flush([wave for _, wave in in_flight])
     if len(samples):
         yield samples
-    return made < session.limits[0]
+    if made < session.limits[0]:
+        return None
+    return replace(request, budget=budget).limit(config.talker.transformer.max_positions)[1]

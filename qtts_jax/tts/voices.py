@@ -27,12 +27,19 @@ class _Spoken:
         seed: 0 ... 2^32 - 1; with the request it determines the codes, whatever the batch. None
             draws one.
         sampling: settings of `SamplingParams` by name, instead of the checkpoint's own.
+            `max_new_tokens` given here bounds each part, in place of the runaway guard.
+        normalize: rewrite numbers, abbreviations and marks as words (`qtts_jax.text.spoken`); None
+            does so where the checkpoint was trained on such text.
+        split: speak a text that is longer than what the model handles in parts with one voice,
+            joined by pauses; None is True except with `exact_reference`.
     """
 
     text: str | Iterable[str]
     stream_text: bool = field(default=False, kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
     sampling: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    normalize: bool | None = field(default=None, kw_only=True)
+    split: bool | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def line(id_, **extra):
         (line("b", ref_text="words"), "does not use ref_text"),
         (line("b", temperature=-1), "temperature must be above 0"),
         (line("b", temperature=0), 'for greedy decoding use "greedy": true'),
-        (line("b", text="word " * 40000), "model's context"),
+        (line("b", text="word " * 40000, split=False), "model's context"),
         (line("a"), "used twice"),
         ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),
         ('{"id": "b", "text": "Hi.", "top_k": NaN}', "top_k must be a whole number"),
@@ -279,8 +279,8 @@ def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_line_separators_inside_strings_part_no_lines(run, model, tmp_path, monkeypatch, end):
     spoken = []
-    prepare = model.prepare
-    monkeypatch.setattr(model, "prepare", lambda r: spoken.append(r.text) or prepare(r))
+    plan = model.plan
+    monkeypatch.setattr(model, "plan", lambda r: spoken.append(r.text) or plan(r))
     text = "One\u2028two\x85three."
     lines = [json.dumps(line(i, text=text), ensure_ascii=False) for i in "ab"]
     path = tmp_path / "raw.jsonl"
@@ -316,8 +316,8 @@ def test_the_output_must_be_a_directory(model, tmp_path):
 
 def test_a_line_without_a_speaker_gets_the_first_preset(run, model, monkeypatch):
     spoken = []
-    prepare = model.prepare
-    monkeypatch.setattr(model, "prepare", lambda r: spoken.append(r.speaker) or prepare(r))
+    plan = model.plan
+    monkeypatch.setattr(model, "plan", lambda r: spoken.append(r.speaker) or plan(r))
     no_name = {k: v for k, v in line("a").items() if k != "speaker"}
     failed, reports, _ = run([no_name, line("b", speaker=None), line("c"), line("d", speaker="")])
     first = model.config.talker.speakers[0][0]

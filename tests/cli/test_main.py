@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from qtts_jax import QwenTTS
 from qtts_jax.cli import info, speak
 from qtts_jax.cli.main import main
 
@@ -243,6 +244,25 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(info, "load_tts", interrupted)
     assert main(["info"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_an_interrupted_stream_keeps_what_was_spoken(tmp_path, model_option, monkeypatch, capsys):
+    def interrupted(self, request, chunk_frames=None):
+        yield np.full(2400, 0.5, np.float32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QwenTTS, "stream", interrupted)
+    out = tmp_path / "out.wav"
+    options = ["--speaker", "ryan", "--stream", *model_option("custom_voice")]
+    assert main(["say", "Hello.", "-o", str(out), *options]) == 130
+    assert samples(out) == 2400
+    assert "holds the first 0.10 s" in capsys.readouterr().err
+
+
+def test_text_prints_what_will_be_spoken(capsys):
+    assert main(["text", "Dr. Lee paid $2."]) == 0
+    assert capsys.readouterr().out == "Doctor Lee paid two dollars.\n"
+    assert main(["text", "..."]) == 1
 
 
 def test_wrong_usage_exits_with_2():

@@ -16,7 +16,7 @@ import soundfile
 
 from qtts_jax.errors import AudioError, QTTSError
 from qtts_jax.io.audio import load_audio
-from qtts_jax.io.audio_writer import AudioWriter, save_audio
+from qtts_jax.io.audio_writer import AudioWriter, PcmWriter, save_audio
 
 RATE = 24000
 
@@ -281,20 +281,34 @@ def test_chunks_are_written_as_one_file(suffix, noise, tmp_path):
     with AudioWriter(chunked, RATE) as writer:
         for chunk in np.split(noise[:, 0], [1, 1, 700]):
             writer.write(chunk)
-        assert not chunked.exists()
+            if suffix == ".wav" and len(chunk):
+                found = soundfile.read(chunked, dtype="float32")[0]  # valid at every moment
+                np.testing.assert_array_equal(found[-len(chunk) :], chunk[-len(found) :])
+            elif suffix == ".npy":
+                assert not chunked.exists()
     read = np.load if suffix == ".npy" else lambda path: soundfile.read(path, dtype="float32")[0]
     np.testing.assert_array_equal(read(chunked), read(whole))
 
 
-def test_interrupted_chunks_leave_nothing(noise, tmp_path):
-    def interrupted():
-        with AudioWriter(tmp_path / "out.wav", RATE) as writer:
+def test_interrupted_chunks_are_kept_as_wav(noise, tmp_path):
+    def interrupted(path):
+        with AudioWriter(path, RATE) as writer:
             writer.write(noise[:, 0])
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not list(tmp_path.iterdir())
+    for suffix in (".wav", ".npy"):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(tmp_path / f"out{suffix}")
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0], noise[:, 0])
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_pcm_for_a_player():
+    stream = io.BytesIO()
+    with PcmWriter(stream) as writer:
+        writer.write(np.float32([0, 0.5]))
+        writer.write(np.float32([2, -1]))
+    assert np.frombuffer(stream.getvalue(), "<i2").tolist() == [0, 16384, 32767, -32767]
 
 
 def test_writer_refuses_an_impossible_target_before_any_audio(tmp_path):

@@ -34,6 +34,8 @@ _FIELDS: dict[str, type] = {
     "xvector": str,
     "ref_mel": str,
     "stream_text": bool,
+    "normalize": bool,
+    "split": bool,
     "seed": int,
     "greedy": bool,
 }
@@ -152,6 +154,8 @@ def make_request(line: Line, voices: VoiceCache) -> VoiceRequest:
         "language": d.get("language"),
         "seed": d.get("seed"),
         "sampling": sampling,
+        "normalize": d.get("normalize"),
+        "split": d.get("split"),
     }
     if d["mode"] == "voice_clone":
         stream_text = d.get("stream_text", True)

@@ -9,15 +9,12 @@ from typing import Any
 
 from qtts_jax.cli.batch.lines import RESULTS, Line
 from qtts_jax.errors import QTTSError
-from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import npy_bytes, write_whole
 from qtts_jax.io.audio_writer import save_audio
 from qtts_jax.tts.synthesis import Speech
 
 
-def save(
-    out: Path, line: Line, fingerprint: str, request: Request, speech: Speech, rate: int
-) -> None:
+def save(out: Path, line: Line, fingerprint: str, speech: Speech, rate: int) -> None:
     """Write the files of one request and its result.
 
     Args:
@@ -37,7 +34,8 @@ def save(
             "frames": len(speech.codes),
             "seconds": len(speech.wave) / rate,
             "ended": speech.ended,
-            "seed": request.seed,
+            "stopped_by": speech.stopped_by,
+            "seed": speech.seed,
             "wav": f"{id_}.wav",
             "codes": f"{id_}.codes.npy",
         },

@@ -13,8 +13,8 @@ from qtts_jax.cli.batch.lines import Fail, Line, make_request, parse_lines
 from qtts_jax.cli.batch.results import append_result, finished, rewrite_results, save
 from qtts_jax.cli.batch.voice_cache import VoiceCache
 from qtts_jax.errors import QTTSError, RequestError
-from qtts_jax.generation.request import Request
 from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.requests import Plan
 from qtts_jax.tts.synthesis import Speech
 
 
@@ -100,9 +100,9 @@ def run_batch(
         for start in range(0, len(todo), batch_size):
             group = todo[start : start + batch_size]
             seconds = 0.0
-            for line, request, speech in _speak(tts, group, voices, fail):
+            for line, speech in _speak(tts, group, voices, fail):
                 try:
-                    save(out, line, prints[line.id], request, speech, tts.sample_rate)
+                    save(out, line, prints[line.id], speech, tts.sample_rate)
                 except Exception as error:  # see `_speak`
                     fail(line.number, line.id, error)
                     continue
@@ -164,31 +164,31 @@ def _lines(count: int) -> str:
 
 def _speak(
     tts: QwenTTS, group: list[Line], voices: VoiceCache, fail: Fail
-) -> Iterator[tuple[Line, Request, Speech]]:
+) -> Iterator[tuple[Line, Speech]]:
     """Generate a group in one batch; if the batch fails, one by one.
 
     Every exception is caught, not only user errors: none may cost the other lines, and each is
     reported with its line.
     """
-    ready: list[tuple[Line, Request]] = []
+    ready: list[tuple[Line, Plan]] = []
     for line in group:
         try:
-            ready.append((line, tts.prepare(make_request(line, voices))))
+            ready.append((line, tts.plan(make_request(line, voices))))
         except Exception as error:
             fail(line.number, line.id, error)
     if not ready:
         return
     try:
-        speeches = tts.synthesize([request for _, request in ready])
+        speeches = tts.speak([plan for _, plan in ready])
     except Exception:
         # One request that does not fit must not cost the others of its group.
-        for line, request in ready:
+        for line, plan in ready:
             try:
-                speech = tts.synthesize([request])[0]
+                speech = tts.speak([plan])[0]
             except Exception as error:
                 fail(line.number, line.id, error)
             else:
-                yield line, request, speech
+                yield line, speech
         return
-    for (line, request), speech in zip(ready, speeches, strict=True):
-        yield line, request, speech
+    for (line, _), speech in zip(ready, speeches, strict=True):
+        yield line, speech
