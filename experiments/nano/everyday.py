@@ -35,6 +35,8 @@ from qtts_jax.evaluation.words import edits, words_of
 from qtts_jax.io.atomic_files import write_whole
 from qtts_jax.text.spoken import normalize
 from qtts_jax.tts.qwen_tts import QwenTTS
+from qtts_jax.tts.synthesis import Speech
+from qtts_jax.tts.voices import CustomVoice
 
 TESTS = Path(__file__).with_name("everyday.jsonl")
 ALL = "all"
@@ -73,30 +75,29 @@ def recordings_by_speaker(manifest: Path | None) -> dict[str, Any]:
     return {speaker: load_mono_16k(audio) for speaker, (audio, _) in found.items()}
 
 
-def speak(tts: QwenTTS, tests: Sequence[dict[str, str]], args: argparse.Namespace) -> list[Any]:
+def speak(tts: QwenTTS, tests: Sequence[dict[str, str]], args: argparse.Namespace) -> list[Speech]:
     """The speech of every test, the voices in turns; each has its own seed."""
     names = args.speaker or tts.supported_speakers
     seconds_a_frame = tts.speech_tokenizer.samples_per_frame / tts.sample_rate
-    requests = []
-    for i, test in enumerate(tests):
-        text = test["spoken"] if args.spoken else test["text"]
-        text = normalize(text) if args.normalize else text
-        requests.append(
-            tts.prepare_custom_voice(
-                text,
-                names[i % len(names)],
-                LANGUAGE,
-                None,
-                seed=args.seed + i,
-                max_new_tokens=round(args.max_seconds / seconds_a_frame),
-            )
+    most = round(args.max_seconds / seconds_a_frame)
+    requests = [
+        CustomVoice(
+            test["spoken"] if args.spoken else test["text"],
+            names[i % len(names)],
+            LANGUAGE,
+            seed=args.seed + i,
+            sampling={"max_new_tokens": most},
+            normalize=args.normalize,
+            split=args.normalize,
         )
+        for i, test in enumerate(tests)
+    ]
     # Those of one length together: a batch takes as long as its longest.
     order = sorted(range(len(tests)), key=lambda i: len(tests[i]["text"]))
-    speech: dict[int, Any] = {}
+    speech: dict[int, Speech] = {}
     for start in tqdm(range(0, len(order), args.batch), "speak", unit="batch"):
         group = order[start : start + args.batch]
-        speech |= zip(group, tts.synthesize([requests[i] for i in group]), strict=True)
+        speech |= zip(group, tts.generate([requests[i] for i in group]), strict=True)
     return [speech[i] for i in range(len(tests))]
 
 
@@ -179,7 +180,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="result files, without suffix")
     parser.add_argument("--tests", type=Path, default=TESTS, help="JSONL of kind, text, spoken")
     parser.add_argument(
-        "--normalize", action=argparse.BooleanOptionalAction, default=True, help="text front end"
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="text front end and long text in parts",
     )
     parser.add_argument("--spoken", action="store_true", help="speak the spoken forms of the file")
     parser.add_argument("--manifest", type=Path, help="recordings of the preset voices")
