@@ -42,7 +42,7 @@ def exit_status(file: str, main: Callable[[], None]) -> int:
     return 0
 
 
-def library_exit_status(file: str, *users: str) -> int:
+def exit_status_of_library(file: str, *users: str) -> int:
     """Print which commands use a module that is no command itself; status 2."""
     commands = " or ".join(f"`python -m {user}`" for user in users)
     print(f"{module_name(file)} is a library, not a command; run {commands}.", file=sys.stderr)
@@ -63,4 +63,4 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 if __name__ == "__main__":
-    raise SystemExit(library_exit_status(__file__, "experiments.bench.decode"))
+    raise SystemExit(exit_status_of_library(__file__, "experiments.bench.decode"))

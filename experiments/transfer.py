@@ -158,7 +158,7 @@ class _JoinedReader(io.RawIOBase):
 
 if __name__ == "__main__":
     raise SystemExit(
-        command.library_exit_status(
+        command.exit_status_of_library(
             __file__, "experiments.train.tokenizer", "experiments.train.talker"
         )
     )

@@ -121,4 +121,4 @@ def _n(value: float) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.codec"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.bench.codec"))

@@ -122,4 +122,4 @@ def measure_official(args: argparse.Namespace, family: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.codec"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.bench.codec"))

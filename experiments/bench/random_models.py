@@ -114,5 +114,7 @@ def build(
 
 if __name__ == "__main__":
     raise SystemExit(
-        command.library_exit_status(__file__, "experiments.bench.decode", "experiments.bench.codec")
+        command.exit_status_of_library(
+            __file__, "experiments.bench.decode", "experiments.bench.codec"
+        )
     )

@@ -197,4 +197,4 @@ def _braces(line: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.bench.tpu_compile"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.bench.tpu_compile"))

@@ -151,4 +151,4 @@ NANO_TALKER_TRAINER = TrainerConfig(
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.train.talker"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.train.talker"))

@@ -102,4 +102,4 @@ def save_text(directory: Path, merges: Sequence[Merge] = ()) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.train.talker"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.train.talker"))

@@ -230,4 +230,4 @@ NANO_TOKENIZER_TRAINER: dict[Stage, TrainerConfig] = {
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.library_exit_status(__file__, "experiments.train.tokenizer"))
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.train.tokenizer"))

@@ -32,7 +32,7 @@ COMMANDS = sorted(
 LIBRARIES = sorted(
     command.module_name(path)
     for path in (ROOT / "experiments").rglob("*.py")
-    if "command.library_exit_status(" in path.read_text()
+    if "command.exit_status_of_library(" in path.read_text()
 )
 
 
