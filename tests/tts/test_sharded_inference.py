@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.helpers import virtual_devices
 
+pytestmark = pytest.mark.slow  # minutes: programs of eight devices are not cached
+
 MESHES = ("8x1", "4x2", "2x4", "1x8")
 
 
@@ -35,7 +37,6 @@ def test_both_axes_together_give_what_one_device_gives():
     assert_equal_to_one_device(on_eight_devices("12hz", "2x4")["2x4"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["12hz", "25hz"])
 def test_every_mesh_gives_what_one_device_gives(family):
     report = on_eight_devices(family, *MESHES)
@@ -43,7 +44,6 @@ def test_every_mesh_gives_what_one_device_gives(family):
         assert_equal_to_one_device(report[name])
 
 
-@pytest.mark.slow
 def test_one_byte_weights_are_split_like_the_weights_they_replace():
     found = on_eight_devices("int8", "2x4")["2x4"]
     assert found["codes"]
