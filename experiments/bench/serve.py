@@ -149,11 +149,11 @@ def _percentiles(seconds: list[float]) -> dict[str, float] | None:
 def main() -> None:
     """Run every rate with every seed and write the figures."""
     parser = command.parser(__doc__, __file__)
-    parser.add_argument("--url", default="http://127.0.0.1:9000")
+    parser.add_argument("--url", default="http://127.0.0.1:9000", help="of the server")
     parser.add_argument("--key", help="bearer key of the server")
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0], help="requests a second")
     parser.add_argument("--requests", type=int, default=100, help="of each run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
     parser.add_argument("--out", type=Path, help="JSON file (default: printed only)")
     args: argparse.Namespace = parser.parse_args()
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}

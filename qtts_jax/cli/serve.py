@@ -30,7 +30,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--port", type=int, default=9000, help="default: %(default)s")
     parser.add_argument("--voices", type=Path, help="folder that keeps uploaded voices")
     parser.add_argument(
-        "--cors-origin", action="append", default=[], help="a web origin that may use the server"
+        "--cors-origin",
+        action="append",
+        default=[],
+        help="a web origin that may use the server (default: none)",
     )
     group = parser.add_argument_group("device")
     group.add_argument(

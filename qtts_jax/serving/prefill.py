@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,6 @@ from qtts_jax.serving.row_programs import Rows
 from qtts_jax.serving.settings import EngineSettings, at_least
 from qtts_jax.sharding import mesh_of
 from qtts_jax.speech_tokenizer.batch_shapes import split
-from qtts_jax.speech_tokenizer.codec_12hz import SpeechTokenizer12Hz
 from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS
 from qtts_jax.tts.qwen_tts import QwenTTS
 
@@ -46,8 +46,8 @@ class Prefill:
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings) -> None:
-        codec = tts.speech_tokenizer
-        if not isinstance(codec, SpeechTokenizer12Hz):
+        codec: Any = tts.speech_tokenizer
+        if codec.needs_voice:
             raise RequestError(
                 "the serving engine runs 12 Hz checkpoints only; use `qtts batch` or "
                 "`QwenTTS.stream` for this 25 Hz one."

@@ -42,7 +42,9 @@ class Programs12Hz:
         encoder, decoder: graph definitions, for programs of one's own (`functional.bind`).
     """
 
-    def __init__(self, config: Tokenizer12HzConfig, quirks: Quirks12Hz, mesh: Mesh | None) -> None:
+    def __init__(
+        self, config: Tokenizer12HzConfig, quirks: Quirks12Hz, mesh: Mesh | None = None
+    ) -> None:
         self.config, self.quirks, self.mesh = config, quirks, mesh
         self.encoder = nnx.graphdef(shapes_of(Encoder, config.encoder, config.codebooks, quirks))
         self.decoder = nnx.graphdef(shapes_of(Decoder, config.decoder))
