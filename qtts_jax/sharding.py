@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params
 
@@ -48,7 +49,7 @@ def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | Non
 def named_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with these axes; arguments and errors as `make_mesh`."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        if not is_whole_number(size, 1):
             raise ConfigError(
                 f"a mesh axis is a whole number of devices from 1 on, not {name}={size!r}."
             )

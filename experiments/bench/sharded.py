@@ -120,7 +120,7 @@ def tasks(args: argparse.Namespace, devices: int) -> list[Task]:
 
 
 class Models:
-    """Random models, one at a time: the last one is kept until another is asked for."""
+    """Random models, one at a time: the last one is kept until another is built."""
 
     def __init__(self, size: str) -> None:
         self.size = size

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params
 from qtts_jax.models.tokenizer_25hz.decoder import Decoder25HzState
@@ -77,8 +78,7 @@ def open_host_stream(
     Raises:
         ConfigError, RequestError: see `block_codes` and `schedule`; a negative look_ahead.
     """
-    whole = isinstance(look_ahead, int | np.integer) and not isinstance(look_ahead, bool)
-    if look_ahead is not None and not (whole and look_ahead >= 0):
+    if look_ahead is not None and not is_whole_number(look_ahead, 0):
         raise RequestError(f"look_ahead is {look_ahead!r}: give 0 or more blocks, or None.")
     conditioning = programs.condition_padded(params, xvector, reference, reference_lengths)
     flow, batch = schedule(steps, sway), len(xvector)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.tokenizer_25hz_decoder import DiTConfig
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.request import MAX_SEED
@@ -85,7 +86,7 @@ def check_flow(steps: Any, guidance: Any) -> tuple[int, float]:
     Raises:
         RequestError: fewer than 2 steps, negative or infinite guidance.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 2:
+    if not is_whole_number(steps, 2):
         raise RequestError(f"steps must be a whole number of at least 2, not {steps!r}.")
     number = isinstance(guidance, numbers.Real) and not isinstance(guidance, bool)
     if not number or not 0 <= guidance < np.inf:
@@ -121,8 +122,7 @@ def noise_keys(seeds: Sequence[int]) -> jax.Array:
         RequestError: a seed is no whole number from 0 to `MAX_SEED`.
     """
     for seed in seeds:
-        whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-        if not whole or not 0 <= seed <= MAX_SEED:
+        if not is_whole_number(seed, 0, MAX_SEED):
             raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
     keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, NOISE)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from qtts_jax import compilation_cache, embedded
+from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
@@ -359,8 +360,7 @@ def _local_folder(directory: str | Path | None) -> Path:
 def _chunk_sizes(given: Any) -> list[int]:
     """Frames of the first chunks as a list; a sequence or an array of integers is accepted."""
     sizes = list(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else []
-    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
-    if not sizes or not whole or not all(1 <= n <= FRAMES_PER_CALL for n in sizes):
+    if not sizes or not all(is_whole_number(n, 1, FRAMES_PER_CALL) for n in sizes):
         raise RequestError(
             f"chunk_frames must be a sequence of whole numbers from 1 to {FRAMES_PER_CALL}, not "
             f"{given!r}."

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import CheckpointError, RequestError, TextError
@@ -488,7 +489,6 @@ def _flag(name: str, given: bool | None, default: bool) -> bool:
 def _seed(seed: int | None) -> int:
     if seed is None:
         return secrets.randbelow(MAX_SEED + 1)
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed <= MAX_SEED:
+    if not is_whole_number(seed, 0, MAX_SEED):
         raise RequestError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed!r}.")
     return int(seed)
