@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,11 +25,10 @@ from qtts_jax.generation.prompt import (
 )
 from qtts_jax.generation.request import MAX_SEED, Request
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
-from qtts_jax.speech_tokenizer.checks import check_codes
 from qtts_jax.text.bpe import IncrementalText, TextTokenizer
-from qtts_jax.text.spoken import normalize
 from qtts_jax.tts.arriving_ids import ArrivingIds
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
+from qtts_jax.tts.cloned_voice import cloned_voice
 from qtts_jax.tts.long_text import LONGEST, ArrivingParts, part_seed, pause_after, split_text
 from qtts_jax.tts.runaway_guard import frame_budget
 from qtts_jax.tts.spoken_text import spoken_pieces, spoken_text
@@ -301,7 +299,10 @@ class RequestBuilder:
         if isinstance(request, CustomVoice):
             voice, instruct = self._preset(request.speaker, instruct)
         elif isinstance(request, VoiceClone):
-            voice = self._cloned(request.voice, language if normalized else None)
+            transcript_language = language if normalized else None
+            voice = cloned_voice(
+                request.voice, self.config.talker, self.text_tokenizer, transcript_language
+            )
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
@@ -376,73 +377,6 @@ class RequestBuilder:
             instruct = None
         return SpeakerCondition(speaker=None if name is None else name.lower()), instruct
 
-    def _cloned(self, item: VoiceClonePromptItem, language: str | None) -> SpeakerCondition:
-        """The voice of a reference; its codes are used in in-context mode only.
-
-        Args:
-            language: of a transcript to normalise; None to leave it as it is.
-
-        Raises:
-            RequestError: no such item, or one that contradicts itself or does not fit the model.
-            TextError: the transcript is blank.
-        """
-        if not isinstance(item, VoiceClonePromptItem):
-            raise RequestError(
-                "voice_clone_prompt must come from create_voice_clone_prompt, not "
-                f"{type(item).__name__}."
-            )
-        if bool(item.icl_mode) == bool(item.x_vector_only_mode):
-            raise RequestError(
-                "icl_mode and x_vector_only_mode of a voice must be opposites, but both are "
-                f"{item.icl_mode!r}; set one of them."
-            )
-        embedding = self._speaker_vector(item.ref_spk_embedding)
-        if not item.icl_mode:
-            return SpeakerCondition(embedding=embedding)
-        if item.ref_code is None:
-            raise RequestError(
-                "ref_code is missing: in-context cloning needs the recording's codes; make the "
-                "voice with x_vector_only_mode=False."
-            )
-        if not item.ref_text:
-            raise RequestError(
-                "ref_text is missing: in-context cloning needs the recording's words."
-            )
-        transcript = item.ref_text if language is None else normalize(item.ref_text, language)
-        words = self.text_tokenizer.reference_ids(transcript)
-        codes = self._reference_codes(item.ref_code)
-        return SpeakerCondition(embedding=embedding, codes=codes, text_ids=tuple(words))
-
-    def _speaker_vector(self, given: Any) -> np.ndarray:
-        """An x-vector as float32 [D]."""
-        if given is None:
-            raise RequestError("ref_spk_embedding is missing: a cloned voice needs its x-vector.")
-        vector = _array("ref_spk_embedding", given, np.float32).reshape(-1)
-        width = self.config.talker.transformer.width
-        if vector.shape != (width,) or not np.isfinite(vector).all():
-            raise RequestError(
-                f"ref_spk_embedding must be an x-vector of {width} finite numbers, but its shape "
-                f"is {list(np.shape(given))}; make the voice with this checkpoint."
-            )
-        return vector
-
-    def _reference_codes(self, given: Any) -> np.ndarray:
-        """Reference codes as int32 [T, Q]."""
-        c = self.config.talker
-        codes = _array("ref_code", given)
-        if codes.ndim == 1 and c.codebooks == 1:
-            codes = codes[:, None]  # one-codebook tokenizers give [T]
-        if codes.ndim != 2 or codes.shape[1] != c.codebooks:
-            raise RequestError(
-                f"ref_code must have the shape [frames, {c.codebooks}], not {list(codes.shape)}; "
-                "make the voice with this checkpoint."
-            )
-        checked = check_codes(codes[:, :1], c.codebook_size)
-        if c.code_predictor is not None:
-            rest = check_codes(codes[:, 1:], c.code_predictor.vocab_size)
-            checked = np.concatenate([checked, rest], axis=1)
-        return checked
-
 
 def _planned(
     plan: Plan, first: Request, index: int, voice: VoiceClonePromptItem | None
@@ -469,13 +403,6 @@ def read_sampling_defaults(directory: Path) -> SamplingParams:
     # The file may hold more settings of the upstream generation loop, none of which apply here.
     known = {f.name for f in fields(SamplingParams)}
     return SamplingParams().merge({k: v for k, v in data.items() if k in known})
-
-
-def _array(name: str, given: Any, dtype: Any = None) -> np.ndarray:
-    try:
-        return np.asarray(given, dtype)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"{name} must be an array of numbers ({error}).") from error
 
 
 def _flag(name: str, given: bool | None, default: bool) -> bool:
