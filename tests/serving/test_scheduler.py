@@ -80,4 +80,5 @@ def test_impossible_settings_are_refused(fields, message):
 
 def test_checkpoints_of_25_hz_are_refused():
     with pytest.raises(RequestError, match="12 Hz"):
-        Prefill(SimpleNamespace(speech_tokenizer=object()), EngineSettings())
+        tokenizer = SimpleNamespace(needs_voice=True)
+        Prefill(SimpleNamespace(speech_tokenizer=tokenizer), EngineSettings())
