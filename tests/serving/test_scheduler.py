@@ -79,6 +79,6 @@ def test_impossible_settings_are_refused(fields, message):
 
 
 def test_checkpoints_of_25_hz_are_refused():
+    tokenizer = SimpleNamespace(needs_voice=True)
     with pytest.raises(RequestError, match="12 Hz"):
-        tokenizer = SimpleNamespace(needs_voice=True)
         Prefill(SimpleNamespace(speech_tokenizer=tokenizer), EngineSettings())
