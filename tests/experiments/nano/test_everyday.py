@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.nano.everyday import TESTS, markdown, read_tests, spoken_words
+from experiments.nano.everyday import TESTS, markdown, read_tests, spoken_words, word_errors
 from qtts_jax.errors import EvaluationError
 
 
@@ -10,6 +10,13 @@ def test_a_transcript_is_compared_in_its_spoken_form():
     assert spoken_words("The F B I paid twelve dollars and fifty cents.") == spoken_words(
         "the FBI paid $12.50"
     )
+
+
+def test_times_that_the_judge_writes_otherwise_are_no_errors():
+    spoken = "the last train leaves at twenty-three oh five not nine thirty"
+    assert word_errors(spoken, "The last train leaves at 2305, not 9.30.") == (0, 12)
+    assert word_errors(spoken, "The last train leaves at 2315, not 9.30.")[0] == 2
+    assert word_errors("two point five one hundred", "2.5 1,100")[0] > 0
 
 
 def test_the_committed_tests_have_all_fields():
