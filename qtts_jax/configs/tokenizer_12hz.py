@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qtts_jax.configs.hf_fields import (
-    Fields,
+from qtts_jax.configs.fields import Fields
+from qtts_jax.configs.sections import (
     Row,
     Section,
     Values,

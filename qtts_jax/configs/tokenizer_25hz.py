@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qtts_jax.configs.hf_fields import (
+from qtts_jax.configs.sections import (
     Section,
     boolean,
     hf,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qtts_jax.configs.hf_fields import (
-    Fields,
+from qtts_jax.configs.fields import Fields
+from qtts_jax.configs.sections import (
     Section,
     derived,
     hf,

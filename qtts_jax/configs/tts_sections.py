@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qtts_jax.configs.hf_fields import (
+from qtts_jax.configs.fields import Fields
+from qtts_jax.configs.sections import (
     REQUIRED,
-    Fields,
     Row,
     Section,
     Values,
