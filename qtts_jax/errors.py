@@ -25,6 +25,10 @@ class RequestError(QTTSError, ValueError):
     """A request does not fit this checkpoint (speaker, language, mode, lengths, codes)."""
 
 
+class DeviceMemoryError(QTTSError, MemoryError):
+    """The device's memory does not suffice for a request, a recording or a batch of them."""
+
+
 class BusyError(QTTSError, RuntimeError):
     """A server has as many requests as it takes, or is stopping; the request may come again."""
 

@@ -17,6 +17,7 @@ from qtts_jax import compilation_cache, embedded
 from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.device_memory import memory_faults
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params, abstract, computation_dtype, logical_axes
 from qtts_jax.generation.device_params import inference_params, load_shapes
@@ -37,7 +38,7 @@ from qtts_jax.tts.official_verbs import OfficialVerbs
 from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.speaking import speak
-from qtts_jax.tts.synthesis import Chunks, Speech, stream_parts, synthesize
+from qtts_jax.tts.synthesis import MEMORY_REMEDY, Chunks, Speech, stream_parts, synthesize
 from qtts_jax.tts.voices import VoiceRequest
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -283,8 +284,10 @@ class QwenTTS(OfficialVerbs):
 
         Raises:
             RequestError: there is no request, or a prompt is longer than the model's context.
+            DeviceMemoryError: the batch does not fit in the device's memory.
         """
-        return synthesize(self.config, self.params, self.speech_tokenizer, requests)
+        with memory_faults(f"{len(requests)} texts at once", MEMORY_REMEDY):
+            return synthesize(self.config, self.params, self.speech_tokenizer, requests)
 
     def require(self, mode: str) -> None:
         """Check that the checkpoint does `mode`.

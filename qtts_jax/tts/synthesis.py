@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
+from qtts_jax.device_memory import memory_faults
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session, check_finite, generate_codes
@@ -20,6 +21,11 @@ from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.joining import Joiner
 from qtts_jax.tts.requests import Arriving, OpenPart
 
+# What shortens the caches, for a device whose memory does not suffice.
+MEMORY_REMEDY = (
+    "speak fewer or shorter texts at once (split=True parts long ones), set a smaller "
+    "max_new_tokens, or load the model with int8 weights"
+)
 # Audio in chunks, writable float32 [n]; the return value of the generator is `Speech.ended`.
 Chunks = Generator[np.ndarray, None, bool]
 
@@ -145,7 +151,8 @@ def stream_parts(
         chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
         while True:
             try:
-                chunk = next(chunks)
+                with memory_faults("the stream", MEMORY_REMEDY):
+                    chunk = next(chunks)
             except StopIteration as end:
                 stopped_by = end.value
                 break
