@@ -137,8 +137,8 @@ def score(args: argparse.Namespace) -> None:
     clips = []
     for i, speech in enumerate(tqdm(speak(tts, tests, args), "judge", unit="clip")):
         test, wave = tests[i], load_mono_16k((speech.wave.clip(-1, 1), tts.sample_rate))
-        heard = whisper.transcribe(wave, LANGUAGE) if len(wave) else ""
-        errors, words = word_errors(test["spoken"], heard)
+        transcript = whisper.transcribe(wave, LANGUAGE) if len(wave) else ""
+        errors, words = word_errors(test["spoken"], transcript)
         own: dict[str, Score] = {
             "wer": (100.0 * errors, words),
             "no_eos": (float(not speech.ended), 1),
@@ -150,7 +150,9 @@ def score(args: argparse.Namespace) -> None:
         for kind in (ALL, test["kind"]):
             for name, value in own.items():
                 scores[kind][name].append(value)
-        clips.append(test | {"speaker": names[i % len(names)], "heard": heard, "errors": errors})
+        clips.append(
+            test | {"speaker": names[i % len(names)], "transcript": transcript, "errors": errors}
+        )
     kinds = {
         kind: {name: asdict(estimate(values)) for name, values in by.items()}
         for kind, by in scores.items()
