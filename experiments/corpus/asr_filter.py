@@ -22,25 +22,25 @@ from qtts_jax.io.audio import load_audio
 Row = dict[str, Any]
 Judge = Callable[[np.ndarray, str], str]
 
-_listener: Judge | None = None
+_transcriber: Judge | None = None
 
 
-def word_error_rate(text: str, heard: str, language: str) -> float:
+def word_error_rate(text: str, transcript: str, language: str) -> float:
     """Edits over the words of `text`; spaces within words do not count ("door bell")."""
-    said, found = words_of(text, language), words_of(heard, language)
+    said, found = words_of(text, language), words_of(transcript, language)
     if "".join(said) == "".join(found):
         return 0.0
     return edits(said, found) / max(1, len(said))
 
 
-def hear_corpus(
+def transcribe_corpus(
     corpus: Path, workers: int, engines: Sequence[str], clips: int | None = None
 ) -> None:
-    """Append `{"audio", "heard", "wer"}` to `wer.jsonl` for synthetic clips that it lacks.
+    """Append `{"audio", "transcript", "wer"}` to `wer.jsonl` for synthetic clips that it lacks.
 
     Args:
         workers: processes, each with a Whisper base of one thread.
-        engines: synthesisers to listen to.
+        engines: synthesisers whose clips are transcribed.
         clips: only the first so many of each synthesiser that have been made; None for all.
     """
     file = corpus / "wer.jsonl"
@@ -52,16 +52,16 @@ def hear_corpus(
         chosen += [row for row in made if row["audio"].startswith(f"audio/{engine}/")][:clips]
     missing = [row for row in chosen if row["audio"] not in known]
     with open(file, "a", encoding="utf-8") as out:
-        for line in tqdm(hear(corpus, missing, workers), "filter", len(missing), unit="clip"):
+        for line in tqdm(transcribe(corpus, missing, workers), "filter", len(missing), unit="clip"):
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
             out.flush()
 
 
-def hear(corpus: Path, rows: Sequence[Row], workers: int) -> Iterator[Row]:
+def transcribe(corpus: Path, rows: Sequence[Row], workers: int) -> Iterator[Row]:
     """The transcript and word error rate of each clip, as they come from parallel processes.
 
     Raises:
-        EvaluationError: a package that listens is missing.
+        EvaluationError: the package of the speech recogniser is missing.
         RuntimeError: a process died.
     """
     if not rows:
@@ -71,24 +71,24 @@ def hear(corpus: Path, rows: Sequence[Row], workers: int) -> Iterator[Row]:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(rows)), spawn, _start) as pool:
         try:
-            for heard in as_completed([pool.submit(_hear_one, task) for task in tasks]):
-                yield heard.result()
+            for done in as_completed([pool.submit(_transcribe_one, task) for task in tasks]):
+                yield done.result()
         except BrokenProcessPool:
-            raise RuntimeError("a process that listens died; run again to go on") from None
+            raise RuntimeError("a process that transcribes died; run again to go on") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start() -> None:
-    global _listener
+    global _transcriber
     from qtts_jax.evaluation.judges.whisper import WhisperJudge
 
-    _listener = WhisperJudge(threads=1).transcribe
+    _transcriber = WhisperJudge(threads=1).transcribe
 
 
-def _hear_one(task: tuple[str, str, str, str]) -> Row:
+def _transcribe_one(task: tuple[str, str, str, str]) -> Row:
     corpus, audio, text, language = task
-    assert _listener is not None
-    heard = _listener(load_audio(Path(corpus) / audio, SAMPLE_RATE), language)
-    wer = round(word_error_rate(text, heard, language), 4)
-    return {"audio": audio, "heard": heard, "wer": wer}
+    assert _transcriber is not None
+    transcript = _transcriber(load_audio(Path(corpus) / audio, SAMPLE_RATE), language)
+    wer = round(word_error_rate(text, transcript, language), 4)
+    return {"audio": audio, "transcript": transcript, "wer": wer}

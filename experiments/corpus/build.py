@@ -14,7 +14,7 @@ Steps, in this order, each of which goes on where it was killed (`--steps` picks
   (`gpu_worker.py`; `--device cuda`, with PyTorch and the package onnx), then with word times;
 - passages: clips of 10 to 29 s from several sentences of one voice (`passages.py`);
 - vary: more voices from those of Kokoro (not the drawn ones) and of the prompts (`vary.py`);
-- filter: Whisper base hears the clips; its word error rates go to `wer.jsonl`;
+- filter: Whisper base transcribes the clips; its word error rates go to `wer.jsonl`;
 - manifest: `manifest.jsonl`, one line a clip (written after every other step too).
 
 `--splits test` makes the held-out clips alone, which score a model: those that the whole corpus
@@ -48,7 +48,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.corpus import asterisk_prompts
-from experiments.corpus.asr_filter import hear_corpus
+from experiments.corpus.asr_filter import transcribe_corpus
 from experiments.corpus.everyday import spoken_sentences
 from experiments.corpus.manifest import MAX_WER, source_rows, summary, write_manifest
 from experiments.corpus.packages import PACKAGES, fetch, unpack
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = vary_clips(corpus, source_rows(corpus), options.workers)
             print(f"{len(made)} clips of varied voices")
         elif step == "filter":
-            hear_corpus(corpus, options.workers, options.filter_engines, options.filter_clips)
+            transcribe_corpus(corpus, options.workers, options.filter_engines, options.filter_clips)
         if step != "fetch":
             report(corpus, step, options.max_wer)
 

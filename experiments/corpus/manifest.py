@@ -88,7 +88,7 @@ def made_rows(corpus: Path, rows: Iterable[Row]) -> Iterator[Row]:
 def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     """Write `manifest.jsonl`: planned clips whose audio exists, with seconds and WER (or null).
 
-    Synthetic training clips that Whisper misheard by more than `max_wer` are left out; test
+    Synthetic training clips whose word error rate by Whisper is above `max_wer` are left out; test
     clips stay, for a test set is not chosen by its score.
 
     Raises:
@@ -96,7 +96,7 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     """
     import soundfile
 
-    heard = read_wer(corpus / "wer.jsonl")
+    error_rates = read_wer(corpus / "wer.jsonl")
     aligned = {
         f"audio/{engine}/{clip}.flac": row
         for engine in ("piper", "kokoro", "passages")
@@ -108,8 +108,8 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
     varied = []
     for source, row in varied_rows(source_rows(corpus)):
         varied.append(row)
-        if source["audio"] in heard:  # what is wrong with a clip is wrong with its variations
-            heard[row["audio"]] = heard[source["audio"]]
+        if source["audio"] in error_rates:  # what is wrong with a clip is wrong with its variations
+            error_rates[row["audio"]] = error_rates[source["audio"]]
     planned = planned_rows(corpus) + varied + passage_rows(corpus)
     for row in made_rows(corpus, planned):
         path = corpus / row["audio"]
@@ -119,7 +119,7 @@ def write_manifest(corpus: Path, max_wer: float = MAX_WER) -> list[Row]:
             except soundfile.LibsndfileError as error:
                 raise DataError(f"{path} cannot be read; delete it and run again.") from error
             lengths[row["audio"]] = round(info.frames / info.samplerate, 3)
-        wer = heard.get(row["audio"])
+        wer = error_rates.get(row["audio"])
         if row["synthetic"] and row["split"] != TEST and wer is not None and wer > max_wer:
             continue
         row |= {"seconds": lengths[row["audio"]], "wer": wer}

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 FOLDER = "audio/varied"
 # Semitones; more of them would no longer be voices that a person could have.
 SHIFTS = (-3.0, -1.5, 1.5, 3.0)
-# Of a synthetic voice, which has as many as are asked for: enough to be heard as voices.
+# Of a synthetic voice, of which any number could be made: enough to train the speaker encoder.
 SYNTHETIC_CLIPS = 70
 
 
@@ -28,13 +28,13 @@ def varied_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
 
     Drawn voices (`derived`) are many already.
     """
-    heard: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     for row in rows:
         if row["split"] != TRAIN or row.get("derived"):
             continue
-        if heard[row["speaker"]] == SYNTHETIC_CLIPS:
+        if taken[row["speaker"]] == SYNTHETIC_CLIPS:
             continue
-        heard[row["speaker"]] += bool(row["synthetic"])
+        taken[row["speaker"]] += bool(row["synthetic"])
         for shift in SHIFTS:
             name = f"{Path(row['audio']).stem}{shift:+g}.flac"
             yield (

@@ -42,7 +42,7 @@ DRAWN_VOICES = tuple(
     for number in range(DRAWN_OF_A_SEX)
 )
 # Turns in a round of all, where a drawn voice has one. Some voices get hours: the one that speaks
-# when nobody is named (10 % of a round), a man of the same accent, and a man and a woman of the
+# when no speaker is named (10 % of a round), a man of the same accent, and a man and a woman of the
 # other one (4 % each).
 OFTEN = {"af_heart": 130, "am_michael": 52, "bf_emma": 52, "bm_george": 52}
 TURNS = dict.fromkeys(TRAINED_VOICES, 4) | OFTEN | dict.fromkeys(DRAWN_VOICES, 1)

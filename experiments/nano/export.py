@@ -52,7 +52,7 @@ PROBLEMS = (
 )
 LOUDNESS_NOTE = (
     "A loss of the decoder is modelled on the standard behind PESQ, so PESQ flatters it; the other "
-    "scores do not know that loss."
+    "scores have no part in that loss."
 )
 # A longer pause between two lines of a log separates two sessions of a run.
 PAUSE_SECONDS = 120

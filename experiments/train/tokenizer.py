@@ -88,7 +88,7 @@ def read_tokenizer(model: Path) -> tuple[Tokenizer12HzConfig, Params]:
 def with_decoder(config: Tokenizer12HzConfig, params: Params, model: Path) -> Params:
     """Parameters whose decoder has the layers of another checkpoint, but its own codebooks.
 
-    What the layers know of the shape of speech outlives the codes that they were trained on.
+    The layers stay useful for codes other than those that they were trained on.
 
     Raises:
         ConfigError: the decoders have other sizes.

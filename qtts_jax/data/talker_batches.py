@@ -305,7 +305,7 @@ class TalkerBatches(Loader):
             raise DataError("this talker has no speaker encoder; leave the waves out.")
         if encoder.sample_rate != waves.sample_rate:
             raise DataError(
-                f"the speaker encoder hears {encoder.sample_rate} Hz, and the waves have "
+                f"the speaker encoder takes audio of {encoder.sample_rate} Hz, and the waves have "
                 f"{waves.sample_rate} Hz; prepare the dataset at the rate of the encoder."
             )
         places = {

@@ -67,8 +67,8 @@ def anchors_of(text: str, groups: Sequence[Group]) -> list[Anchor]:
             for a, b in _STEPS:
                 if (before := best.get((i - a, j - b))) is not None:
                     said = written[i] - written[i - a]
-                    heard = spoken[j] - spoken[j - b]
-                    cost = abs(said - heard) + _MERGER * (a + b - 2)
+                    found = spoken[j] - spoken[j - b]
+                    cost = abs(said - found) + _MERGER * (a + b - 2)
                     options.append((before[0] + cost, (a, b)))
             if options:
                 best[i, j] = min(options)

@@ -1,4 +1,4 @@
-"""The corpus as a whole: a manifest that its reader takes, merged clips, heard ones."""
+"""The corpus as a whole: a manifest that its reader takes, merged clips, transcribed ones."""
 
 import json
 import shutil
@@ -53,11 +53,13 @@ def test_manifest_is_taken_by_its_reader(copy):
     assert {c.speaker for c in clips if c.split != TEST}.isdisjoint(UNSEEN_VOICES)
 
 
-def test_misheard_clips_are_left_out_of_training_only(copy):
+def test_wrongly_transcribed_clips_are_left_out_of_training_only(copy):
     rows = write_manifest(copy)
     train = next(row for row in rows if row["split"] == "train")
     test = next(row for row in rows if row["split"] == "test")
-    lines = [json.dumps({"audio": row["audio"], "heard": "", "wer": 1.0}) for row in (train, test)]
+    lines = [
+        json.dumps({"audio": row["audio"], "transcript": "", "wer": 1.0}) for row in (train, test)
+    ]
     (copy / "wer.jsonl").write_text("\n".join(lines) + '\n{"audio": "cut sho')
     left = {row["audio"]: row["wer"] for row in write_manifest(copy)}
     assert train["audio"] not in left and left[test["audio"]] == 1.0
@@ -104,7 +106,9 @@ def test_clips_of_a_gpu_are_varied(copy):
     assert name in [row["audio"] for row in source_rows(copy)]
     written = vary_clips(copy, [row for row in source_rows(copy) if row["audio"] == name], 1)
     assert len(written) == len(SHIFTS) and all(clip.stem in path.name for path in written)
-    (copy / "wer.jsonl").write_text(json.dumps({"audio": name, "heard": "", "wer": 1.0}) + "\n")
+    (copy / "wer.jsonl").write_text(
+        json.dumps({"audio": name, "transcript": "", "wer": 1.0}) + "\n"
+    )
     assert not [row for row in write_manifest(copy) if clip.stem in row["audio"]]
 
 
@@ -132,11 +136,11 @@ def test_varied_clips_are_in_the_manifest_when_they_are_there(copy):
     assert vary_clips(copy, source_rows(copy), workers=1) == written[:1]
 
 
-def test_misheard_clips_are_left_out_with_their_variations(copy):
+def test_wrongly_transcribed_clips_are_left_out_with_their_variations(copy):
     bad = next(row for row in source_rows(copy) if row["split"] == "train")
     vary_clips(copy, source_rows(copy), workers=1)
     before = write_manifest(copy)
-    line = {"audio": bad["audio"], "heard": "", "wer": 1.0}
+    line = {"audio": bad["audio"], "transcript": "", "wer": 1.0}
     (copy / "wer.jsonl").write_text(json.dumps(line) + "\n")
     left = [row["audio"] for row in write_manifest(copy)]
     gone = [row["audio"] for row in before if row["audio"] not in left]
@@ -249,7 +253,7 @@ def test_prompts_have_words_or_are_left_out():
     }
 
 
-def test_heard_words_are_compared_without_spelling():
+def test_transcribed_words_are_compared_without_spelling():
     assert (
         asr_filter.word_error_rate(
             "The door bell, twenty times.", "the doorbell 20 times", "english"
@@ -261,37 +265,39 @@ def test_heard_words_are_compared_without_spelling():
 
 def test_filter_goes_on_after_a_cut_line(copy, monkeypatch):
     clips = manifest.planned_rows(copy)
-    first = {"audio": clips[0]["audio"], "heard": "x", "wer": 0.5}
+    first = {"audio": clips[0]["audio"], "transcript": "x", "wer": 0.5}
     (copy / "wer.jsonl").write_text(json.dumps(first) + '\n{"audio": "cut')
     asked = []
 
     def hear_all(corpus, rows, workers):
         for each in rows:
             asked.append(each["audio"])
-            yield {"audio": each["audio"], "heard": "y", "wer": 0.0}
+            yield {"audio": each["audio"], "transcript": "y", "wer": 0.0}
 
-    monkeypatch.setattr(asr_filter, "hear", hear_all)
-    asr_filter.hear_corpus(copy, 1, ["kokoro", "piper"], clips=3)
+    monkeypatch.setattr(asr_filter, "transcribe", hear_all)
+    asr_filter.transcribe_corpus(copy, 1, ["kokoro", "piper"], clips=3)
     known = read_wer(copy / "wer.jsonl")
     assert known == {clips[0]["audio"]: 0.5} | dict.fromkeys(asked, 0.0)
     assert len(asked) == 5  # three of each synthesiser, less the one that was known
 
 
-def test_filter_hears_what_a_gpu_has_spoken(copy, monkeypatch):
+def test_filter_transcribes_what_a_gpu_has_spoken(copy, monkeypatch):
     clip = min((copy / "audio/piper").glob("*.ogg"))
     cpu_worker.write_audio(clip.with_suffix(".flac"), np.ones(2400, np.float32))
     clip.unlink()
-    heard = []
-    monkeypatch.setattr(asr_filter, "hear", lambda corpus, rows, workers: heard.extend(rows) or [])
-    asr_filter.hear_corpus(copy, 1, ["piper"])
-    assert f"audio/piper/{clip.stem}.flac" in [each["audio"] for each in heard]
+    given = []
+    monkeypatch.setattr(
+        asr_filter, "transcribe", lambda corpus, rows, workers: given.extend(rows) or []
+    )
+    asr_filter.transcribe_corpus(copy, 1, ["piper"])
+    assert f"audio/piper/{clip.stem}.flac" in [each["audio"] for each in given]
 
 
-def test_a_listener_that_cannot_start_is_told(copy, monkeypatch):
+def test_a_transcriber_that_cannot_start_is_one_sentence(copy, monkeypatch):
     rows = manifest.planned_rows(copy)[:1]
     monkeypatch.setattr(asr_filter, "_start", die_in_a_child)
-    with pytest.raises(RuntimeError, match="a process that listens died; run again to go on"):
-        list(asr_filter.hear(copy, rows, 1))
+    with pytest.raises(RuntimeError, match="a process that transcribes died; run again to go on"):
+        list(asr_filter.transcribe(copy, rows, 1))
 
     def missing(threads):
         raise EvaluationError("the word error rate needs a package")
@@ -299,14 +305,14 @@ def test_a_listener_that_cannot_start_is_told(copy, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr("qtts_jax.evaluation.judges.whisper.WhisperJudge", missing)
     with pytest.raises(EvaluationError, match="needs a package"):
-        list(asr_filter.hear(copy, rows, 1))
+        list(asr_filter.transcribe(copy, rows, 1))
 
 
-def test_one_clip_is_heard(copy, monkeypatch):
+def test_one_clip_is_transcribed(copy, monkeypatch):
     clip = next(iter(manifest.planned_rows(copy)))
-    monkeypatch.setattr(asr_filter, "_listener", lambda wave, language: clip["text"].upper())
-    line = asr_filter._hear_one((str(copy), clip["audio"], clip["text"], "english"))
-    assert line == {"audio": clip["audio"], "heard": clip["text"].upper(), "wer": 0.0}
+    monkeypatch.setattr(asr_filter, "_transcriber", lambda wave, language: clip["text"].upper())
+    line = asr_filter._transcribe_one((str(copy), clip["audio"], clip["text"], "english"))
+    assert line == {"audio": clip["audio"], "transcript": clip["text"].upper(), "wer": 0.0}
 
 
 def test_flac_is_written_for_tests_and_opus_for_training(monkeypatch, tmp_path):
@@ -315,8 +321,8 @@ def test_flac_is_written_for_tests_and_opus_for_training(monkeypatch, tmp_path):
     for suffix, rate in (("ogg", 24000), ("flac", 16000)):
         asterisk_prompts.convert(tmp_path / "in.g722", tmp_path / f"deep/out.{suffix}")
         assert soundfile.info(tmp_path / f"deep/out.{suffix}").samplerate == rate
-    heard, _ = soundfile.read(tmp_path / "deep/out.flac")
-    assert heard == pytest.approx(wave, abs=1e-4)
+    given, _ = soundfile.read(tmp_path / "deep/out.flac")
+    assert given == pytest.approx(wave, abs=1e-4)
 
 
 @pytest.mark.parametrize(
