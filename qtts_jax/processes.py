@@ -12,9 +12,12 @@ import socket
 import sys
 import time
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from qtts_jax.errors import ConfigError
+
+Result = TypeVar("Result")
 
 # How long to wait for the coordinator and for the other processes to start.
 START_SECONDS = 300
@@ -67,8 +70,8 @@ def start(args: argparse.Namespace, *, apart: bool = False, seconds: int = START
     if not args.cluster:
         if missing:
             raise ConfigError(
-                f"{' and '.join(missing)} of several processes {'is' if len(missing) == 1 else 'are'} "
-                "missing; give --coordinator, --process and --processes, or --cluster alone."
+                f"of the options of several processes {' and '.join(missing)} is missing; give "
+                "--coordinator, --process and --processes, or --cluster alone."
             )
         settings = _checked(args.coordinator, args.process, args.processes, seconds)
     import jax  # here, so that the command line answers usage errors without loading JAX
@@ -80,9 +83,9 @@ def start(args: argparse.Namespace, *, apart: bool = False, seconds: int = START
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         if args.cluster:
             raise ConfigError(
-                f"the environment describes no cluster that JAX knows ({_first_line(error)}); start "
-                "the processes by the cluster's own launcher, or give --coordinator, --process and "
-                "--processes."
+                f"the environment describes no cluster that JAX knows ({_first_line(error)}); "
+                "start the processes by the cluster's own launcher, or give --coordinator, "
+                "--process and --processes."
             ) from error
         raise ConfigError(
             f"process {args.process} cannot start with the coordinator {args.coordinator} "
@@ -138,6 +141,16 @@ def wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def in_turn(function: Callable[[], Result]) -> Result:
+    """Call a function in process 0, then in the others, which find the files that it wrote."""
+    if number() and together():
+        wait_for_all("process 0 is done")
+        return function()
+    result = function()
+    wait_for_all("process 0 is done")
+    return result
 
 
 def peak_memory() -> int | None:

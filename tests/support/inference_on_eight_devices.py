@@ -90,8 +90,8 @@ def requests(config, speech):
     return made
 
 
-def outputs(family, params, codec, mesh, waves, streams=True):
-    """Everything that users get: whole speech, codes of recordings, and both streamed."""
+def outputs(family, params, codec, mesh, waves):
+    """Everything that users get: whole speech, a stream, codes of recordings."""
     config, speech = model(family)
     if mesh is not None:
         axes = logical_axes(TTSModel, config)
@@ -102,19 +102,16 @@ def outputs(family, params, codec, mesh, waves, streams=True):
         tokenizer.set_flow(steps=2)
     asked = requests(config, speech)
     spoken = synthesize(config, params, tokenizer, asked)
+    chunks = list(stream(config, params, tokenizer, lambda: (asked[0], None), [2]))
     rate = tokenizer.input_sample_rate
-    codes = [s.codes for s in spoken] + tokenizer.encode([(w, rate) for w in waves])
-    audio = [s.wave for s in spoken]
-    if streams:
-        half = len(waves[0]) // 2
-        halves = [waves[0][:half], waves[0][half:]]
-        codes.append(np.concatenate(list(tokenizer.stream_encode(halves))))
-        chunks = list(stream(config, params, tokenizer, lambda: (asked[0], None), [2]))
-        audio.append(np.concatenate(chunks))
-    return codes, audio
+    recordings = tokenizer.encode([(w, rate) for w in waves])
+    half = len(waves[0]) // 2
+    streamed = np.concatenate(list(tokenizer.stream_encode([waves[0][:half], waves[0][half:]])))
+    codes = [s.codes for s in spoken]
+    return codes + recordings + [streamed], [s.wave for s in spoken] + [np.concatenate(chunks)]
 
 
-def compare(family, meshes, streams=True):
+def compare(family, meshes):
     """Whether codes are equal on meshes, and the largest differences of audio and its largest."""
     config, speech = model(family)
     params = jax.device_get(initialize(TTSModel, config, 0))
@@ -122,11 +119,10 @@ def compare(family, meshes, streams=True):
     codec = jax.device_get(initialize(kind.model, speech, 1))
     rng = np.random.default_rng(1)
     waves = [0.1 * rng.standard_normal(n).astype(np.float32) for n in (9000, 5000, 9100)]
-    wanted = outputs(family, jax.device_put(params), jax.device_put(codec), None, waves, streams)
+    wanted = outputs(family, jax.device_put(params), jax.device_put(codec), None, waves)
     report = {"frames": [len(c) for c in wanted[0]]}
     for name in meshes:
-        mesh = make_mesh(*map(int, name.split("x")))
-        found = outputs(family, params, codec, mesh, waves, streams)
+        found = outputs(family, params, codec, make_mesh(*map(int, name.split("x"))), waves)
         pairs = [list(zip(a, b, strict=True)) for a, b in zip(wanted, found, strict=True)]
         report[name] = {
             "codes": all(np.array_equal(a, b) for a, b in pairs[0]),

@@ -10,8 +10,15 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from qtts_jax import QwenTTS, processes
+from qtts_jax.sharding import make_mesh
+from qtts_jax.tts.voices import CustomVoice
 from tests.support.helpers import virtual_devices
 
 
@@ -21,10 +28,10 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def start_two(command, seconds=240):
+def start_two(command, devices=4):
     """Two processes of `command(number, port)`, started."""
     port = free_port()
-    environment = virtual_devices(4)
+    environment = virtual_devices(devices)
     return [
         subprocess.Popen(
             [sys.executable, "-m", *map(str, command(number, port))],
@@ -57,22 +64,84 @@ def run_two(what, *arguments):
     return [json.loads(out.splitlines()[-1]) for _, out, _ in results]
 
 
-def inference(meshes):
-    """Codes and audio on meshes of both processes against those on one device of this one."""
-    from tests.support.inference_on_eight_devices import compare
+def generated(tts):
+    """Codes and audio of requests of unlike lengths, sampled and greedy, by name."""
+    texts = ("Short one.", "One that is a little longer.", "Three.")
+    asked = [
+        CustomVoice(
+            text,
+            "ryan",
+            language="english",
+            seed=i,
+            sampling={"max_new_tokens": 4 + i, "do_sample": i != 1, "subtalker_dosample": i != 1},
+        )
+        for i, text in enumerate(texts)
+    ]
+    found = {}
+    for i, speech in enumerate(tts.generate(asked)):
+        found |= {f"codes{i}": speech.codes, f"wave{i}": speech.wave}
+    return found
 
-    return compare("12hz", json.loads(meshes), streams=False)
+
+def inference(checkpoint, directory):
+    """Save what is generated on a mesh of the devices of both processes."""
+    tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=make_mesh(4, 2))
+    np.savez(Path(directory) / f"{processes.number()}.npz", **generated(tts))
+
+
+def train(directory, steps, mesh):
+    """Train the small line task on a mesh, with a checkpoint every third step."""
+    from qtts_jax.training.mesh import MeshConfig
+    from tests.support.line_task import LineBatches
+    from tests.training.test_trainer import trainer
+
+    class SlowBatches(LineBatches):
+        """Few steps are made until the test has seen a checkpoint."""
+
+        def __next__(self):
+            time.sleep(0.1)
+            return super().__next__()
+
+    config = MeshConfig(**json.loads(mesh), fsdp_min_size=8)
+    run = trainer(
+        Path(directory), SlowBatches(), steps=int(steps), save_every=3, keep=2, mesh=config
+    )
+    outcome = run.run()
+    kernel = run.newest().params["one"]["kernel"]
+    held = sum(shard.data.size for shard in kernel.addressable_shards) / kernel.size
+    return {"step": outcome.step, "held": held, "processes": jax.process_count()}
+
+
+def restore(directory):
+    """Restore the array that the processes split, and count what this one has and peaks at."""
+    import jax.numpy as jnp
+
+    from qtts_jax.io.checkpoint import load_params
+    from qtts_jax.sharding import rows
+
+    size = 1 << 20
+    tree = {"table": jax.ShapeDtypeStruct((64, size), jnp.float32)}
+    before = processes.peak_memory()
+    table = load_params(directory, tree, sharding=rows(make_mesh(8, 1)))["table"]
+    shards = table.addressable_shards
+    right = all(
+        float(shard.data[i, 0]) == shard.index[0].start + i for shard in shards for i in range(8)
+    )
+    return {
+        "read": sum(shard.data.nbytes for shard in shards) / table.nbytes,
+        "right": right,
+        "peak": (processes.peak_memory() - before) / table.nbytes,
+    }
 
 
 def main():
-    from qtts_jax import processes
 
     number, port, what, *arguments = sys.argv[1:]
     options = argparse.Namespace(
         coordinator=f"127.0.0.1:{port}", process=int(number), processes=2, cluster=False
     )
     processes.start(options)
-    functions = {"inference": inference}
+    functions = {"inference": inference, "restore": restore, "train": train}
     print(json.dumps(functions[what](*arguments)))
 
 

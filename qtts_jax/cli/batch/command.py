@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from qtts_jax import processes
-from qtts_jax.cli.batch.share import own_directory
 from qtts_jax.cli.common import (
     add_allow_url,
     add_flow,
@@ -47,6 +46,7 @@ def add_command(commands: Any) -> None:
 def _batch(args: argparse.Namespace) -> int:
     from qtts_jax.cli.batch.fingerprint import checkpoint_fingerprint
     from qtts_jax.cli.batch.run import run_batch
+    from qtts_jax.cli.batch.share import own_directory
     from qtts_jax.functional import computation_dtype
 
     out = own_directory(args.out)

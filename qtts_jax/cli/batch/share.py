@@ -39,9 +39,7 @@ def own_directory(out: Path) -> Path:
     return out if count == 1 else out / f"process-{processes.number()}-of-{count}"
 
 
-def own_share(
-    lines: Sequence[Line], faults: Sequence[Fault]
-) -> tuple[list[Line], list[Fault]]:
+def own_share(lines: Sequence[Line], faults: Sequence[Fault]) -> tuple[list[Line], list[Fault]]:
     """The lines that this process speaks, and the faulty ones that it reports.
 
     Args:
