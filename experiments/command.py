@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from qtts_jax import processes
 from qtts_jax.errors import QTTSError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ def exit_status(file: str, main: Callable[[], None]) -> int:
         main()
     except QTTSError as error:
         print(f"{module_name(file)}: {error}", file=sys.stderr)
+        processes.end_with_fault()
         return 1
     return 0
 

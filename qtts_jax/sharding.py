@@ -87,14 +87,17 @@ def axis_sizes(text: str, names: Sequence[str] = AXES) -> dict[str, int]:
     return sizes
 
 
-def parse_mesh(text: str) -> Mesh:
+def parse_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh that a text such as "data=2,model=4" describes; absent axes have the size 1.
+
+    Args:
+        devices: as of `make_mesh`.
 
     Raises:
         ConfigError: as `axis_sizes` and `make_mesh`.
     """
     sizes = axis_sizes(text)
-    return make_mesh(sizes.get("data", 1), sizes.get("model", 1))
+    return make_mesh(sizes.get("data", 1), sizes.get("model", 1), devices)
 
 
 def check_mesh(mesh: Any) -> None:

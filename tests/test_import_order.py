@@ -13,6 +13,7 @@ PACKAGE = Path(qtts_jax.__file__).parent
 # A room imports itself and rooms of earlier lines only; rooms of one line do not know each other.
 FLOORS = (
     {"errors", "embedded", "checks", "compilation_cache"},
+    {"processes"},
     {"configs", "device_memory", "extras", "functional", "text", "io"},
     {"sharding"},
     {"placement"},

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments import command
-from experiments.train.run import Stopwatch, add_arguments, talker_batch_config, train
-from qtts_jax import QwenTTS, data
+from experiments.train.run import Stopwatch, add_arguments, parse, talker_batch_config, train
+from qtts_jax import QwenTTS, data, processes
 from qtts_jax.configs.tts import TOKENIZER_12HZ, TTSConfig
 from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import ConfigError, DataError
@@ -92,7 +92,7 @@ def main() -> None:
     )
     parser.add_argument("--held-out-every", type=int, default=100, help="steps; 0 for never")
     add_arguments(parser, TRAINER)
-    args = parser.parse_args()
+    args = parse(parser)
     session(args)
 
 
@@ -120,7 +120,7 @@ def session(args: argparse.Namespace) -> None:
     vectors = x_vectors(args.model, dataset, chosen["train"][: args.voice_clips])
     params = load_params(args.model, abstract(TTSModel, config)[1])
     config, params = add_speaker(config, params, args.speaker, vectors)
-    codes = data.encode_dataset(dataset, args.model / FOLDER)
+    codes = processes.in_turn(lambda: data.encode_dataset(dataset, args.model / FOLDER))
     stopwatch.log(f"{len(dataset)} clips encoded, {len(vectors)} of them for the mean x-vector")
     task = TalkerTask(
         TalkerTaskConfig(

@@ -19,13 +19,17 @@ from typing import Any
 import jax
 
 from experiments import command, transfer
+from qtts_jax import processes
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.data import Dataset, TalkerBatchConfig
 from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import TrainingError
 from qtts_jax.io.checkpoint import read_config
+from qtts_jax.placement import fetch
 from qtts_jax.training import checkpoints
+from qtts_jax.training.hooks import averaged
 from qtts_jax.training.mesh import MeshConfig
+from qtts_jax.training.state import TrainState
 from qtts_jax.training.task import Batches, Task
 from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
 
@@ -66,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     )
     parser.add_argument("--steps", type=int, help="optimizer steps of the run (default: no limit)")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
-    parser.add_argument("--dtype", default=default_dtype(), help="dtype of the computation")
+    parser.add_argument(
+        "--dtype", help="dtype of the computation (default: bfloat16, on a CPU float32)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of initialisation and batches")
     parser.add_argument("--threads", type=int, default=1, help="threads that prepare batches")
     parser.add_argument(
@@ -85,6 +91,19 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     )
     parser.add_argument("--no-tensorboard", action="store_true", help="write metrics.jsonl only")
     parser.add_argument("--mesh", help="devices of the run, such as data=4,fsdp=2 (default: one)")
+    processes.add_options(parser)
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options of the command line; connects this process to others that they name.
+
+    Raises:
+        ConfigError: as `processes.start`.
+    """
+    args = parser.parse_args()
+    processes.start(args)  # before the first use of a device
+    args.dtype = args.dtype or default_dtype()
+    return args
 
 
 def trainer_settings(args: argparse.Namespace, base: TrainerConfig, task: Task) -> TrainerConfig:
@@ -145,6 +164,35 @@ def talker_batch_config(
     )
 
 
+def by_one_process(write: Callable[..., None]) -> Callable[..., None]:
+    """`write`, called by process 0 alone where several train together.
+
+    The weights (averaged ones, if there are) and extras are gathered in the host memory of each,
+    one array at a time over the devices.
+
+    Args:
+        write: (state, *further arguments) -> None; reads weights by `averaged`, and extras.
+    """
+
+    def run(state: TrainState, *further: Any) -> None:
+        if processes.together():
+            params, extras = jax.tree.map(fetch, (averaged(state), state.extras))
+            if not processes.writes():
+                return
+            state = state._replace(params=params, extras=extras, average=None, optimizer={})
+        write(state, *further)
+
+    return run
+
+
+def _unpacked(source: Path, directory: Path) -> Path:
+    """The packed weights of another run as a checkpoint in `directory`."""
+    if processes.writes():
+        shutil.rmtree(directory, ignore_errors=True)
+        transfer.unpack(source, directory)
+    return checkpoints.checkpoints(directory)[-1]
+
+
 def train(
     args: argparse.Namespace,
     base: TrainerConfig,
@@ -158,7 +206,7 @@ def train(
 
     Args:
         write: saves the model of a state; called also when training fails, with the last good
-            checkpoint.
+            checkpoint. Of several processes only process 0 calls it (`by_one_process`).
 
     Raises:
         TrainingError: training cannot go on (the model of the last good checkpoint is written
@@ -168,8 +216,7 @@ def train(
     """
     start = None
     if args.start is not None:
-        shutil.rmtree(args.out / "start", ignore_errors=True)
-        start = transfer.unpack(args.start, args.out / "start")
+        start = processes.in_turn(lambda: _unpacked(args.start, args.out / "start"))
     trainer = Trainer(
         task, batches, trainer_settings(args, base, task), args.out, list(hooks), start
     )
@@ -187,10 +234,11 @@ def train(
         if not checkpoints.checkpoints(trainer.checkpoints):
             raise
         stopped = error
-    write(trainer.newest())
+    by_one_process(write)(trainer.newest())
     weights = trainer.save_weights(args.out / "newest")
-    shutil.rmtree(args.out / "weights", ignore_errors=True)
-    transfer.pack(weights, args.out / "weights")
+    if processes.writes():
+        shutil.rmtree(args.out / "weights", ignore_errors=True)
+        transfer.pack(weights, args.out / "weights")
     stopwatch.log("written")
     if stopped is not None:
         raise stopped

@@ -44,11 +44,13 @@ from experiments.nano.tokenizer_recipe import SAMPLE_RATE
 from experiments.train.run import (
     Stopwatch,
     add_arguments,
+    by_one_process,
     has_held_out,
+    parse,
     talker_batch_config,
     train,
 )
-from qtts_jax import data
+from qtts_jax import data, processes
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract
@@ -195,7 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--held-out-every", type=int, default=1000, help="steps; 0 for never")
     add_arguments(parser, NANO_TALKER_TRAINER)
-    args = parser.parse_args()
+    args = parse(parser)
     session(args)
 
 
@@ -207,9 +209,9 @@ def session(args: argparse.Namespace) -> None:
     """
     stopwatch = Stopwatch()
     dataset = data.Dataset(args.data)
-    config = model_config(args, dataset)
+    config = processes.in_turn(lambda: model_config(args, dataset))
     text = TextTokenizer.from_dir(args.out / "text")
-    codes = data.encode_dataset(dataset, args.tokenizer)
+    codes = processes.in_turn(lambda: data.encode_dataset(dataset, args.tokenizer))
     stopwatch.log(f"{len(dataset)} clips encoded")
     waves = data.load_waves(dataset, voice_clips(dataset, args.voice_clips))
     voices = data.describe_voices(dataset, waves)
@@ -252,7 +254,9 @@ def session(args: argparse.Namespace) -> None:
         held = batches("validation", HELD_OUT_BATCHES, 0)
         # Generation feeds back the model's own codes, so the held-out loss has no code noise.
         noiseless = TalkerTask(dataclasses.replace(task.config, code_noise=0.0))
-        run = held_out_loss(noiseless.loss, list(held), lambda state: write(state, BEST))
+        run = held_out_loss(
+            noiseless.loss, list(held), lambda state: by_one_process(write)(state, BEST)
+        )
         hooks.append(Hook(args.held_out_every, run))
     training = batches("train", None, args.threads)
     print(f"batches {training.shapes}")

@@ -32,7 +32,7 @@ from experiments.nano.tokenizer_recipe import (
     NANO_TOKENIZER_TRAINING,
     nano_tokenizer,
 )
-from experiments.train.run import Stopwatch, add_arguments, has_held_out, train
+from experiments.train.run import Stopwatch, add_arguments, has_held_out, parse, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.errors import ConfigError
@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--sample-every", type=int, default=5000, help="steps between them")
     add_arguments(parser, NANO_TOKENIZER_TRAINER["joint"])
-    args = parser.parse_args()
+    args = parse(parser)
     if args.decoder is not None and args.model is None:
         parser.error("--decoder needs --model, whose codes it decodes")
     session(args)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import processes
 from qtts_jax.cli.common import (
     add_allow_url,
     add_decoder_voice,
@@ -25,7 +26,8 @@ def add_commands(commands: Any) -> None:
     add_allow_url(encode)
     encode.add_argument("codes", type=Path, help=".npy to write")
     add_model(encode, tts=False)
-    encode.set_defaults(run=_encode)
+    processes.add_options(encode)
+    encode.set_defaults(run=_encode, apart=False)
 
     decode = commands.add_parser("decode", help="codes to audio")
     decode.add_argument("codes", type=Path, help=".npy of integers")
@@ -34,7 +36,8 @@ def add_commands(commands: Any) -> None:
     decoding = add_decoder_voice(decode)
     decoding.add_argument("--noise", type=Path, help=".npy [frames, bins] to start from")
     decoding.add_argument("--seed", type=int, help="of the noise (default: 0)")
-    decode.set_defaults(run=_decode)
+    processes.add_options(decode)
+    decode.set_defaults(run=_decode, apart=False)
 
     embed = commands.add_parser(
         "embed", help="audio to the x-vector of its speaker, which clones are made from"
@@ -62,6 +65,8 @@ def _encode(args: argparse.Namespace) -> int:
     check_array_target(args.codes, args.audio)
     tokenizer = load_tokenizer(args)
     codes = tokenizer.encode(fetch_url(args.audio, args.allow_url))[0]
+    if not processes.writes():
+        return 0
     write_whole(args.codes, npy_bytes(codes))
     count = tokenizer.codebooks
     note(f"wrote {args.codes}: {len(codes)} frames of {count} code{'s' * (count > 1)}")
@@ -86,6 +91,8 @@ def _decode(args: argparse.Namespace) -> int:
         noise = None if args.noise is None else read_array(args.noise, "the noise")
         options = {"voice": voice, "noise": noise, "seed": args.seed or 0}
     waves, rate = tokenizer.decode(codes, **options)
+    if not processes.writes():
+        return 0
     save_audio(args.audio, waves[0], rate)
     note(f"wrote {args.audio}: {len(waves[0]) / rate:.2f} s")
     return 0

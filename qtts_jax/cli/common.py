@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qtts_jax import compilation_cache, embedded
-from qtts_jax.errors import RequestError
+from qtts_jax import compilation_cache, embedded, processes
+from qtts_jax.errors import ConfigError, RequestError
 
 # Modules that import JAX are imported by the functions that need them, so that `qtts --help` and
 # usage errors do not wait for it.
@@ -20,7 +20,7 @@ WEIGHTS = ("int8", "fp8")
 
 def note(message: str) -> None:
     """Print a line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(processes.prefix() + message, file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:
@@ -127,12 +127,17 @@ def load_tokenizer(args: argparse.Namespace) -> Any:
 
 
 def _mesh(args: argparse.Namespace) -> Any:
-    """The mesh of --mesh, or None."""
+    """The mesh of --mesh, or None; of its own devices in a process that works apart."""
     if args.mesh is None:
+        if processes.together():
+            raise ConfigError(
+                f"{processes.count()} processes work together on a mesh of all their devices; "
+                "describe it by --mesh."
+            )
         return None
     from qtts_jax.sharding import parse_mesh
 
-    return parse_mesh(args.mesh)
+    return parse_mesh(args.mesh, processes.own_devices())
 
 
 def set_flow(args: argparse.Namespace, tokenizer: Any, named: dict[str, Any]) -> None:

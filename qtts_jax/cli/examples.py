@@ -40,9 +40,10 @@ EXAMPLES = {
   qtts warmup models/0.6B --batch-size 1 --seconds 20""",
     "info": """\
   qtts info
-  qtts info --model models/0.6B""",
+  qtts info --model models/0.6B --mesh data=8""",
     "batch": """\
   qtts batch requests.jsonl --out spoken
+  qtts batch requests.jsonl --out spoken --mesh data=8 --cluster   # on every host
 with requests.jsonl such as
   {"id": "one", "text": "Good morning.", "speaker": "joe", "seed": 1}
   {"id": "two", "text": "Softly.", "mode": "voice_design", "instruct": "A calm voice."}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qtts_jax import compilation_cache
+from qtts_jax import compilation_cache, processes
 from qtts_jax.cli.common import add_model, load_tts, note, positive
 
 
@@ -29,13 +29,18 @@ def add_commands(commands: Any) -> None:
 
     info = commands.add_parser("info", help="what a checkpoint is and can do")
     add_model(info)
-    info.set_defaults(run=_info)
+    processes.add_options(info)
+    info.set_defaults(run=_info, apart=False)
 
 
 def _info(args: argparse.Namespace) -> int:
     tts = load_tts(args)
     for name, value in tts.describe().items():
-        print(f"{name:18} {value}")
+        if processes.writes():
+            print(f"{name:18} {value}")
+    # Of every process: a mesh reads the checkpoint shard by shard, and each process only its own.
+    if peak := processes.peak_memory():
+        print(f"{processes.prefix() + 'host memory':18} {peak / 1e6:,.1f} MB at peak")
     return 0
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from qtts_jax import processes
 from qtts_jax.cli import codec, evaluate, info, serve, speak, text
 from qtts_jax.cli.batch import command as batch
 from qtts_jax.cli.common import note, use_compile_cache
@@ -27,10 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_compile_cache(args.compile_cache)
     warnings.showwarning = lambda message, *_, **__: note(f"note: {message}")
     try:
+        if hasattr(args, "coordinator"):  # a command that several processes may run
+            processes.start(args, apart=args.apart)
         with compile_note():
             return args.run(args)
     except QTTSError as error:
         note(f"qtts: {error}")
+        processes.end_with_fault()
         return 1
     except KeyboardInterrupt:
         note("qtts: interrupted; what was finished has been kept.")

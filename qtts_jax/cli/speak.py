@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import processes
 from qtts_jax.cli.common import (
     add_allow_url,
     add_decoder_voice,
@@ -37,7 +40,7 @@ def add_commands(commands: Any) -> None:
     add_model(say)
     add_decoder_voice(say)
     _add_generation(say)
-    say.set_defaults(run=_say)
+    say.set_defaults(run=_say, apart=False)
 
     design = commands.add_parser("design", help="speak with a voice described in words")
     _add_text(design)
@@ -45,7 +48,7 @@ def add_commands(commands: Any) -> None:
     add_model(design)
     add_decoder_voice(design)
     _add_generation(design)
-    design.set_defaults(run=_design)
+    design.set_defaults(run=_design, apart=False)
 
     clone = commands.add_parser("clone", help="speak with the voice of a recording")
     _add_text(clone)
@@ -56,7 +59,7 @@ def add_commands(commands: Any) -> None:
     add_model(clone)
     add_decoder_voice(clone, ref_audio=False)
     _add_generation(clone)
-    clone.set_defaults(run=_clone)
+    clone.set_defaults(run=_clone, apart=False)
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +95,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         help="speak a long text in parts with one voice (default: unless --exact-reference)",
     )
     add_sampling(parser)
+    processes.add_options(parser)
 
 
 def _say(args: argparse.Namespace) -> int:
@@ -149,9 +153,11 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
     if args.greedy:
         sampling |= {"do_sample": False, "subtalker_dosample": False}
     check_temperatures(sampling, tts.defaults, "--{option}", "--greedy")
+    draws = args.seed is None and processes.together()
     options = {
         "language": args.language,
-        "seed": args.seed,
+        # One request: a seed that is drawn must be the same in all processes.
+        "seed": processes.agreed(secrets.randbits(32)) if draws else args.seed,
         "sampling": sampling,
         "normalize": args.normalize,
         "split": args.split,
@@ -160,6 +166,10 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
     started = time.perf_counter()
     text: str | Iterable[str] = args.text
     if args.text == "-":
+        if processes.together():
+            raise RequestError(
+                "several processes cannot read one text from stdin; give it as an argument."
+            )
         parts = _without_last_breaks(_parts(sys.stdin))
         text = "".join(parts) if args.stream_text is False else parts
     request = make(text=text, **options)
@@ -167,12 +177,16 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         samples, first = 0, math.nan
         to_player = str(args.output) == "-"
         chunks = _Chunks(tts.stream(request))
-        with PcmWriter() if to_player else AudioWriter(args.output, tts.sample_rate) as writer:
+        output: Any = contextlib.nullcontext()
+        if processes.writes():
+            output = PcmWriter() if to_player else AudioWriter(args.output, tts.sample_rate)
+        with output as writer:
             try:
                 for chunk in chunks:
                     if not samples:
                         first = time.perf_counter() - started
-                    writer.write(chunk)
+                    if writer is not None:
+                        writer.write(chunk)
                     samples += len(chunk)
             except KeyboardInterrupt:
                 if to_player or not samples or args.output.suffix.lower() == ".npy":
@@ -186,7 +200,8 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
     else:
         (speech,) = tts.generate([request])
         samples, ended = len(speech.wave), speech.ended
-        save_audio(args.output, speech.wave, tts.sample_rate)
+        if processes.writes():
+            save_audio(args.output, speech.wave, tts.sample_rate)
     if not ended:
         note(
             "note: the speech was cut at its greatest number of frames; raise --max-new-tokens, "
@@ -194,7 +209,8 @@ def _speak(args: argparse.Namespace, tts: Any, make: Any, stream_text: bool) -> 
         )
     seconds = time.perf_counter() - started
     length = samples / tts.sample_rate
-    note(f"wrote {args.output}: {length:.2f} s of speech in {seconds:.2f} s")
+    done = "wrote" if processes.writes() else "process 0 writes"
+    note(f"{done} {args.output}: {length:.2f} s of speech in {seconds:.2f} s")
     return 0
 
 

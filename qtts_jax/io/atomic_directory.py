@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from qtts_jax import processes
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.config_file import MARKER
 
@@ -17,6 +18,7 @@ def new_directory(
     overwrite: bool,
     sources: Iterable[Path] = (),
     markers: Sequence[str] = (MARKER,),
+    together: bool = False,
 ) -> Iterator[Path]:
     """Yield an empty sibling of `destination` that takes its place when the block succeeds.
 
@@ -28,9 +30,12 @@ def new_directory(
         overwrite: replace an earlier `destination`, if this package made it or it is empty.
         sources: folders that the block reads; `destination` must neither be, hold nor lie in one.
         markers: glob patterns of names; a folder that holds one of them was made by this package.
+        together: all processes that work together run the block on one folder, which process 0
+            makes and renames. Files that are not shards of arrays are then for process 0 to write.
 
     Raises:
-        CheckpointError: `destination` exists and `overwrite` is false; it was not made by this
+        CheckpointError: another process does not share the folder; `destination` exists and
+            `overwrite` is false; it was not made by this
             package; it is, holds or lies in one of `sources`; it cannot be written; or the disk is
             full.
     """
@@ -49,13 +54,30 @@ def new_directory(
                 f"{destination} lies in {source}, which is read for it; choose a destination "
                 "outside."
             )
-    require_replaceable(destination, overwrite, markers)
-    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
+    shared = together and processes.together()
+    own = not shared or processes.writes()
+    partial = destination.with_name(
+        f"{destination.name}.partial-{'all' if shared else os.getpid()}"
+    )
     try:
-        _remove_all(partial)  # left by a killed process of the same number
-        partial.mkdir(parents=True)
+        if own:
+            require_replaceable(destination, overwrite, markers)
+            _remove_all(partial)  # left by a killed process of the same number
+            partial.mkdir(parents=True)
+        if shared:
+            processes.wait_for_all(f"made {partial.name}")
+            if not partial.is_dir():
+                raise CheckpointError(
+                    f"process {processes.number()} does not see {partial}, which process 0 made; "
+                    "name a directory on a file system that all hosts share."
+                )
         yield partial
-        _replace(partial, destination)
+        if shared:
+            processes.wait_for_all(f"wrote {partial.name}")
+        if own:
+            _replace(partial, destination)
+        if shared:
+            processes.wait_for_all(f"renamed {partial.name}")
     except (OSError, ValueError) as error:
         if _disk_is_full(error):
             raise CheckpointError(
@@ -66,7 +88,8 @@ def new_directory(
             raise CheckpointError(f"{destination} cannot be written: {error}.") from error
         raise
     finally:
-        _remove_all(partial)
+        if own:
+            _remove_all(partial)
 
 
 def require_replaceable(

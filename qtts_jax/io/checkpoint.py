@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from qtts_jax import processes
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.config_file import CONFIG, PARAMS, check_converted, read_json
@@ -154,6 +155,9 @@ def save_params(
     parameters in the folder are replaced only after the new ones are complete. `notes` (JSON
     values) go into the marker file, see `read_notes`.
 
+    Where the arrays are on devices of several processes, all of these call this, each writes its
+    shards, and the folder is one that they share.
+
     Raises:
         CheckpointError: the tree is empty, or the folder cannot be written (a full disk, say).
     """
@@ -163,9 +167,14 @@ def save_params(
     nested = _nest({name: _as_leaf(leaf) for name, leaf in flat.items()})
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
     root = Path(directory).absolute()
+    together = any(
+        isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in flat.values()
+    )
     with (
-        new_directory(root / PARAMS, overwrite=True, markers=(SIZES,)) as partial,
-        _checkpointer() as checkpointer,
+        new_directory(
+            root / PARAMS, overwrite=True, markers=(SIZES,), together=together
+        ) as partial,
+        _checkpointer(together) as checkpointer,
     ):
         require_space(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(nested)))
         checkpointer.save(
@@ -175,6 +184,8 @@ def save_params(
             ),
             force=True,  # the folder is there, empty
         )
+        if together and not processes.writes():
+            return
         # Orbax writes a path of this machine into its mark of success; only its presence counts.
         success = partial / "commit_success.txt"
         if success.exists():
@@ -407,7 +418,19 @@ class _reading:
             ) from error
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _checkpointer(together: bool = False) -> ocp.Checkpointer:
+    """Reads and writes arrays.
+
+    Args:
+        together: all processes write their shards of one tree; otherwise no process waits for
+            others, each of which may read another checkpoint or none.
+    """
+    number = None if together or processes.count() == 1 else processes.number()
+    hosts = ocp.options.MultiprocessingOptions(
+        primary_host=number or 0,
+        active_processes=None if number is None else {number},
+        barrier_sync_key_prefix=None if number is None else f"process{number}",
+    )
     streaming = _StreamingHandler()
     registry = ocp.type_handlers.create_type_handler_registry(
         (LazyArray, streaming),
@@ -415,7 +438,10 @@ def _checkpointer() -> ocp.Checkpointer:
         (jax.Array, ocp.type_handlers.ArrayHandler()),
     )
     return ocp.Checkpointer(
-        ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
+        ocp.PyTreeCheckpointHandler(
+            use_compression=False, type_handler_registry=registry, multiprocessing_options=hosts
+        ),
+        multiprocessing_options=hosts,
     )
 
 

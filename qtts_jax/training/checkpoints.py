@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import processes
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params, save_params
@@ -32,14 +33,19 @@ def save(directory: Path, state: TrainState, run: dict[str, Any], keep: int) -> 
     Args:
         run: JSON values to resume with, besides the arrays.
 
+    Several processes that train together call this all; each writes its shards, process 0 the rest.
+
     Raises:
         CheckpointError: it cannot be written; earlier checkpoints stay.
     """
     destination = directory / f"step_{int(state.step):08d}"
     if not destination.exists():
-        with new_directory(destination, overwrite=False) as partial:
+        with new_directory(destination, overwrite=False, together=True) as partial:
             save_params(partial, state)
-            (partial / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+            if processes.writes():
+                (partial / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    if not processes.writes():
+        return destination
     for old in checkpoints(directory)[:-keep]:
         # Renamed first, so that a half-removed checkpoint never looks complete.
         removed = old.with_name(f"{old.name}.removed-{os.getpid()}")
@@ -58,7 +64,7 @@ def checkpoints(directory: Path) -> list[Path]:
 
 def sweep(directory: Path) -> None:
     """Remove half-written and half-removed checkpoints of killed processes."""
-    if directory.is_dir():
+    if directory.is_dir() and processes.writes():
         for path in list(directory.iterdir()):
             if _LEFTOVER.match(path.name):
                 shutil.rmtree(path)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
+from qtts_jax import processes
 from qtts_jax.dsp.mel import MelConfig, log_mel
 from qtts_jax.errors import TrainingError
 from qtts_jax.extras import import_extra
@@ -27,6 +28,8 @@ PARTIAL = "partial"
 
 class RunLog:
     """Writes the logs in a run's directory, and continues them after a restart.
+
+    Of several processes that train together, process 0 writes; in the others this does nothing.
 
         metrics.jsonl                   one object a line: step, time (Unix seconds), scalars;
                                         "partial" where a session ended between two lines
@@ -44,7 +47,9 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, step: int = 0, *, tensorboard: bool = True) -> None:
-        self.directory = directory
+        self.directory, self._writes = directory, processes.writes()
+        if not self._writes:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS
         sweep(directory)
@@ -62,6 +67,8 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._writes:
+            return
         self._file.close()
         if self._events is not None:
             self._events.close()
@@ -73,6 +80,8 @@ class RunLog:
             partial: they are means over a part of their steps so far; a run that goes on records
                 them again, over all.
         """
+        if not self._writes:
+            return
         row = {"step": step, "time": round(time.time(), 3), **values}
         if partial:
             row[PARTIAL] = True
@@ -84,6 +93,8 @@ class RunLog:
 
     def audio(self, step: int, name: str, wave: np.ndarray, sample_rate: int) -> None:
         """Record a wave, float32 [T] in [-1, 1], with a picture of its log-mel spectrogram."""
+        if not self._writes:
+            return
         content = io.BytesIO()
         soundfile.write(content, wave, sample_rate, format="WAV", subtype="FLOAT")
         self._sample(step, f"{name}.wav").write_bytes(content.getvalue())
@@ -97,6 +108,8 @@ class RunLog:
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Record a picture, uint8 [H, W, 3]."""
+        if not self._writes:
+            return
         import_extra("matplotlib.image", "train", "pictures in the log").imsave(
             self._sample(step, f"{name}.png"), pixels
         )

@@ -134,4 +134,11 @@ class TrainingMesh:
                 f"{accumulate} microbatches), the same in every array, not {rows}."
             )
         stacked = {name: np.stack([b[name] for b in batches]) for name in batch}
-        return jax.device_put(stacked, self.rows)
+        if self.rows.is_fully_addressable:
+            return jax.device_put(stacked, self.rows)
+        # Every process has the whole batch and copies its rows; `device_put` would compare all of
+        # it between the processes.
+        return {
+            name: jax.make_array_from_callback(x.shape, self.rows, x.__getitem__)
+            for name, x in stacked.items()
+        }

@@ -44,10 +44,10 @@ class TimeBudget:
         """Whether there is a time limit."""
         return self._end is not None
 
-    def is_up(self) -> bool:
-        """Whether the next call, and a save with half as much again to spare, no longer fit."""
+    def is_up(self, calls: int = 1) -> bool:
+        """Whether so many calls, and a save with half as much again to spare, no longer fit."""
         left = float("inf") if self._end is None else self._end - time.monotonic()
-        return left < self._call + 1.5 * self._save
+        return left < calls * self._call + 1.5 * self._save
 
     def stepped(self, count: int) -> None:
         """Record the end of a call of `count` steps."""

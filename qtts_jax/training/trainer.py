@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from qtts_jax import compilation_cache
+from qtts_jax import compilation_cache, processes
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
 from qtts_jax.functional import Params
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
+from qtts_jax.training.decisions import Decisions
 from qtts_jax.training.divergence import DivergenceDetector
 from qtts_jax.training.log import RunLog
 from qtts_jax.training.mesh import MeshConfig, TrainingMesh
@@ -106,7 +109,9 @@ class Outcome(NamedTuple):
 class Trainer:
     """Trains a task and keeps its checkpoints and logs in a directory, from which it resumes.
 
-    One process drives all devices of the mesh.
+    One process drives all devices of the mesh, or several that were started together
+    (`processes.py`), each the devices of its host: they have the same arguments and data, and a
+    directory that all of them see. Process 0 writes logs.
 
     Args:
         task: model and losses.
@@ -196,10 +201,11 @@ class Trainer:
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shapes))
         budget = TimeBudget(max_seconds, decay_seconds, size)
         checkpoints.sweep(self.checkpoints)
+        shown = self.config.progress and processes.writes()
         detector = DivergenceDetector(self.config.divergence_margin)
         with (
             StopSignals() as signals,
-            tqdm(unit="step", disable=not self.config.progress, smoothing=0.05) as bar,
+            tqdm(unit="step", disable=not shown, smoothing=0.05) as bar,
         ):
             fresh = not checkpoints.checkpoints(self.checkpoints)
             with _compiling(budget, bar) if fresh else nullcontext():
@@ -226,7 +232,7 @@ class Trainer:
                     f"training stopped: {str(error).rstrip('.')}; {last}; lower the learning rate "
                     "or fix the data, then run again."
                 ) from error
-        if outcome.signal is not None:
+        if outcome.signal is not None and processes.writes():
             print(
                 f"{outcome.signal}: stopped after step {outcome.step}; saved "
                 f"{outcome.checkpoint}; the same command goes on from there",
@@ -264,7 +270,9 @@ class Trainer:
         weights = state._replace(params=params, optimizer={}, average=None)
         run = {"step": int(state.step), "data": None, "watch": None}
         # Atomic, since the folder may hold weights of another run, of any step.
-        with new_directory(directory, overwrite=True, markers=("step_*",)) as partial:
+        with new_directory(
+            directory, overwrite=True, markers=("step_*",), together=True
+        ) as partial:
             name = checkpoints.save(partial, weights, run, keep=1).name
         return directory / name
 
@@ -282,11 +290,15 @@ class Trainer:
         position = self.batches.state()
         step, end = first, int(state.ending[1]) or c.steps
         compiled: set[Any] = set()
+        decisions, signal = Decisions(self.mesh.mesh), 0
         batches, count = self._take(min(end, c.steps) - first)
-        while count and step < min(end, c.steps) and not budget.is_up() and not signals.received:
-            if end == c.steps and budget.decays():
+        while count and step < min(end, c.steps):
+            up, signal, decays, left = self._decide(decisions, budget, signals, count)
+            if up or signal:
+                break
+            if end == c.steps and decays:
                 # Whole calls, since a shorter one would be compiled anew.
-                end = step + count * max((budget.steps_left() or count) // count, 1)
+                end = step + count * max(left // count, 1)
                 state = self._end_at(state, step, end)
             shape = tuple(sorted((name, x.shape) for name, x in batches.items()))
             if shape in compiled:
@@ -319,12 +331,27 @@ class Trainer:
                 saved = step
         means.settle()
         if not step:
-            raise _NoStep(_why_no_step(signals.received, bool(count)))
+            raise _NoStep(_why_no_step(_signal_name(signal), bool(count)))
         if saved != step:
             self._save(state, position, means, budget)
         finished = step >= min(end, c.steps) or not count
         newest = checkpoints.checkpoints(self.checkpoints)[-1]
-        return Outcome(step, finished, newest, None if finished else signals.received)
+        return Outcome(step, finished, newest, None if finished else _signal_name(signal))
+
+    def _decide(
+        self, decisions: Decisions, budget: TimeBudget, signals: StopSignals, count: int
+    ) -> tuple[bool, int, bool, int]:
+        """Whether time is up, a signal's number or 0, whether the decay is due, and steps left."""
+        name = signals.received
+        up, signal, decays, less = decisions(
+            (
+                budget.is_up(2 if decisions.late else 1),
+                0 if name is None else Signals[name].value,
+                budget.decays(),
+                -(budget.steps_left() or count),
+            )
+        )
+        return bool(up), int(signal), bool(decays), -int(less)
 
     def _show(
         self, bar: tqdm[Any], step: int, end: int, means: MetricWindow, budget: TimeBudget
@@ -365,6 +392,7 @@ class Trainer:
     def _resume(self, detector: DivergenceDetector) -> tuple[TrainState, int, dict[str, Any]]:
         """The state to continue from, the step of its checkpoint (-1 for none), the open window."""
         found = checkpoints.checkpoints(self.checkpoints)
+        self._check_shared(found)
         if not found:
             state = self._first() if self.start is None else self._started(self.start)
             return self._counted(state), -1, {}
@@ -372,6 +400,15 @@ class Trainer:
         self.batches.restore(run["data"])
         detector.restore(run["watch"])
         return self._counted(state), int(state.step), run.get("window", {})
+
+    def _check_shared(self, found: Sequence[Path]) -> None:
+        """Check that this process sees the checkpoints that process 0 sees."""
+        newest = zlib.crc32(found[-1].name.encode()) if found else 0
+        if newest != processes.agreed(newest):
+            raise CheckpointError(
+                f"process {processes.number()} and process 0 see different checkpoints in "
+                f"{self.checkpoints}; name a directory on a file system that all hosts share."
+            )
 
     def _started(self, start: Path) -> TrainState:
         """The first state, with the weights and extras of another run."""
@@ -421,6 +458,10 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 class _NoStep(TrainingError):
     """The run ended before its first step."""
+
+
+def _signal_name(number: int) -> str | None:
+    return Signals(number).name if number else None
 
 
 def _why_no_step(signal: str | None, has_data: bool) -> str:

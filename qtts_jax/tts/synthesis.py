@@ -16,6 +16,7 @@ from qtts_jax.device_memory import memory_faults
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session, check_finite, generate_codes
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.joining import Joiner
@@ -221,7 +222,7 @@ def stream(
             if arriving is None and len(in_flight) < ahead and not exhausted:
                 continue
         device_codes, wave = in_flight.popleft()
-        codes = np.asarray(device_codes)
+        codes = fetch(device_codes)
         check_finite(codes[:1])
         ahead = 2
         made += int(np.sum(codes[0, :, 0] >= 0))

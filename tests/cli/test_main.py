@@ -135,7 +135,7 @@ def test_info(model_option, capsys):
     assert main(["info", *model_option("custom_voice")]) == 0
     out = capsys.readouterr().out
     assert "vivian" in out and "english" in out
-    assert "on each device" not in out
+    assert "on each device" not in out and "host memory" in out
 
 
 def test_info_of_a_mesh(model_option, capsys):

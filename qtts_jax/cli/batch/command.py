@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from qtts_jax import processes
 from qtts_jax.cli.common import (
     add_allow_url,
     add_flow,
@@ -38,14 +39,17 @@ def add_command(commands: Any) -> None:
     add_allow_url(batch)
     add_model(batch)
     add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
-    batch.set_defaults(run=_batch)
+    processes.add_options(batch)
+    batch.set_defaults(run=_batch, apart=True)
 
 
 def _batch(args: argparse.Namespace) -> int:
     from qtts_jax.cli.batch.fingerprint import checkpoint_fingerprint
     from qtts_jax.cli.batch.run import run_batch
+    from qtts_jax.cli.batch.share import own_directory
     from qtts_jax.functional import computation_dtype
 
+    out = own_directory(args.out)
     tts = load_tts(args)
     settings = {
         "checkpoint": checkpoint_fingerprint(model_directory(args)),
@@ -59,7 +63,7 @@ def _batch(args: argparse.Namespace) -> int:
     failed = run_batch(
         tts,
         args.requests,
-        args.out,
+        out,
         args.batch_size,
         note,
         settings,
@@ -67,5 +71,5 @@ def _batch(args: argparse.Namespace) -> int:
         allow_url=args.allow_url,
     )
     if failed:
-        note(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {args.out}.")
+        note(f"qtts: {failed} request{'s' * (failed > 1)} failed; the others are in {out}.")
     return 1 if failed else 0

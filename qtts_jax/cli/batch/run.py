@@ -11,6 +11,7 @@ from tqdm import tqdm
 from qtts_jax.cli.batch.fingerprint import Fingerprints
 from qtts_jax.cli.batch.lines import Fail, Line, make_request, parse_lines
 from qtts_jax.cli.batch.results import append_result, finished, rewrite_results, save
+from qtts_jax.cli.batch.share import own_share
 from qtts_jax.cli.batch.voice_cache import VoiceCache
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.tts.qwen_tts import QwenTTS
@@ -65,6 +66,7 @@ def run_batch(
         raise RequestError(f"cannot make the directory {out} ({error}); name another.") from error
     faults: list[tuple[int, str | None, Exception]] = []
     lines = list(parse_lines(text, tts.modes, lambda *fault: faults.append(fault)))
+    lines, faults = own_share(lines, faults)
     _name_speakers(tts, lines, report)
     voices = VoiceCache(tts, requests.parent, allow_url)
     fingerprint = Fingerprints(voices, settings)
