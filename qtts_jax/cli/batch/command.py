@@ -10,6 +10,7 @@ from qtts_jax.cli.common import (
     add_allow_url,
     add_flow,
     add_model,
+    add_text_treatment,
     load_tts,
     model_directory,
     note,
@@ -36,6 +37,7 @@ def add_command(commands: Any) -> None:
         "dtype or option (default: speak them anew)",
     )
     add_allow_url(batch)
+    add_text_treatment(batch)
     add_model(batch)
     add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     batch.set_defaults(run=_batch)
@@ -63,6 +65,7 @@ def _batch(args: argparse.Namespace) -> int:
         args.batch_size,
         note,
         settings,
+        given={"normalize": args.normalize, "split": args.split},
         strict=args.strict,
         allow_url=args.allow_url,
     )
