@@ -1,22 +1,28 @@
-"""Latency and throughput of a running server under open-loop load (Poisson arrivals).
+"""Latency and throughput of a running server: open loop (Poisson arrivals) and closed loop.
 
-    qtts serve &
-    python -m experiments.bench.serve --rates 1 5 --seeds 0 1 2 --out serve.json
+    python -m experiments.bench.serve --serve --rates 1 --streams 1 2 4 6 --seeds 0 1 2
 
-Requests go to `POST /tts/stream` of the server, which is another process, at random times that do
-not depend on the answers. For every rate and seed:
+Requests go to `POST /tts/stream` of a server, which is another process: one that runs already
+(`--url`), or one that is started for the measurement (`--serve`). In the open loop they come at
+random times that do not depend on the answers, in the closed loop each of a number of clients sends
+its next request when it has its last answer whole. For every rate, number of clients and seed:
 
 - first_byte_ms, first_audible_ms: from the request to its first bytes, and to the arrival of the
   first 20 ms whose RMS level is above -50 dBFS; median and 95th percentile.
 - end_ms: from the request to its last bytes.
 - underruns: requests whose player, which starts with the first bytes, waits for more than 100 ms.
 - audio_s_per_s: seconds of audio a second of the whole run.
-- failed: requests that were refused or cut off."""
+- failed: requests that were refused or cut off.
+- load_before: the machine's load average of one minute before the run; without this command it
+  should be near 0."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import platform
 import random
 import threading
 import time
@@ -28,6 +34,7 @@ import numpy as np
 import requests
 
 from experiments import command
+from experiments.bench.serve_process import ServerProcess
 
 RATE = 24_000
 BYTES_PER_SECOND = 2 * RATE
@@ -112,6 +119,7 @@ def measure(
         headers: of the requests.
     """
     draw, answers, threads = random.Random(seed), [Answer() for _ in range(count)], []
+    load = os.getloadavg()[0]
 
     def client(i: int, text: str) -> None:
         answers[i] = ask(url, text, 1000 * seed + i, headers or {})
@@ -124,18 +132,52 @@ def measure(
         threads[-1].start()
     for thread in threads:
         thread.join()
+    return {"rate": rate, "seed": seed} | _figures(answers, time.perf_counter() - start, load)
+
+
+def measure_closed(
+    url: str, clients: int, count: int, seed: int, headers: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Figures of `clients` that send `count` requests in all, each one after the other.
+
+    Args:
+        url, seed, headers: as of `measure`.
+    """
+    draw, answers = random.Random(seed), [Answer() for _ in range(count)]
+    texts = [draw.choice(TEXTS) for _ in range(count)]
+    load = os.getloadavg()[0]
+
+    def client(first: int) -> None:
+        for i in range(first, count, clients):
+            answers[i] = ask(url, texts[i], 1000 * seed + i, headers or {})
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     wall = time.perf_counter() - start
+    return {"streams": clients, "seed": seed} | _figures(answers, wall, load)
+
+
+def _figures(answers: list[Answer], wall: float, load: float) -> dict[str, Any]:
+    """Figures of the answers of one run.
+
+    Args:
+        wall: seconds of the run.
+        load: the machine's load average before it.
+    """
     good = [answer for answer in answers if not answer.failed]
     return {
-        "rate": rate,
-        "seed": seed,
-        "requests": count,
-        "failed": count - len(good),
+        "requests": len(answers),
+        "failed": len(answers) - len(good),
         "first_byte_ms": _percentiles([a.arrivals[0][0] for a in good]),
         "first_audible_ms": _percentiles([a.audible for a in good if a.audible is not None]),
         "end_ms": _percentiles([a.arrivals[-1][0] for a in good]),
         "underruns": sum(a.longest_gap > LONGEST_GAP for a in good),
-        "audio_s_per_s": sum(a.seconds for a in good) / wall,
+        "audio_s_per_s": round(sum(a.seconds for a in good) / wall, 2),
+        "load_before": round(load, 1),
     }
 
 
@@ -146,24 +188,60 @@ def _percentiles(seconds: list[float]) -> dict[str, float] | None:
     return {"p50": round(1e3 * p50, 1), "p95": round(1e3 * p95, 1)}
 
 
+def table(result: dict[str, Any]) -> str:
+    """The figures of all runs as Markdown."""
+    lines = [
+        f"Of `python -m experiments.bench.serve`, on {result['machine']}; {result['about']}",
+        "",
+        "| load | seed | first byte p50 / p95, ms | first audible p50 / p95, ms | underruns "
+        "| failed | audio s per s | load average before |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in result["runs"]:
+        load = f"{run['rate']:g} a second" if "rate" in run else f"{run['streams']} at once"
+        first, audible = (
+            "-" if run[name] is None else f"{run[name]['p50']:g} / {run[name]['p95']:g}"
+            for name in ("first_byte_ms", "first_audible_ms")
+        )
+        lines.append(
+            f"| {load} | {run['seed']} | {first} | {audible} | {run['underruns']} of "
+            f"{run['requests']} | {run['failed']} | {run['audio_s_per_s']:g} | "
+            f"{run['load_before']:g} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Run every rate with every seed and write the figures."""
+    """Run every rate and number of clients with every seed and write the figures."""
     parser = command.parser(__doc__, __file__)
     parser.add_argument("--url", default="http://127.0.0.1:9000", help="of the server")
+    parser.add_argument("--serve", action="store_true", help="start `qtts serve` with nano")
     parser.add_argument("--key", help="bearer key of the server")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1.0], help="requests a second")
+    parser.add_argument("--rates", type=float, nargs="*", default=[1.0], help="requests a second")
+    parser.add_argument("--streams", type=int, nargs="*", default=[], help="clients at once")
     parser.add_argument("--requests", type=int, default=100, help="of each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
+    parser.add_argument("--about", default="", help="a sentence on the conditions")
     parser.add_argument("--out", type=Path, help="JSON file (default: printed only)")
+    parser.add_argument("--table", type=Path, help="Markdown file (default: none)")
     args: argparse.Namespace = parser.parse_args()
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
     runs = []
-    for rate in args.rates:
+    with ServerProcess() if args.serve else contextlib.nullcontext() as server:
+        url = args.url if server is None else server.url
         for seed in args.seeds:
-            runs.append(measure(args.url, rate, args.requests, seed, headers))
-            print(json.dumps(runs[-1]), flush=True)
+            for rate in args.rates:
+                runs.append(measure(url, rate, args.requests, seed, headers))
+                print(json.dumps(runs[-1]), flush=True)
+            for clients in args.streams:
+                runs.append(measure_closed(url, clients, args.requests, seed, headers))
+                print(json.dumps(runs[-1]), flush=True)
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    result = {"machine": machine, "about": args.about, "runs": runs}
     if args.out is not None:
-        args.out.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.table is not None:
+        args.table.write_text(table(result))
 
 
 if __name__ == "__main__":

@@ -185,6 +185,20 @@ def decoder_voice(
     )
 
 
+def add_text_treatment(parser: argparse.ArgumentParser) -> None:
+    """Options for what is done to a text before it is spoken."""
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="speak numbers, abbreviations and marks as words (default: as the model was trained)",
+    )
+    parser.add_argument(
+        "--split",
+        action=argparse.BooleanOptionalAction,
+        help="speak a long text in parts with one voice (default: unless --exact-reference)",
+    )
+
+
 def add_allow_url(parser: argparse.ArgumentParser) -> None:
     """Add the option that allows recordings named by a URL."""
     parser.add_argument(

@@ -42,7 +42,12 @@ def add_command(commands: Any) -> None:
     group.add_argument(
         "--chunk-frames", type=positive, default=4, help="frames of a chunk (default: %(default)s)"
     )
-    group.add_argument("--any-top-p", action="store_true", help="allow top_p and any top_k; slower")
+    group.add_argument(
+        "--prebuffer-ms",
+        type=float,
+        default=0.0,
+        help="audio that is made before the first of it is sent (default: %(default)s)",
+    )
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--max-seconds", type=float, default=60.0, help="of an utterance (default: %(default)s)"
@@ -81,13 +86,13 @@ def _serve(args: argparse.Namespace) -> int:
             max_seconds=args.max_seconds,
             max_reference_seconds=args.max_reference_seconds,
             max_waiting=args.max_waiting,
-            any_top_p=args.any_top_p,
         ),
     )
     settings = ServerSettings(
         api_key=os.environ.get(API_KEY) or None,
         cors_origins=tuple(args.cors_origin),
         voices=args.voices,
+        prebuffer_ms=args.prebuffer_ms,
     )
     server = uvicorn.Server(
         uvicorn.Config(

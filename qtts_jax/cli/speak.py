@@ -19,6 +19,7 @@ from qtts_jax.cli.common import (
     add_allow_url,
     add_decoder_voice,
     add_model,
+    add_text_treatment,
     decoder_voice,
     load_tts,
     note,
@@ -84,16 +85,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="feed the text along with the frames (default: only to clones and from stdin)",
     )
-    parser.add_argument(
-        "--normalize",
-        action=argparse.BooleanOptionalAction,
-        help="speak numbers, abbreviations and marks as words (default: as the model was trained)",
-    )
-    parser.add_argument(
-        "--split",
-        action=argparse.BooleanOptionalAction,
-        help="speak a long text in parts with one voice (default: unless --exact-reference)",
-    )
+    add_text_treatment(parser)
     add_sampling(parser)
     processes.add_options(parser)
 

@@ -22,8 +22,17 @@ from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
 from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
 from qtts_jax.serving.settings import EngineSettings
-from qtts_jax.serving.utterance import Chunk, Deliver, Done, Event, Failed, Utterance
-from qtts_jax.serving.warmup import warm_up
+from qtts_jax.serving.utterance import (
+    DEFAULT_PACE,
+    Chunk,
+    Deliver,
+    Done,
+    Event,
+    Failed,
+    Pace,
+    Utterance,
+)
+from qtts_jax.serving.warmup import empty_group, warm_up
 from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
@@ -34,17 +43,17 @@ _NOT_READY = "the server is stopping or not ready yet; try again later."
 class Engine:
     """Generates many utterances at once on one device.
 
-    An utterance is prefilled alone, put into a free row of the running batch, and leaves it at the
-    end of a device program; all rows run in the same programs. Its codes are those that
-    `QwenTTS.synthesize` gives for the request, whatever runs beside it. Methods may be called from
-    any thread.
+    An utterance is prefilled with those that wait beside it, put into a free row of the running
+    batch, and leaves it at the end of a device program; all rows run in the same programs. Its
+    codes are those that `QwenTTS.synthesize` gives for the request, whatever runs beside it.
+    Methods may be called from any thread.
 
     Args:
-        tts: a 12 Hz checkpoint.
+        tts: a checkpoint; with audio, a 12 Hz one.
         settings: sizes and limits.
 
     Raises:
-        RequestError: a 25 Hz checkpoint, or one on several devices.
+        RequestError: a 25 Hz checkpoint with audio, or one on several devices.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings | None = None) -> None:
@@ -67,7 +76,7 @@ class Engine:
         self._group: RowGroup
 
     def start(self) -> None:
-        """Compile every program and begin to serve; returns when it is ready.
+        """Compile every program (none offline) and begin to serve; returns when it is ready.
 
         Raises:
             Exception: what made the warm-up fail.
@@ -102,7 +111,7 @@ class Engine:
         request: Request,
         deliver: Deliver,
         *,
-        chunk_frames: Sequence[int] | None = None,
+        pace: Pace = DEFAULT_PACE,
         open_text: bool = False,
     ) -> Utterance:
         """Queue a request.
@@ -111,21 +120,20 @@ class Engine:
             request: made by `QwenTTS.prepare`.
             deliver: takes the events: chunks, then one `Done` or `Failed`. The engine's thread
                 calls it, so it must return at once.
-            chunk_frames: wished frames of the first chunks; the last number is repeated. By
-                default, those of the engine's settings.
+            pace: when its audio is to be delivered.
             open_text: more text ids will come by `append_text`, until `end_text`.
 
         Raises:
             BusyError: the queue is full, or the engine is stopping.
             RequestError: the request is beyond the engine's limits.
         """
-        sizes = self.settings.chunk_frames if chunk_frames is None else tuple(chunk_frames)
+        wished = pace.chunk_frames
+        sizes = self.settings.chunk_frames if wished is None else tuple(wished)
         if not sizes or min(sizes) < 1:
-            raise RequestError(f"chunk_frames must be whole numbers from 1, not {chunk_frames!r}.")
-        request = self._prefill.checked(request)
-        utterance = Utterance(
-            request, sizes, open_text, deliver, text_ids=len(request.prompt.trailing)
-        )
+            raise RequestError(f"chunk_frames must be whole numbers from 1, not {wished!r}.")
+        request, needs = self._prefill.checked(request)
+        text_ids = len(request.prompt.trailing)
+        utterance = Utterance(request, needs, sizes, open_text, deliver, text_ids, pace.prebuffer)
         with self._lock:
             if not self.ready:
                 raise BusyError(_NOT_READY)
@@ -192,7 +200,8 @@ class Engine:
 
     def _main(self) -> None:
         try:
-            self._group = warm_up(self._prefill)
+            begin = empty_group if self.settings.offline else warm_up
+            self._group = begin(self._prefill)
             self._ready.set()
             while self._serve_once():
                 pass
@@ -212,13 +221,12 @@ class Engine:
             Playing(utterance.runs_dry(self.seconds_per_frame), utterance.next_frames)
             for utterance in self._group.running
         ]
-        expected = self._costs("prefill") + self._costs((self._group.size, 1))
-        if (
-            self._waiting
-            and not self._group.full
-            and admits(playing, now, expected, self._admitted_last)
-        ):
-            self._admit(self._waiting.popleft())
+        following = self._next_waiting()
+        expected = self._costs(("prefill", len(following))) + self._costs((self._group.size, 1))
+        if following and admits(playing, now, expected, self._admitted_last):
+            for utterance in following:
+                self._waiting.remove(utterance)
+            self._admit(following)
             self._admitted_last = True
         elif playing:
             size = self._group.size
@@ -274,28 +282,52 @@ class Engine:
             if utterance.next_frames < 1:
                 self._parked[utterance] = self._group.take(utterance)
         for utterance, rows in list(self._parked.items()):
-            if utterance.next_frames > 0 and not self._group.full:
+            if utterance.next_frames > 0 and self._group.free:
                 del self._parked[utterance]
                 self._group.add(utterance, rows)
 
-    def _admit(self, utterance: Utterance) -> None:
+    def _next_waiting(self) -> list[Utterance]:
+        """The first that waits and those behind it whose prompts have its padded length.
+
+        They are as many as have free rows and are prefilled by one program.
+        """
+        most = min(self.settings.prefill_rows[-1], self._group.free)
+        if not self._waiting or not most:
+            return []
+        positions = self._prefill.positions(self._waiting[0].request)
+        alike = [
+            utterance
+            for utterance in self._waiting
+            if self._prefill.positions(utterance.request) == positions
+        ]
+        return alike[:most]
+
+    def _admit(self, utterances: list[Utterance]) -> None:
         begin = time.monotonic()
         try:
-            one = self._prefill(utterance.request)
-            one = append_text(self._prefill, one, 0, utterance.early_ids)
-            jax.block_until_ready(one.state.hidden)  # to measure the time
-        except Exception as error:  # the fault of this request must not end the others
-            self._end(utterance, Failed(error))
+            rows = self._prefill([utterance.request for utterance in utterances])
+            jax.block_until_ready(rows[-1].state.hidden)  # to measure the time
+        except Exception as error:  # the fault of one request must not end the others
+            if len(utterances) == 1:
+                self._end(utterances[0], Failed(error))
+                return
+            for utterance in utterances:
+                self._admit([utterance])
             return
-        utterance.started = begin
-        self._group.add(utterance, one)
-        self._costs.measured("prefill", time.monotonic() - begin)
+        for utterance, row in zip(utterances, rows, strict=True):
+            utterance.started = begin
+            row = append_text(self._prefill, row, 0, utterance.early_ids)
+            self._group.add(utterance, row)
+        self._costs.measured(("prefill", len(utterances)), time.monotonic() - begin)
 
     def _run(self, frames: int) -> None:
         """Run one program and deliver its audio."""
         begin, size = time.monotonic(), self._group.size
         device_codes, device_wave = self._group.run(frames)
-        codes, wave = np.asarray(device_codes), np.asarray(device_wave)
+        codes = np.asarray(device_codes)
+        wave = np.zeros((len(codes), 0), np.float32)  # [B, samples]
+        if device_wave is not None:
+            wave = np.asarray(device_wave)
         self._costs.measured((size, frames), time.monotonic() - begin)
         samples = wave.shape[1] // frames
         for row, utterance in enumerate(self._group.tenants):
@@ -321,15 +353,27 @@ class Engine:
         if made:
             utterance.made += made
             utterance.chunks += 1
-            utterance.first_audio = utterance.first_audio or time.monotonic()
-            _send(utterance, Chunk(wave[: made * samples].copy(), codes[:made].copy()))
+            utterance.held.append(Chunk(wave[: made * samples], codes[:made]))
+        if utterance.made >= utterance.prebuffer:
+            self._release(utterance)
         if utterance.made >= utterance.max_frames:
             self._end(utterance, Done("length"))
         elif made < len(codes):
             self._end(utterance, Done("stop"))
 
+    def _release(self, utterance: Utterance) -> None:
+        """Deliver the chunks that are held, as one."""
+        if not utterance.held:
+            return
+        if not self.settings.offline:
+            utterance.first_audio = utterance.first_audio or time.monotonic()
+        waves, codes = zip(*((chunk.wave, chunk.codes) for chunk in utterance.held), strict=True)
+        utterance.held = []
+        _send(utterance, Chunk(np.concatenate(waves), np.concatenate(codes)))
+
     def _end(self, utterance: Utterance, event: Done | Failed) -> None:
-        """Free all that an utterance holds and deliver its last event."""
+        """Free all that an utterance holds and deliver what is held and its last event."""
+        self._release(utterance)
         if utterance in self._group.running:
             self._group.remove(utterance)
         elif utterance in self._waiting:

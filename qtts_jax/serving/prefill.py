@@ -1,8 +1,9 @@
-"""Prefills one request into a single row that can be inserted into a running batch."""
+"""Prefills requests into rows that can be inserted into a running batch."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,13 @@ import jax
 import numpy as np
 
 from qtts_jax.errors import RequestError
-from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.batch import MIN_TEXT, bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
-from qtts_jax.generation.sampling import HeadSampling, SamplingPlan
+from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.models.tokenizer_12hz import DecoderState
-from qtts_jax.serving.row_programs import Rows
+from qtts_jax.serving.row_programs import Rows, row_programs
 from qtts_jax.serving.settings import EngineSettings, at_least
 from qtts_jax.sharding import mesh_of
 from qtts_jax.speech_tokenizer.batch_shapes import split
@@ -27,53 +28,55 @@ from qtts_jax.tts.qwen_tts import QwenTTS
 APPEND = 16
 # Decoder states that were run through an in-context reference and are kept.
 KEPT_REFERENCES = 64
+# The audio state of a row without audio.
+NO_AUDIO = ()
 
 
 class Prefill:
     """Makes rows of one shape from requests of any kind.
 
     Args:
-        tts: a 12 Hz checkpoint.
+        tts: a checkpoint; with audio, a 12 Hz one.
         settings: of the engine.
 
     Attributes:
         max_frames: of one utterance.
         capacities: positions of the caches, ascending.
-        plan: the parts of the sampler that are compiled in.
 
     Raises:
-        RequestError: a 25 Hz checkpoint, or one on several devices.
+        RequestError: a 25 Hz checkpoint with audio, or one on several devices.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings) -> None:
         codec: Any = tts.speech_tokenizer
-        if codec.needs_voice:
+        if codec.needs_voice and not settings.offline:
             raise RequestError(
-                "the serving engine runs 12 Hz checkpoints only; use `qtts batch` or "
+                "the serving engine streams 12 Hz checkpoints only; use `qtts batch` or "
                 "`QwenTTS.stream` for this 25 Hz one."
             )
         if mesh_of(tts.params) is not None:
             raise RequestError("the serving engine runs on one device; load without a mesh.")
         self.tts, self.settings, self._codec = tts, settings, codec
-        self._decoder = codec.part("decoder")
         self._start = programs(tts.config).start
         self._context = tts.config.talker.transformer.max_positions
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
         self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
         self.capacities = settings.capacities(self.max_frames, self._context)
-        head = HeadSampling(sample=True, partial=not settings.any_top_p)
-        self.plan = SamplingPlan(head, head)
-        self._fresh_audio = self._new_audio()
+        self._fresh_audio: Any = NO_AUDIO
+        if not settings.offline:
+            self._decoder = codec.part("decoder")
+            self._fresh_audio = self._new_audio()
         self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
 
-    def checked(self, request: Request) -> Request:
-        """The request with its number of frames cut to the limit.
+    def checked(self, request: Request) -> tuple[Request, SamplingPlan]:
+        """The request with its number of frames cut to the limit, and the sampler it needs.
 
         Raises:
-            RequestError: its prompt, its text or a sampling setting is beyond the engine's limits.
+            RequestError: its prompt or its text is beyond the engine's limits.
         """
         limits, prompt = self.settings, request.prompt
-        if len(prompt) > min(limits.max_prompt, self._context - 1):
+        _, needed = host_batch(self.tts.config, [request])
+        if len(prompt) > limits.max_prompt:
             raise RequestError(
                 f"the prompt takes {len(prompt)} positions but this server allows "
                 f"{limits.max_prompt}; shorten the text, the instruction or the reference audio."
@@ -83,24 +86,27 @@ class Prefill:
                 f"the text takes {len(prompt.trailing)} ids but this server allows "
                 f"{limits.max_text}; split it into several requests."
             )
-        _, needed = host_batch(self.tts.config, [request])
-        if any(head.sample and not head.partial for head in needed) and not limits.any_top_p:
-            raise RequestError(
-                "this server runs top_k from 1 to 64 and top_p 1 only; change these settings or "
-                "start the server with --any-top-p."
-            )
-        allowed = min(self.max_frames, self._context - len(prompt))
+        allowed = min(self.max_frames, request.limit(self._context)[0])
         sampling = request.sampling
         if sampling.max_frames > allowed:
             # `max_new_tokens` counts the end of speech, too.
             sampling = replace(sampling, max_new_tokens=allowed + 1)
-        return replace(request, sampling=sampling)
+        return replace(request, sampling=sampling), needed
 
-    def __call__(self, request: Request) -> Rows:
-        """The state of one checked request before its first frame, batch 1."""
-        inputs, _ = host_batch(self.tts.config, [request])
-        trailing = np.full((1, self.settings.max_text + APPEND), -1, np.int32)  # [1, S]
-        trailing[0, : len(request.prompt.trailing)] = request.prompt.trailing
+    def positions(self, request: Request) -> int:
+        """Padded length of a request's prompt."""
+        return bucket(len(request.prompt), self.settings.prompt_sizes[0])
+
+    def __call__(self, requests: Sequence[Request]) -> list[Rows]:
+        """The states of checked requests before their first frames, each with batch 1.
+
+        They run as one batch, at most the last of `prefill_rows`.
+        """
+        rows = at_least(self.settings.prefill_rows, len(requests))
+        inputs, _ = host_batch(self.tts.config, requests, multiple=rows)
+        trailing = np.full((rows, self._text_room(requests)), -1, np.int32)  # [B, S]
+        for row, request in zip(trailing, requests, strict=False):
+            row[: len(request.prompt.trailing)] = request.prompt.trailing
         params, text, trailing, pad = gather_text_rows(
             self.tts.params, inputs.prompt.text, trailing, inputs.pad
         )
@@ -109,11 +115,27 @@ class Prefill:
         )
         capacity = at_least(self.capacities, text.shape[1])
         state, conditions = self._start(params, inputs, capacity=capacity)
-        return Rows(conditions, state, self._audio(request.reference))
+        together = Rows(conditions, state, NO_AUDIO)
+        take = row_programs(self.tts.config).take
+        each = (
+            [together]
+            if rows == 1
+            else [take(together, np.asarray([row], np.int32)) for row in range(len(requests))]
+        )
+        return [
+            row._replace(audio=self._audio(request.reference))
+            for row, request in zip(each, requests, strict=True)
+        ]
 
-    def _audio(self, reference: np.ndarray | None) -> DecoderState:
-        """The decoder's state after a reference, which is decoded once and kept."""
-        if reference is None:
+    def _text_room(self, requests: Sequence[Request]) -> int:
+        """Text ids that the rows have room for: offline in few sizes, else always the most."""
+        if not self.settings.offline:
+            return self.settings.max_text + APPEND
+        return bucket(max(len(request.prompt.trailing) for request in requests), MIN_TEXT)
+
+    def _audio(self, reference: np.ndarray | None) -> Any:
+        """The decoder's state [1, ...] after a reference, which is decoded once and kept."""
+        if reference is None or self.settings.offline:
             return self._fresh_audio
         key = reference.tobytes()
         if key not in self._after_reference:

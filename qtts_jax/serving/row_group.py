@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import jax
 import numpy as np
 
 from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.programs import programs
+from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.serving.prefill import APPEND, Prefill
 from qtts_jax.serving.row_programs import Rows, row_programs
+from qtts_jax.serving.sampling_plans import PLANS, plan_of
 from qtts_jax.serving.settings import at_least
 from qtts_jax.serving.utterance import Utterance
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
@@ -35,9 +38,11 @@ class RowGroup:
         self._prefill, self._blank = prefill, blank
         self._sizes, self._capacities = prefill.settings.rows, prefill.capacities
         self._programs = row_programs(config)
-        codec = prefill.tts.speech_tokenizer
-        self._run = frames_and_audio_program(config, codec.config)
-        self._decoder = codec.part("decoder")
+        self._frames = programs(config).run
+        if not prefill.settings.offline:
+            codec = prefill.tts.speech_tokenizer
+            self._frames_and_audio = frames_and_audio_program(config, codec.config)
+            self._decoder = codec.part("decoder")
         self._blank_positions = int(np.asarray(blank.state.talker.position)[0])
         self._rows: Rows
         self.tenants: list[Utterance | None]
@@ -58,9 +63,9 @@ class RowGroup:
         return len(self.tenants)
 
     @property
-    def full(self) -> bool:
-        """Whether no further utterance can be added."""
-        return len(self.running) == self._sizes[-1]
+    def free(self) -> int:
+        """Utterances that can be added."""
+        return self._sizes[-1] - len(self.running)
 
     def add(self, utterance: Utterance, one: Rows) -> None:
         """Put an utterance into a free row.
@@ -72,6 +77,8 @@ class RowGroup:
             larger = at_least(self._sizes, self.size + 1)
             self._reorder([*range(self.size), *[0] * (larger - self.size)])
         self._set_capacity(max(self._capacity, _capacity(one)))
+        if _text_room(one) > _text_room(self._rows):
+            self._rows = self._programs.with_text_room(self._rows, _text_room(one))
         row = self.tenants.index(None)
         self._rows = self._programs.insert(self._rows, one, np.int32(row))
         self.tenants[row] = utterance
@@ -92,31 +99,31 @@ class RowGroup:
         row = self.tenants.index(utterance)
         self._rows = append_text(self._prefill, self._rows, row, ids)
 
-    def run(self, frames: int) -> tuple[jax.Array, jax.Array]:
+    def run(self, frames: int) -> tuple[jax.Array, jax.Array | None]:
         """Dispatch `frames` more frames of every row, and their audio.
 
         Returns:
             codes [B, frames, Q] int32, negative where a row has no frame, and samples [B, n]
-            float32.
+            float32; None instead of these offline.
         """
         self._pack()
         self._make_room(frames)
         for utterance in self.running:
             utterance.frames += frames
         self._positions = [position + frames for position in self._positions]
-        return self._dispatch(frames)
+        return self._dispatch(frames, plan_of(utterance.needs for utterance in self.running))
 
-    def _dispatch(self, frames: int) -> tuple[jax.Array, jax.Array]:
-        codes, wave, state, audio = self._run(
-            self._prefill.tts.params,
-            self._decoder,
-            self._rows.conditions,
-            self._rows.state,
-            self._rows.audio,
-            methods=self._prefill.plan,
-            frames=frames,
-        )
-        self._rows = self._rows._replace(state=state, audio=audio)
+    def _dispatch(self, frames: int, plan: SamplingPlan) -> tuple[jax.Array, jax.Array | None]:
+        params, (conditions, state, audio) = self._prefill.tts.params, self._rows
+        options = {"methods": plan, "frames": frames}
+        wave: jax.Array | None = None
+        if self._prefill.settings.offline:
+            codes, state = self._frames(params, conditions, state, **options)
+        else:
+            codes, wave, state, audio = self._frames_and_audio(
+                params, self._decoder, conditions, state, audio, **options
+            )
+        self._rows = Rows(conditions, state, audio)
         return codes, wave
 
     def every_program(self, frames: Sequence[int]) -> Iterator[str]:
@@ -131,9 +138,9 @@ class RowGroup:
             for i, capacity in enumerate(self._capacities):
                 name = f"{size} rows of {capacity} positions"
                 self._rows = self._programs.take(one[i], index)
-                for n in frames:
+                for n, plan in itertools.product(frames, PLANS):
                     yield f"{name}, {n} frames"
-                    jax.block_until_ready(self._dispatch(n))
+                    jax.block_until_ready(self._dispatch(n, plan))
                 yield f"{name}, moving rows"
                 for row in one[: i + 1]:
                     self._rows = self._programs.insert(self._rows, row, np.int32(0))
@@ -217,7 +224,11 @@ def _capacity(rows: Rows) -> int:
     return int(rows.state.talker.layers[0].keys.shape[1])
 
 
+def _text_room(rows: Rows) -> int:
+    return int(rows.conditions.text.shape[1])
+
+
 def _neighbours(sizes: Sequence[int], size: int) -> Iterator[int]:
-    for a, b in pairwise(sizes):
+    for a, b in itertools.pairwise(sizes):
         if size in (a, b):
             yield a + b - size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,20 @@ import jax.numpy as jnp
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.state import DecodeInputs, GenerationState
-from qtts_jax.models.tokenizer_12hz import DecoderState
 from qtts_jax.models.tts_model import TTSModel
 
 
 class Rows(NamedTuple):
-    """All that the device keeps of B utterances, batch first."""
+    """All that the device keeps of B utterances, batch first.
+
+    Attributes:
+        conditions, state: of the language models.
+        audio: state of the speech tokenizer's decoder; `()` where no audio is made.
+    """
 
     conditions: DecodeInputs
     state: GenerationState
-    audio: DecoderState
+    audio: Any
 
 
 def take(rows: Rows, index: jax.Array) -> Rows:
@@ -32,7 +36,8 @@ def take(rows: Rows, index: jax.Array) -> Rows:
 def insert(rows: Rows, one: Rows, row: jax.Array) -> Rows:
     """`rows` with row number `row` replaced by the single row `one`.
 
-    The caches of `one` may be shorter: what follows them in the row is masked by its position.
+    The caches and the text of `one` may be shorter: what follows them in the row is masked by its
+    position and by the length of its text.
     """
 
     def put(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -52,6 +57,13 @@ def with_capacity(rows: Rows, capacity: int) -> Rows:
     talker = rows.state.talker
     layers = jax.tree.map(resized, talker.layers)
     return rows._replace(state=rows.state._replace(talker=talker._replace(layers=layers)))
+
+
+def with_text_room(rows: Rows, ids: int) -> Rows:
+    """The text [B, S, D] of the rows padded with zeros to `ids` positions."""
+    text = rows.conditions.text
+    padded = jnp.pad(text, ((0, 0), (0, ids - text.shape[1]), (0, 0)))
+    return rows._replace(conditions=rows.conditions._replace(text=padded))
 
 
 class RowPrograms:
@@ -82,6 +94,7 @@ class RowPrograms:
         self.take = jax.jit(take)
         self.insert = jax.jit(insert, donate_argnums=0)
         self.with_capacity = jax.jit(with_capacity, static_argnums=1)
+        self.with_text_room = jax.jit(with_text_room, static_argnums=1)
         self.append = jax.jit(append, donate_argnums=1)
 
 

@@ -25,8 +25,10 @@ class EngineSettings:
         max_seconds: of one utterance; a longer one is cut.
         max_reference_seconds: of a recording whose voice is cloned.
         max_waiting: requests that wait for a row; more are refused.
-        any_top_p: compile programs that sort the vocabulary, so that requests may set `top_p` and
-            `top_k` freely. They are slower for everyone, so without it `top_k` must be 1 ... 64.
+        prefill_rows: how many requests that arrive together may be prefilled together: the batch
+            sizes of the programs, ascending.
+        offline: make codes without audio, for requests that nobody plays meanwhile. Programs are
+            compiled when they are first needed, and a chunk is as long as it may be.
 
     Raises:
         RequestError: sizes that are not ascending or a limit below 1.
@@ -39,15 +41,17 @@ class EngineSettings:
     max_seconds: float = 60.0
     max_reference_seconds: float = 15.0
     max_waiting: int = 64
-    any_top_p: bool = False
+    prefill_rows: tuple[int, ...] = (1, 4)
+    offline: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rows", "chunk_frames"):
+        for name in ("rows", "chunk_frames", "prefill_rows"):
             sizes = getattr(self, name)
             if not sizes or sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)):
                 raise RequestError(f"{name} must be ascending whole numbers from 1, not {sizes}.")
-        if self.chunk_frames[0] != 1:  # text may arrive id by id
-            raise RequestError(f"chunk_frames must begin with 1, not {self.chunk_frames}.")
+        for name in ("chunk_frames", "prefill_rows"):  # text may arrive id by id, requests alone
+            if getattr(self, name)[0] != 1:
+                raise RequestError(f"{name} must begin with 1, not {getattr(self, name)}.")
         limits = ("max_prompt", "max_text", "max_seconds", "max_reference_seconds", "max_waiting")
         for name in limits:
             if getattr(self, name) <= 0:
@@ -74,7 +78,7 @@ class EngineSettings:
         sizes, size = [], MIN_CAPACITY
         while 2 * size <= largest:  # a size just below the largest would save little
             sizes.append(size)
-            size *= CAPACITY_FACTOR
+            size *= 2 if self.offline else CAPACITY_FACTOR  # offline, only those used are compiled
         return [*sizes, largest]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from qtts_jax.errors import QTTSError
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.utterance import Deliver, Done, Failed, Utterance
+from qtts_jax.serving.utterance import DEFAULT_PACE, Deliver, Done, Failed, Pace, Utterance
 from qtts_jax.tts.voices import VoiceRequest
+
+log = logging.getLogger(__name__)
 
 
 class TextParts(Iterator[str]):
@@ -45,7 +47,7 @@ class ArrivingSpeech:
         engine: generates it.
         request: its text is a `TextParts`.
         deliver: takes the events, in the thread of the engine or in this one.
-        chunk_frames: as of `Engine.submit`.
+        pace: as of `Engine.submit`.
     """
 
     def __init__(
@@ -53,12 +55,12 @@ class ArrivingSpeech:
         engine: Engine,
         request: VoiceRequest,
         deliver: Deliver,
-        chunk_frames: Sequence[int] | None = None,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
         assert isinstance(request.text, TextParts)
         self._engine, self._text, self._deliver = engine, request.text, deliver
         self._wait = engine.tts.open(request)
-        self._chunk_frames = chunk_frames
+        self._pace = pace
         self._lock = threading.Lock()
         self._cancelled = False
         self.utterance: Utterance | None = None
@@ -82,15 +84,16 @@ class ArrivingSpeech:
                 self.utterance = self._engine.submit(
                     prepared,
                     self._deliver,
-                    chunk_frames=self._chunk_frames,
+                    pace=self._pace,
                     open_text=arriving is not None,
                 )
-        except QTTSError as error:
+        except Exception as error:  # whoever waits for the last event must get it
             self._deliver(Done("cancelled") if self._cancelled else Failed(error))
             return
         try:
             for ids in arriving or ():
                 self._engine.append_text(self.utterance, ids)
-        except QTTSError:
+        except Exception as error:
+            log.error("the text of an utterance failed: %s", error)
             self._engine.cancel(self.utterance)
         self._engine.end_text(self.utterance)

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qtts_jax.generation.request import Request
+from qtts_jax.generation.sampling import SamplingPlan
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Audio of some frames: float32 [n] in [-1, 1], and the codes int32 [T, Q] it was made of."""
+    """Audio of some frames: float32 [n] in [-1, 1], and the codes int32 [T, Q] it was made of.
+
+    Offline there is no audio: n is 0.
+    """
 
     wave: np.ndarray
     codes: np.ndarray
@@ -44,6 +48,23 @@ class Failed:
 
 
 Event = Chunk | Done | Failed
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When the audio of an utterance is delivered.
+
+    Attributes:
+        chunk_frames: wished frames of the first chunks; the last number is repeated. None: those of
+            the engine's settings.
+        prebuffer: frames that are made before the first are delivered.
+    """
+
+    chunk_frames: Sequence[int] | None = None
+    prebuffer: int = 0
+
+
+DEFAULT_PACE = Pace()
 Deliver = Callable[[Event], None]
 
 
@@ -53,26 +74,32 @@ class Utterance:
 
     Attributes:
         request: prepared, with its number of frames within the engine's limit.
+        needs: of the sampler.
         chunk_frames: wished frames of its first chunks; the last number is repeated.
         open_text: more text ids will come.
         deliver: takes its events; called by the engine's thread, so it must return at once.
+        prebuffer: frames that are made before the first are delivered.
         text_ids: text ids known so far that are fed along with the frames.
         early_ids: text ids that arrived before the utterance had a row.
         frames: frames dispatched to the device.
-        made, chunks: frames and chunks delivered.
+        made, chunks: frames and chunks made.
+        held: chunks that are not delivered yet.
         cancelled: the client has left.
         submitted, started, first_audio, ended: times of `time.monotonic`, None before.
     """
 
     request: Request
+    needs: SamplingPlan
     chunk_frames: Sequence[int]
     open_text: bool
     deliver: Deliver
     text_ids: int
+    prebuffer: int = 0
     early_ids: list[int] = field(default_factory=list)
     frames: int = 0
     made: int = 0
     chunks: int = 0
+    held: list[Chunk] = field(default_factory=list)
     cancelled: bool = False
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,12 +25,11 @@ def warm_up(prefill: Prefill) -> RowGroup:
         The running batch, empty.
     """
     settings = prefill.settings
-    blank = prefill(_blank_request(prefill, 1))
-    group = RowGroup(prefill, blank)
+    group = empty_group(prefill)
     with tqdm(unit="program", desc="compiling") as bar:
-        for size in settings.prompt_sizes:
-            bar.set_postfix_str(f"prompt of {size}")
-            jax.block_until_ready(prefill(_blank_request(prefill, size)))
+        for size, rows in itertools.product(settings.prompt_sizes, settings.prefill_rows):
+            bar.set_postfix_str(f"{rows} prompts of {size}")
+            jax.block_until_ready(prefill([_blank_request(prefill, size)] * rows))
             bar.update()
         for name in group.every_program(settings.chunk_frames):
             bar.set_postfix_str(name)
@@ -41,6 +41,11 @@ def warm_up(prefill: Prefill) -> RowGroup:
                 prefill.tts.encode_references([recording], ["Words."], [False], [None])
                 bar.update()
     return group
+
+
+def empty_group(prefill: Prefill) -> RowGroup:
+    """The running batch, empty."""
+    return RowGroup(prefill, prefill([_blank_request(prefill, 1)])[0])
 
 
 def _blank_request(prefill: Prefill, positions: int) -> Request:

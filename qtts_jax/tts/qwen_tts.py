@@ -38,7 +38,14 @@ from qtts_jax.tts.official_verbs import OfficialVerbs
 from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.speaking import speak
-from qtts_jax.tts.synthesis import MEMORY_REMEDY, Chunks, Speech, stream_parts, synthesize
+from qtts_jax.tts.synthesis import (
+    MEMORY_REMEDY,
+    Chunks,
+    Speech,
+    decode,
+    stream_parts,
+    synthesize,
+)
 from qtts_jax.tts.voices import VoiceRequest
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -224,7 +231,7 @@ class QwenTTS(OfficialVerbs):
         )
         parts, carries_voice = self._requests.open_parts(request)
         decoder_voice = getattr(request, "decoder_voice", None)
-        voice_of = (lambda wave: self._voice_of(wave, decoder_voice)) if carries_voice else None
+        voice_of = (lambda wave: self.voice_of(wave, decoder_voice)) if carries_voice else None
         return stream_parts(self.config, self.params, self.speech_tokenizer, parts, sizes, voice_of)
 
     def plan(self, request: VoiceRequest) -> Plan:
@@ -244,14 +251,17 @@ class QwenTTS(OfficialVerbs):
         return speak(
             plans,
             self.synthesize,
-            lambda wave, request: self._voice_of(wave, request.decoder_voice),
+            lambda wave, request: self.voice_of(wave, request.decoder_voice),
             self.sample_rate,
         )
 
-    def _voice_of(
+    def voice_of(
         self, wave: np.ndarray, decoder_voice: ReferenceVoice | None
     ) -> VoiceClonePromptItem | None:
-        """The timbre of generated audio; None for audio that is too short or silent."""
+        """The timbre of generated audio, for the further parts of its text.
+
+        None for audio that is too short or silent.
+        """
         assert self._embedder is not None
         try:
             vector = self._embedder((wave, self.sample_rate), "the first part")
@@ -288,6 +298,14 @@ class QwenTTS(OfficialVerbs):
         """
         with memory_faults(f"{len(requests)} texts at once", MEMORY_REMEDY):
             return synthesize(self.config, self.params, self.speech_tokenizer, requests)
+
+    def decode(self, requests: Sequence[Request], codes: list[np.ndarray]) -> list[Speech]:
+        """The results of prepared requests whose frames int32 [T, Q] have been generated.
+
+        Raises:
+            RequestError: a decoder that needs a voice has none.
+        """
+        return decode(self.config, self.speech_tokenizer, requests, codes)
 
     def require(self, mode: str) -> None:
         """Check that the checkpoint does `mode`.

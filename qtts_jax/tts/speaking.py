@@ -61,13 +61,13 @@ def speak(
         found = {i: voice_of(done[i, 0].wave, requests[i, 0]) for i in dict(later)}
         generate(later, {i: voice for i, voice in found.items() if voice is not None})
     return [
-        _joined(plan, [done[i, k] for k in range(len(plan.texts))], sample_rate)
+        joined(plan, [done[i, k] for k in range(len(plan.texts))], sample_rate)
         for i, plan in enumerate(plans)
     ]
 
 
-def _joined(plan: Plan, parts: list[Speech], sample_rate: int) -> Speech:
-    """One result of the parts of a request."""
+def joined(plan: Plan, parts: list[Speech], sample_rate: int) -> Speech:
+    """One result of all parts of a request."""
     joiner, waves, places, length = Joiner(sample_rate), [], [], 0
     for k, (text, part) in enumerate(zip(plan.texts, parts, strict=True)):
         if k:

@@ -86,8 +86,24 @@ def synthesize(
             that needs a voice has none.
         GenerationError: logits are NaN or infinite.
     """
-    session = Session(config, params, requests)
-    codes = generate_codes(session)
+    codes = generate_codes(Session(config, params, requests))
+    return decode(config, tokenizer, requests, codes)
+
+
+def decode(
+    config: TTSConfig,
+    tokenizer: SpeechTokenizer,
+    requests: Sequence[Request],
+    codes: list[np.ndarray],
+) -> list[Speech]:
+    """The results of requests whose frames have been generated.
+
+    Args:
+        codes: int32 [T, Q] of each request.
+
+    Raises:
+        RequestError: a decoder that needs a voice has none.
+    """
     waves = _decode(tokenizer, requests, codes)
     shape = (-1,) if tokenizer.codebooks == 1 else (-1, tokenizer.codebooks)
     context = config.talker.transformer.max_positions

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from qtts_jax import QwenTTS
+from qtts_jax.cli.batch import command as batch_command
 from qtts_jax.cli.batch import lines
 from qtts_jax.cli.batch import results as result_files
 from qtts_jax.cli.batch import run as batch_run
@@ -20,6 +21,7 @@ from qtts_jax.cli.main import main
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.generation.prompt import speaker_id
 from qtts_jax.io.atomic_files import write_whole
+from qtts_jax.serving.row_group import RowGroup
 from tests.golden_tools import detweights
 from tests.support.helpers import GOLDEN
 
@@ -166,8 +168,8 @@ def test_finished_requests_are_not_made_again(run, model, monkeypatch):
     with (run.out / "results.jsonl").open("a") as file:
         file.write('{"id": "half')  # an interrupt in the middle of a line
     made = []
-    synthesize = model.synthesize
-    monkeypatch.setattr(model, "synthesize", lambda r: made.extend(r) or synthesize(r))
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda r, codes: made.extend(r) or decode(r, codes))
     failed, _, got = run([line("a", seed=1), line("b"), line("c")])
     assert failed == 0 and len(made) == 2
     assert [got[i]["status"] for i in "abc"] == ["ok"] * 3
@@ -241,17 +243,17 @@ def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
 
 def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
     """Unexpected exceptions too, while preparing, generating and saving."""
-    prepare, synthesize, save = batch_run.make_request, model.synthesize, batch_run.save
+    prepare, decode, save = batch_run.make_request, model.decode, batch_run.save
 
     def prepare_badly(bad, voices):
         if bad.id == "b":
             raise ZeroDivisionError("in preparing")
         return prepare(bad, voices)
 
-    def speak_badly(requests):
+    def decode_badly(requests, codes):
         if any(r.seed == 7 for r in requests):
-            raise OverflowError("in speaking")
-        return synthesize(requests)
+            raise OverflowError("in decoding")
+        return decode(requests, codes)
 
     def save_badly(out, line, *rest):
         if line.id == "d":
@@ -259,14 +261,67 @@ def test_any_fault_of_a_line_is_its_own(run, model, monkeypatch):
         save(out, line, *rest)
 
     monkeypatch.setattr(batch_run, "make_request", prepare_badly)
-    monkeypatch.setattr(model, "synthesize", speak_badly)
+    monkeypatch.setattr(model, "decode", decode_badly)
     monkeypatch.setattr(batch_run, "save", save_badly)
     failed, reports, got = run([line("a"), line("b"), line("c", seed=7), line("d"), line("e")])
     assert failed == len(reports) == 3
     assert [got[i]["status"] for i in "ae"] == ["ok"] * 2
     assert got["b"]["error"] == "ZeroDivisionError: in preparing"
-    assert got["c"]["error"] == "OverflowError: in speaking"
+    assert got["c"]["error"] == "OverflowError: in decoding"
     assert got["d"]["error"] == "in saving."
+
+
+def test_an_engine_that_breaks_costs_no_line(run, monkeypatch):
+    lines = [line(f"r{i}", seed=i) for i in range(6)]
+    run(lines)
+    wanted = [np.load(run.out / f"r{i}.codes.npy") for i in range(6)]
+    shutil.rmtree(run.out)
+    frames, calls = RowGroup.run, []
+
+    def break_once(self, n):
+        calls.append(n)
+        if len(calls) == 1:
+            raise MemoryError("too many rows")
+        return frames(self, n)
+
+    monkeypatch.setattr(RowGroup, "run", break_once)
+    failed, _, _ = run(lines, batch_size=2)
+    assert failed == 0 and len(calls) > 1
+    for i, codes in enumerate(wanted):
+        np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), codes)
+
+
+def test_lines_of_any_settings_share_the_rows(run, model):
+    """Long and short ones, greedy ones and those with other samplers, in any order."""
+    some = [
+        {"max_new_tokens": 30},
+        {"greedy": True},
+        {"top_p": 0.5, "max_new_tokens": 12},
+        {"stream_text": True, "max_new_tokens": 20, "text": "Some words " * 30},
+        {"top_k": 5, "seed": 3},
+        {"text": "Text. " * 40, "max_new_tokens": 9},
+    ]
+    requests = [line(f"r{i}", **{"seed": i} | extra) for i, extra in enumerate(some)]
+    assert run(requests, batch_size=3)[0] == 0
+    voices = VoiceCache(model, run.out)
+    for i, each in enumerate(requests):
+        data = {"mode": "custom_voice", **each}
+        (speech,) = model.generate([batch_run.make_request(lines.Line(1, data), voices)])
+        np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), speech.codes)
+        wave, _ = soundfile.read(run.out / f"r{i}.wav", dtype="float32")
+        np.testing.assert_allclose(wave, speech.wave, rtol=0, atol=1e-5)
+
+
+def test_options_hold_for_the_lines_that_do_not_say_otherwise(
+    converted, model, tmp_path, monkeypatch
+):
+    path = write_requests(tmp_path / "r.jsonl", [line("a"), line("b", normalize=False)])
+    monkeypatch.setattr(batch_command, "load_tts", lambda args: model)
+    spoken, plan = [], model.plan
+    monkeypatch.setattr(model, "plan", lambda r: spoken.append((r.normalize, r.split)) or plan(r))
+    options = ["--model", str(converted("custom_voice")), "--normalize", "--no-split"]
+    assert main(["batch", str(path), "--out", str(tmp_path / "out"), *options]) == 0
+    assert spoken == [(True, False), (False, False)]
 
 
 def test_results_that_cannot_be_written_are_one_clear_error(run, monkeypatch):
@@ -299,11 +354,11 @@ def test_a_result_cut_short_inside_a_character_is_passed_over(run):
 
 
 def test_results_say_whether_the_speech_ended(run, model, monkeypatch):
-    synthesize = model.synthesize
+    decode = model.decode
     _, _, got = run([line("a")])
     assert got["a"]["ended"] is False and got["a"]["frames"] == 3
     monkeypatch.setattr(
-        model, "synthesize", lambda r: [dataclasses.replace(s, ended=True) for s in synthesize(r)]
+        model, "decode", lambda *a: [dataclasses.replace(s, ended=True) for s in decode(*a)]
     )
     assert run([line("b")])[2]["b"]["ended"] is True
 
@@ -329,8 +384,8 @@ def test_what_changed_is_spoken_anew(run, model, monkeypatch):
     kept = [line("a", seed=1), line("b", seed=1)]
     _, _, before = run([*kept, line("c")])
     made = []
-    synthesize = model.synthesize
-    monkeypatch.setattr(model, "synthesize", lambda r: made.extend(r) or synthesize(r))
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda r, codes: made.extend(r) or decode(r, codes))
     failed, reports, got = run([*kept, line("c", text="Other words.")])
     assert failed == 0 and len(made) == 1 and "1 line will be spoken anew" in reports[0]
     assert got["c"]["fingerprint"] != before["c"]["fingerprint"]

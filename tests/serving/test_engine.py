@@ -1,6 +1,7 @@
 """The serving engine: the codes of requests that run together, rows, cancellation, compilations."""
 
 import random
+import threading
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.utterance import EventQueue
+from qtts_jax.serving.utterance import EventQueue, Pace
 from qtts_jax.tts.voices import CustomVoice
 
 
@@ -46,7 +47,12 @@ def test_requests_that_arrive_at_any_time_get_their_offline_codes(model, engine,
             frames=5 + 7 * i,
             seed=i,
             stream_text=i % 2 == 1,
-            sampling={"do_sample": i != 3, "subtalker_dosample": i != 3, "top_k": 5 + i},
+            sampling={
+                "do_sample": i != 3,
+                "subtalker_dosample": i != 3,
+                "top_k": 5 + 40 * i,
+                "top_p": 0.7 if i == 2 else 1.0,
+            },
         )
         for i, text in enumerate(texts)
     ]
@@ -64,6 +70,77 @@ def test_requests_that_arrive_at_any_time_get_their_offline_codes(model, engine,
         np.testing.assert_allclose(wave, speech.wave, atol=1e-5)
         assert reason == ("stop" if speech.ended else "length")
     assert engine.running == engine.waiting == 0
+
+
+def test_requests_that_arrive_together_are_prefilled_together(model, engine, compiled, monkeypatch):
+    requests = [
+        request(model, text, 5, seed=i)
+        for i, text in enumerate(("One.", "Two.", "A much longer text than all the others.", "3."))
+    ]
+    wanted = [model.synthesize([each])[0] for each in requests]
+    groups, prefill = [], engine._prefill
+    monkeypatch.setattr(engine, "_prefill", Counted(prefill, groups))
+    compiled.clear()
+    queues = [EventQueue() for _ in requests]
+    hold = threading.Event()
+    engine.call(hold.wait)  # all arrive before the engine looks
+    for each, events in zip(requests, queues, strict=True):
+        engine.submit(each, events)
+    hold.set()
+    for events, speech in zip(queues, wanted, strict=True):
+        np.testing.assert_array_equal(collect(events)[0], speech.codes)
+    assert compiled == []
+    # The long one has a prompt of another padded length.
+    assert sorted(groups) == [1, 3]
+
+
+class Counted:
+    """A `Prefill` that notes how many requests it is given."""
+
+    def __init__(self, prefill, groups):
+        self._prefill, self._groups = prefill, groups
+
+    def __getattr__(self, name):
+        return getattr(self._prefill, name)
+
+    def __call__(self, requests):
+        self._groups.append(len(requests))
+        return self._prefill(requests)
+
+
+def test_a_faulty_request_costs_no_other_of_its_prefill(model, engine, monkeypatch):
+    good, bad = request(model, "Good.", 4, seed=1), request(model, "Bad!!", 4, seed=13)
+
+    class Broken(Counted):
+        def __call__(self, requests):
+            if any(each.seed == 13 for each in requests):
+                raise ValueError("bad")
+            return self._prefill(requests)
+
+    monkeypatch.setattr(engine, "_prefill", Broken(engine._prefill, []))
+    hold, queues = threading.Event(), [EventQueue(), EventQueue()]
+    engine.call(hold.wait)
+    for each, events in zip((good, bad), queues, strict=True):
+        engine.submit(each, events)
+    hold.set()
+    assert len(collect(queues[0])[0]) == 4
+    with pytest.raises(ValueError, match="bad"):
+        collect(queues[1])
+
+
+def test_a_prebuffer_holds_the_first_audio(model, engine):
+    whole = request(model, "A text.", 20, seed=6)
+    speech = model.synthesize([whole])[0]
+    for prebuffer, first in ((0, 1), (3, 3), (12, 12), (1000, len(speech.codes))):
+        events, made = EventQueue(), []
+
+        def deliver(event, events=events, made=made):
+            made += [each.made for each in engine._unfinished_now()]
+            events(event)
+
+        engine.submit(whole, deliver, pace=Pace(prebuffer=prebuffer))
+        np.testing.assert_array_equal(collect(events)[0], speech.codes)
+        assert first <= made[0] < first + engine.settings.chunk_frames[-1]
 
 
 def test_a_cancelled_request_frees_its_row_at_the_next_chunk(model, engine):
@@ -125,7 +202,6 @@ def test_requests_beyond_the_limits_are_refused(model, engine):
     for faulty, message in (
         (request(model, "word " * 60), "positions"),
         (request(model, "word " * 90, stream_text=True), "text takes"),
-        (request(model, "Text.", sampling={"top_p": 0.5}), "top_p"),
     ):
         with pytest.raises(RequestError, match=message):
             engine.submit(faulty, EventQueue())

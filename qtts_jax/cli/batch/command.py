@@ -11,6 +11,7 @@ from qtts_jax.cli.common import (
     add_allow_url,
     add_flow,
     add_model,
+    add_text_treatment,
     load_tts,
     model_directory,
     note,
@@ -37,6 +38,7 @@ def add_command(commands: Any) -> None:
         "dtype or option (default: speak them anew)",
     )
     add_allow_url(batch)
+    add_text_treatment(batch)
     add_model(batch)
     add_flow(batch.add_argument_group("decoder of a 25 Hz tokenizer"))
     processes.add_options(batch)
@@ -67,6 +69,7 @@ def _batch(args: argparse.Namespace) -> int:
         args.batch_size,
         note,
         settings,
+        given={"normalize": args.normalize, "split": args.split},
         strict=args.strict,
         allow_url=args.allow_url,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from qtts_jax.cli.batch.results import append_result, finished, rewrite_results,
 from qtts_jax.cli.batch.share import own_share
 from qtts_jax.cli.batch.voice_cache import VoiceCache
 from qtts_jax.errors import QTTSError, RequestError
+from qtts_jax.generation.batch import bucket
+from qtts_jax.serving.whole import WholeSpeech
+from qtts_jax.sharding import mesh_of
 from qtts_jax.tts.qwen_tts import QwenTTS
 from qtts_jax.tts.requests import Plan
 from qtts_jax.tts.synthesis import Speech
@@ -27,6 +33,7 @@ def run_batch(
     report: Callable[[str], None],
     settings: Mapping[str, Any],
     *,
+    given: Mapping[str, Any] | None = None,
     strict: bool = False,
     allow_url: bool = False,
 ) -> int:
@@ -46,6 +53,7 @@ def run_batch(
         report: called with one sentence for every line that failed, and for notes.
         settings: what determines the audio beside the lines (checkpoint, dtype, options), as JSON
             values.
+        given: fields of lines that do not have them; those that are None are left out.
         strict: results that do not belong to their line are kept, and the lines fail.
         allow_url: fetch a `ref_audio` that is a URL.
 
@@ -67,6 +75,8 @@ def run_batch(
     faults: list[tuple[int, str | None, Exception]] = []
     lines = list(parse_lines(text, tts.modes, lambda *fault: faults.append(fault)))
     lines, faults = own_share(lines, faults)
+    defaults = {name: value for name, value in (given or {}).items() if value is not None}
+    lines = [replace(line, data=defaults | line.data) for line in lines]
     _name_speakers(tts, lines, report)
     voices = VoiceCache(tts, requests.parent, allow_url)
     fingerprint = Fingerprints(voices, settings)
@@ -99,18 +109,22 @@ def run_batch(
         fail(*fault)
     todo = [line for line in lines if line.id not in done]
     with tqdm(total=len(todo), unit="request", desc="speaking") as bar:
-        for start in range(0, len(todo), batch_size):
-            group = todo[start : start + batch_size]
-            seconds = 0.0
-            for line, speech in _speak(tts, group, voices, fail):
-                try:
-                    save(out, line, prints[line.id], speech, tts.sample_rate)
-                except Exception as error:  # see `_speak`
-                    fail(line.number, line.id, error)
-                    continue
-                seconds += len(speech.wave) / tts.sample_rate
-            bar.set_postfix_str(f"{seconds:.1f} s of speech in the last batch")
-            bar.update(len(group))
+        # A power of two: further files find its programs compiled.
+        rows, seconds = bucket(max(min(batch_size, len(todo)), 1), 1), 0.0
+
+        def fail_and_go_on(number: int, id_: str | None, error: Exception) -> None:
+            fail(number, id_, error)
+            bar.update()
+
+        for line, speech in _speak(tts, todo, rows, voices, fail_and_go_on):
+            try:
+                save(out, line, prints[line.id], speech, tts.sample_rate)
+            except Exception as error:  # see `_speak`
+                fail_and_go_on(line.number, line.id, error)
+                continue
+            seconds += len(speech.wave) / tts.sample_rate
+            bar.set_postfix_str(f"{seconds:.1f} s of speech")
+            bar.update()
     return failed
 
 
@@ -165,32 +179,49 @@ def _lines(count: int) -> str:
 
 
 def _speak(
-    tts: QwenTTS, group: list[Line], voices: VoiceCache, fail: Fail
+    tts: QwenTTS, todo: list[Line], rows: int, voices: VoiceCache, fail: Fail
 ) -> Iterator[tuple[Line, Speech]]:
-    """Generate a group in one batch; if the batch fails, one by one.
+    """The speech of each line that can be spoken; `fail` gets the others.
 
     Every exception is caught, not only user errors: none may cost the other lines, and each is
     reported with its line.
     """
-    ready: list[tuple[Line, Plan]] = []
-    for line in group:
-        try:
-            ready.append((line, tts.plan(make_request(line, voices))))
-        except Exception as error:
-            fail(line.number, line.id, error)
-    if not ready:
-        return
-    try:
-        speeches = tts.speak([plan for _, plan in ready])
-    except Exception:
-        # One request that does not fit must not cost the others of its group.
-        for line, plan in ready:
+
+    def plans() -> Iterator[tuple[Line, Plan]]:
+        for line in todo:
             try:
-                speech = tts.speak([plan])[0]
+                plan = tts.plan(make_request(line, voices))
             except Exception as error:
                 fail(line.number, line.id, error)
             else:
-                yield line, speech
-        return
-    for (line, _), speech in zip(ready, speeches, strict=True):
-        yield line, speech
+                yield line, plan
+
+    # The engine runs on one device; on several, groups of lines wait for their longest.
+    speak = (
+        WholeSpeech[Line](tts, rows).speak
+        if mesh_of(tts.params) is None
+        else partial(speak_groups, tts, rows)
+    )
+    for line, speech in speak(plans()):
+        if isinstance(speech, Exception):
+            fail(line.number, line.id, speech)
+        else:
+            yield line, speech
+
+
+def speak_groups(
+    tts: QwenTTS, rows: int, plans: Iterator[tuple[Line, Plan]]
+) -> Iterator[tuple[Line, Speech | Exception]]:
+    """Generate lines in groups, each as one batch; if the batch fails, one by one."""
+    while group := list(itertools.islice(plans, rows)):
+        try:
+            speeches: list[Speech | Exception] = [*tts.speak([plan for _, plan in group])]
+        except Exception:
+            # One request that does not fit must not cost the others of its group.
+            speeches = []
+            for _, plan in group:
+                try:
+                    speeches += tts.speak([plan])
+                except Exception as error:
+                    speeches.append(error)
+        yield from zip([line for line, _ in group], speeches, strict=True)

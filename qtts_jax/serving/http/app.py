@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from qtts_jax.errors import BusyError, QTTSError
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.http import socket, speech, voices
+from qtts_jax.serving.http import batch, socket, speech, voices
 from qtts_jax.serving.http.body_limit import BodyLimit
 from qtts_jax.serving.http.service import Service
 from qtts_jax.serving.http.settings import ServerSettings
@@ -40,8 +40,8 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    for routes in (speech.router(service), voices.router(service), socket.router(service)):
-        app.include_router(routes, dependencies=[Depends(check_key)])
+    for routes in (speech, batch, voices, socket):
+        app.include_router(routes.router(service), dependencies=[Depends(check_key)])
 
     @app.get("/v1/models", dependencies=[Depends(check_key)])
     def models() -> dict[str, object]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-
-class _TooLarge(Exception):
-    """The body is larger than allowed."""
 
 
 class BodyLimit:
@@ -27,24 +24,23 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        message = f"the body is larger than the {self.most_bytes} bytes that are allowed."
         size = 0
 
         async def limited() -> Message:
             nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
+            part = await receive()
+            size += len(part.get("body", b""))
             if size > self.most_bytes:
-                raise _TooLarge
-            return message
+                # FastAPI makes any other exception while it reads a body a 400.
+                raise HTTPException(413, message)
+            return part
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if length.isdigit() and int(length) > self.most_bytes:
-                raise _TooLarge
-            await self.app(scope, limited, send)
-        except _TooLarge:
-            message = f"the body is larger than the {self.most_bytes} bytes that are allowed."
+        if length.isdigit() and int(length) > self.most_bytes:
             body = json.dumps({"error": {"message": message, "type": "invalid_request"}}).encode()
             headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 413, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+            return
+        await self.app(scope, limited, send)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qtts_jax.configs.sampling import SamplingParams
+
+# Utterances of one batch.
+MOST_ITEMS = 32
+# A longer wait for the first sound is a mistake.
+MOST_PREBUFFER_MS = 10_000
 
 
 class Voicing(BaseModel):
@@ -24,6 +29,7 @@ class Voicing(BaseModel):
         max_new_tokens ... subtalker_temperature: as in `SamplingParams`.
         initial_chunk_frames: frames of the first chunk.
         chunk_frames: the most frames of a later chunk.
+        prebuffer_ms: audio that is made before the first of it is sent.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,6 +54,7 @@ class Voicing(BaseModel):
     max_new_tokens: int | None = None
     initial_chunk_frames: int | None = Field(default=None, ge=1)
     chunk_frames: int | None = Field(default=None, ge=1)
+    prebuffer_ms: float | None = Field(default=None, ge=0, le=MOST_PREBUFFER_MS)
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -65,6 +72,7 @@ class SpeechRequest(Voicing):
         speed: only 1; the model has no control of speed.
         stream: send audio as it is made; otherwise all at once.
         stream_format: "audio" bytes or "sse" events.
+        include_codes: send the codes of each chunk with its audio; in events alone.
         stream_text: feed the text along with the frames instead of all before the first.
     """
 
@@ -73,7 +81,34 @@ class SpeechRequest(Voicing):
     speed: float = Field(default=1.0, ge=1.0, le=1.0)
     stream: bool = True
     stream_format: Literal["audio", "sse"] = "audio"
+    include_codes: bool = False
     stream_text: bool | None = None
+
+    @model_validator(mode="after")
+    def _codes_have_a_place(self) -> Self:
+        if self.include_codes and self.stream_format != "sse":
+            raise ValueError('include_codes needs `"stream_format": "sse"`.')
+        return self
+
+
+class BatchItem(Voicing):
+    """One utterance of a batch.
+
+    Attributes:
+        input, response_format, stream_text: as in `SpeechRequest`.
+    """
+
+    input: str = Field(min_length=1)
+    response_format: str = "mp3"
+    stream_text: bool | None = None
+
+
+class BatchRequest(BaseModel):
+    """Body of `POST /v1/audio/speech/batch`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[BatchItem] = Field(min_length=1, max_length=MOST_ITEMS)
 
 
 class PlainRequest(BaseModel):

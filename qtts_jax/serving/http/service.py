@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from qtts_jax.serving.http.order import ClientOrder
 from qtts_jax.serving.http.schemas import Voicing
 from qtts_jax.serving.http.settings import ServerSettings
 from qtts_jax.serving.uploads import check_recording, decode_base64
-from qtts_jax.serving.utterance import Done, Event, Failed
+from qtts_jax.serving.utterance import Done, Event, Failed, Pace
 from qtts_jax.serving.voices import VoiceStore
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest
@@ -90,7 +91,13 @@ class Service:
         )
         return (await asyncio.wrap_future(encoded))[0]
 
-    def chunk_frames(self, body: Voicing) -> list[int] | None:
+    def pace(self, body: Voicing) -> Pace:
+        """When the audio of a request is to be delivered."""
+        wished = self.settings.prebuffer_ms if body.prebuffer_ms is None else body.prebuffer_ms
+        prebuffer = math.ceil(wished / 1e3 / self.engine.seconds_per_frame)
+        return Pace(self._chunk_frames(body), prebuffer)
+
+    def _chunk_frames(self, body: Voicing) -> list[int] | None:
         """Wished frames of the first chunks, if the body wishes any."""
         if body.initial_chunk_frames is None and body.chunk_frames is None:
             return None

@@ -18,6 +18,8 @@ class ServerSettings:
         max_characters: of one text.
         max_upload_bytes: of one recording.
         max_ordered: requests of one client that wait for their turn.
+        prebuffer_ms: audio of an utterance that is made before the first of it is sent, unless its
+            request says otherwise.
         idle_seconds: after which a WebSocket without messages is closed.
     """
 
@@ -28,6 +30,7 @@ class ServerSettings:
     max_characters: int = 4096
     max_upload_bytes: int = 5_000_000
     max_ordered: int = 16
+    prebuffer_ms: float = 0.0
     idle_seconds: float = 300.0
 
     @property

@@ -115,7 +115,7 @@ class Session:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
                 await self._send("error", message=f"{where}: {first['msg']}")
-            except ValueError as error:  # QTTSErrors of requests, too
+            except (ValueError, RecursionError) as error:  # QTTSErrors of requests, too
                 await self._send("error", message=str(error))
 
     async def _take(self, message: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class Session:
         service, events = self._service, Events()
         voicing, number, frames = utterance.voicing, self._numbers, 0
         request = await service.voice_request(voicing, utterance.text, True)
-        speech = ArrivingSpeech(service.engine, request, events, service.chunk_frames(voicing))
+        speech = ArrivingSpeech(service.engine, request, events, service.pace(voicing))
         utterance.speech = speech
         if utterance.cancelled:
             speech.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from qtts_jax.generation.request import Request
 from qtts_jax.serving.encoders import Encoder
 from qtts_jax.serving.http.service import Events, Service, fault
-from qtts_jax.serving.utterance import Chunk, Done, Event, Failed, Utterance
+from qtts_jax.serving.utterance import Chunk, Done, Event, Failed, Pace, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Speaking:
         cls,
         service: Service,
         request: Request,
-        chunk_frames: Sequence[int] | None,
+        pace: Pace,
         client: str | None,
         receive: Receive,
     ) -> Speaking:
@@ -53,7 +53,7 @@ class Speaking:
         Args:
             service: runs and counts it.
             request: prepared.
-            chunk_frames: as of `Engine.submit`.
+            pace: as of `Engine.submit`.
             client: whose turn is waited for; None does not wait.
             receive: of the connection, whose body has been read.
 
@@ -63,12 +63,12 @@ class Speaking:
             Exception: what made the utterance fail.
         """
         async with AsyncExitStack() as stack:
-            await _unless_left(stack.enter_async_context(service.order.turn(client)), receive)
+            await unless_left(stack.enter_async_context(service.order.turn(client)), receive)
             events = Events()
-            utterance = service.engine.submit(request, events, chunk_frames=chunk_frames)
+            utterance = service.engine.submit(request, events, pace=pace)
             speaking = cls(service, utterance, events)
             stack.push_async_callback(speaking._leave)
-            speaking._first = await _unless_left(events.next(), receive)
+            speaking._first = await unless_left(events.next(), receive)
             if isinstance(speaking._first, Failed):
                 raise speaking._first.error
             speaking._stack = stack.pop_all()
@@ -92,7 +92,7 @@ class Speaking:
         self._service.metrics.finished(self._utterance, self._events.outcome)
 
 
-async def _unless_left(result: Awaitable[Result], receive: Receive) -> Result:
+async def unless_left(result: Awaitable[Result], receive: Receive) -> Result:
     """Wait for a result as long as the client is there.
 
     Raises:
@@ -157,8 +157,15 @@ async def whole(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"".join([part async for part in parts])
 
 
-async def server_sent_events(speaking: Speaking, encoder: Encoder) -> AsyncIterator[bytes]:
-    """`speech.audio.delta` events with base64 audio, then `speech.audio.done` or `error`."""
+async def server_sent_events(
+    speaking: Speaking, encoder: Encoder, include_codes: bool
+) -> AsyncIterator[bytes]:
+    """`speech.audio.delta` events with base64 audio, then `speech.audio.done` or `error`.
+
+    Args:
+        include_codes: add the chunk's codes, a list of Q for each frame. An encoder that holds
+            audio back makes an event of codes alone.
+    """
     frames = 0
     async for event in speaking.events():
         if isinstance(event, Failed):
@@ -166,9 +173,12 @@ async def server_sent_events(speaking: Speaking, encoder: Encoder) -> AsyncItera
             yield _sse({"type": "error", "error": {"message": fault(event.error)}})
             return
         data = encoder.encode(event.wave) if isinstance(event, Chunk) else encoder.finish()
-        if data:
+        codes = {}
+        if include_codes and isinstance(event, Chunk):
+            codes["codes"] = event.codes.tolist()  # [T, Q]
+        if data or codes:
             audio = base64.b64encode(data).decode()
-            yield _sse({"type": "speech.audio.delta", "audio": audio})
+            yield _sse({"type": "speech.audio.delta", "audio": audio, **codes})
         if isinstance(event, Chunk):
             frames += len(event.codes)
     assert isinstance(event, Done)

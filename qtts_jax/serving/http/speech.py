@@ -30,7 +30,7 @@ def router(service: Service) -> APIRouter:
         encode = encoder(body.response_format, service.tts.sample_rate)
         speaking = await _begin(service, body, request)
         if body.stream_format == "sse":
-            events = server_sent_events(speaking, encode)
+            events = server_sent_events(speaking, encode, body.include_codes)
             return SpeakingResponse(events, speaking, "text/event-stream")
         content = audio_bytes(speaking, encode)
         media_type = FORMATS[body.response_format].media_type
@@ -53,5 +53,5 @@ async def _begin(service: Service, body: SpeechRequest, request: Request) -> Spe
     """Submit a request when it is its client's turn, and wait for its first audio."""
     wanted = await service.voice_request(body, body.input, body.stream_text)
     prepared = await run_in_threadpool(service.tts.prepare, wanted)
-    client, sizes = request.headers.get(CLIENT), service.chunk_frames(body)
-    return await Speaking.begin(service, prepared, sizes, client, request.receive)
+    client, pace = request.headers.get(CLIENT), service.pace(body)
+    return await Speaking.begin(service, prepared, pace, client, request.receive)
