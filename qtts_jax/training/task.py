@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -105,4 +105,16 @@ class Batches(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position that `state` returned, on this or another machine."""
+        ...
+
+
+@runtime_checkable
+class PolicyBatches(Batches, Protocol):
+    """Batches that depend on the parameters in training: speech of the model itself."""
+
+    def follow(self, params: Groups, extras: Extras) -> None:
+        """Receive the parameters after the steps so far, before each batch.
+
+        They are on the devices, and the next step donates them.
+        """
         ...

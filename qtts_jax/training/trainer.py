@@ -29,7 +29,7 @@ from qtts_jax.training.optimizer import OptimizerConfig, optimizer
 from qtts_jax.training.state import TrainState, first_state, state_shardings
 from qtts_jax.training.step import make_step
 from qtts_jax.training.stop_signals import StopSignals
-from qtts_jax.training.task import Batches, Task
+from qtts_jax.training.task import Batches, PolicyBatches, Task
 from qtts_jax.training.time_budget import TimeBudget
 
 CHECKPOINTS = "checkpoints"
@@ -291,7 +291,7 @@ class Trainer:
         step, end = first, int(state.ending[1]) or c.steps
         compiled: set[Any] = set()
         decisions, signal = Decisions(self.mesh.mesh), 0
-        batches, count = self._take(min(end, c.steps) - first)
+        batches, count = self._take(min(end, c.steps) - first, state)
         while count and step < min(end, c.steps):
             up, signal, decays, left = self._decide(decisions, budget, signals, count)
             if up or signal:
@@ -311,7 +311,7 @@ class Trainer:
             # The device works while the host makes the next batches and looks at the metrics of
             # the call before.
             position = self.batches.state()
-            batches, count = self._take(min(end, c.steps) - step)
+            batches, count = self._take(min(end, c.steps) - step, state)
             means.add(step, metrics)
             budget.stepped(done)
             self._show(bar, step, min(end, c.steps), means, budget)
@@ -429,9 +429,11 @@ class Trainer:
         ending = jax.device_put(np.asarray([first, last], np.int32), self.mesh.replicated)
         return state._replace(ending=ending)
 
-    def _take(self, most: int) -> tuple[dict[str, jax.Array], int]:
+    def _take(self, most: int, state: TrainState) -> tuple[dict[str, jax.Array], int]:
         """The batches of the next call, [steps, rows, ...] on the devices, and their number."""
         taken: list[dict[str, np.ndarray]] = []
+        if most > 0 and isinstance(self.batches, PolicyBatches):
+            self.batches.follow(state.params, state.extras)
         for _ in range(min(self.config.steps_per_call, most)):
             try:
                 taken.append(next(self.batches))

@@ -1,0 +1,1 @@
+"""Training on preferences (DPO) and rewards (GSPO, GRPO) after the supervised training."""
