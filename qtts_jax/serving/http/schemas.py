@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qtts_jax.configs.sampling import SamplingParams
 
@@ -65,6 +65,7 @@ class SpeechRequest(Voicing):
         speed: only 1; the model has no control of speed.
         stream: send audio as it is made; otherwise all at once.
         stream_format: "audio" bytes or "sse" events.
+        include_codes: send the codes of each chunk with its audio; in events alone.
         stream_text: feed the text along with the frames instead of all before the first.
     """
 
@@ -73,7 +74,14 @@ class SpeechRequest(Voicing):
     speed: float = Field(default=1.0, ge=1.0, le=1.0)
     stream: bool = True
     stream_format: Literal["audio", "sse"] = "audio"
+    include_codes: bool = False
     stream_text: bool | None = None
+
+    @model_validator(mode="after")
+    def _codes_have_a_place(self) -> Self:
+        if self.include_codes and self.stream_format != "sse":
+            raise ValueError('include_codes needs `"stream_format": "sse"`.')
+        return self
 
 
 class PlainRequest(BaseModel):

@@ -157,8 +157,15 @@ async def whole(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"".join([part async for part in parts])
 
 
-async def server_sent_events(speaking: Speaking, encoder: Encoder) -> AsyncIterator[bytes]:
-    """`speech.audio.delta` events with base64 audio, then `speech.audio.done` or `error`."""
+async def server_sent_events(
+    speaking: Speaking, encoder: Encoder, include_codes: bool
+) -> AsyncIterator[bytes]:
+    """`speech.audio.delta` events with base64 audio, then `speech.audio.done` or `error`.
+
+    Args:
+        include_codes: add the chunk's codes, a list of Q for each frame. An encoder that holds
+            audio back makes an event of codes alone.
+    """
     frames = 0
     async for event in speaking.events():
         if isinstance(event, Failed):
@@ -166,9 +173,12 @@ async def server_sent_events(speaking: Speaking, encoder: Encoder) -> AsyncItera
             yield _sse({"type": "error", "error": {"message": fault(event.error)}})
             return
         data = encoder.encode(event.wave) if isinstance(event, Chunk) else encoder.finish()
-        if data:
+        codes = {}
+        if include_codes and isinstance(event, Chunk):
+            codes["codes"] = event.codes.tolist()  # [T, Q]
+        if data or codes:
             audio = base64.b64encode(data).decode()
-            yield _sse({"type": "speech.audio.delta", "audio": audio})
+            yield _sse({"type": "speech.audio.delta", "audio": audio, **codes})
         if isinstance(event, Chunk):
             frames += len(event.codes)
     assert isinstance(event, Done)

@@ -30,7 +30,7 @@ def router(service: Service) -> APIRouter:
         encode = encoder(body.response_format, service.tts.sample_rate)
         speaking = await _begin(service, body, request)
         if body.stream_format == "sse":
-            events = server_sent_events(speaking, encode)
+            events = server_sent_events(speaking, encode, body.include_codes)
             return SpeakingResponse(events, speaking, "text/event-stream")
         content = audio_bytes(speaking, encode)
         media_type = FORMATS[body.response_format].media_type
