@@ -24,6 +24,23 @@ def engine(model):
     engine.stop()
 
 
+@pytest.fixture(scope="session")
+def clones(tts):
+    """An engine of a checkpoint that clones."""
+    settings = EngineSettings(
+        rows=(1,),
+        chunk_frames=(1,),
+        max_prompt=64,
+        max_text=64,
+        max_seconds=2.0,
+        max_reference_seconds=0.9,
+    )
+    engine = Engine(tts("base", exact_reference=False), settings)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
 @pytest.fixture
 def compiled():
     """Names of the programs that are compiled or loaded from the cache while a test runs."""

@@ -151,6 +151,18 @@ def test_a_prebuffer_comes_in_one_piece(post):
     assert post(prebuffer_ms=-1, **fields).status_code == 400
 
 
+def test_events_carry_codes_if_wanted(post, model):
+    fields = {"input": "Hello.", "max_new_tokens": 11, "include_codes": True, **SPEECH}
+    answer = post(response_format="mp3", stream_format="sse", **fields)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line[:6] == "data: "]
+    codes = [frame for event in events for frame in event.get("codes", [])]
+    each = CustomVoice("Hello.", "ryan", "english", seed=1, sampling={"max_new_tokens": 11})
+    assert codes == model.generate([each])[0].codes.tolist()
+    assert b"".join(base64.b64decode(event.get("audio", "")) for event in events)
+    refused = post(**fields)
+    assert refused.status_code == 400 and "sse" in refused.json()["error"]["message"]
+
+
 def test_a_client_that_leaves_frees_its_row(post, engine):
     answer = post(stream=True, input="Long text.", response_format="pcm", seed=3)
     next(answer.iter_content(chunk_size=None))

@@ -1,48 +1,21 @@
 """Uploaded voices: encoded once, spoken as offline, capped, kept across restarts."""
 
 import base64
-import io
 
 import numpy as np
 import pytest
 import requests
-import soundfile
 
 from qtts_jax.errors import RequestError
 from qtts_jax.serving.encoders import pcm16
-from qtts_jax.serving.engine import Engine
 from qtts_jax.serving.http.settings import ServerSettings
-from qtts_jax.serving.settings import EngineSettings
 from qtts_jax.serving.voices import VoiceStore
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.voices import VoiceClone
 from tests.support.live_server import live_server
+from tests.support.recording import recording
 
 WORDS = "Some words."
-
-
-def recording(seconds):
-    noise = 0.1 * np.random.default_rng(1).standard_normal(int(24000 * seconds))
-    content = io.BytesIO()
-    soundfile.write(content, noise, 24000, format="WAV", subtype="PCM_16")
-    return content.getvalue()
-
-
-@pytest.fixture(scope="module")
-def clones(tts):
-    """An engine of a checkpoint that clones."""
-    settings = EngineSettings(
-        rows=(1,),
-        chunk_frames=(1,),
-        max_prompt=64,
-        max_text=64,
-        max_seconds=2.0,
-        max_reference_seconds=0.9,
-    )
-    engine = Engine(tts("base", exact_reference=False), settings)
-    engine.start()
-    yield engine
-    engine.stop()
 
 
 def test_an_uploaded_voice_speaks_as_offline(clones, tmp_path, compiled):

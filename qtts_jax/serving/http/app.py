@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from qtts_jax.errors import BusyError, QTTSError
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.http import batch, socket, speech, voices
+from qtts_jax.serving.http import batch, socket, speech, voices, web_page
 from qtts_jax.serving.http.body_limit import BodyLimit
 from qtts_jax.serving.http.service import Service
 from qtts_jax.serving.http.settings import ServerSettings
@@ -42,12 +42,18 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
         )
     for routes in (speech, batch, voices, socket):
         app.include_router(routes.router(service), dependencies=[Depends(check_key)])
+    app.include_router(web_page.router())
 
     @app.get("/v1/models", dependencies=[Depends(check_key)])
     def models() -> dict[str, object]:
         name = engine.tts.config.size
         model = {"id": f"qwen3-tts-{name}", "object": "model", "owned_by": "qtts"}
-        return {"object": "list", "data": [model | {"modes": list(engine.tts.modes)}]}
+        abilities = {
+            "modes": list(engine.tts.modes),
+            "languages": engine.tts.supported_languages,
+            "sample_rate": engine.tts.sample_rate,
+        }
+        return {"object": "list", "data": [model | abilities]}
 
     @app.get("/health")
     def health() -> JSONResponse:
