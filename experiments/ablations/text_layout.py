@@ -1,0 +1,16 @@
+"""Is text that streams beside the frames as good as the whole text before the first frame?
+
+    python -m experiments.run text_layout
+
+Answer: not run. At scale nano about 6 talkers of half an hour on one GPU and 3 tokenizers, which
+the variations share; the language tag adds two more variations. Each talker speaks in the layout
+that it was trained on.
+"""
+
+STREAM, TAG = "talker_batches.mix.stream_text", "talker_batches.mix.language_tag"
+VARIATIONS = {
+    "whole text first, language tag": {STREAM: 0.0, TAG: 1.0},
+    "streamed text, language tag": {STREAM: 1.0, TAG: 1.0},
+    "whole text first, no tag": {STREAM: 0.0, TAG: 0.0},
+    "streamed text, no tag": {STREAM: 1.0, TAG: 0.0},
+}

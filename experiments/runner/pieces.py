@@ -1,0 +1,211 @@
+"""Library of the ablations: the pieces of a run: tokenizer -> codes -> talker -> scores."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import command
+from experiments.nano.text_vocabulary import save_text
+from experiments.runner.chain import Piece, Records, key_of
+from experiments.runner.joined import joined
+from experiments.runner.recipe import Recipe
+from experiments.runner.scales import Scale
+from experiments.runner.scoring import Scoring, score
+from experiments.runner.speech import stored_teacher
+from experiments.runner.training import Totals, train
+from qtts_jax import data
+from qtts_jax.data.splits import TRAIN
+from qtts_jax.functional import Params, abstract
+from qtts_jax.io.atomic_directory import new_directory
+from qtts_jax.io.checkpoint import load_params
+from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
+from qtts_jax.speech_tokenizer.base import FOLDER
+from qtts_jax.text.bpe import TextTokenizer, copy_text_files
+from qtts_jax.training.export import save_talker, save_tokenizer
+from qtts_jax.training.hooks import averaged
+from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
+from qtts_jax.training.tokenizer.task import TokenizerTask
+
+MODEL = "model"
+# Of the talkers of ablations; those of the shipped voice (experiments/train/talker.py).
+GENERATION = {"repetition_penalty": 1.0, "temperature": 0.15, "subtalker_temperature": 0.1}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of an ablation share.
+
+    Attributes:
+        scale: sizes and schedules.
+        root: folder of all pieces.
+        dataset: prepared recordings.
+        teacher: stored features (.npz) or a converted Whisper encoder; None without one.
+        judges: kinds of judges that score.
+        minutes: longest training of a run; None without a limit.
+    """
+
+    scale: Scale
+    root: Path
+    dataset: data.Dataset
+    teacher: Path | None
+    judges: tuple[str, ...]
+    minutes: float | None = None
+
+
+def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
+    """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
+    settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
+    tokenizer = key_of(
+        "tokenizer", settings, seed, setting.dataset.digest, setting.teacher, setting.minutes,
+    )  # fmt: skip
+    talker = key_of(
+        tokenizer, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
+        recipe.talker_trainer, recipe.sentences_per_clip,
+    )  # fmt: skip
+    scoring = Scoring(setting.judges, setting.scale.test_clips, setting.scale.seconds)
+    trainings = len(recipe.stages) + 1
+    seconds = None if setting.minutes is None else 60 * setting.minutes / trainings
+    models = {"tokenizer": setting.root / f"tokenizer-{tokenizer}" / MODEL,
+              "talker": setting.root / f"talker-{talker}" / MODEL}  # fmt: skip
+    return [
+        Piece("tokenizer", tokenizer,
+              functools.partial(_tokenizer, setting, recipe, seed, seconds)),
+        Piece("codes", tokenizer, functools.partial(_codes, setting, models["tokenizer"])),
+        Piece("talker", talker,
+              functools.partial(_talker, setting, recipe, seed, seconds, models["tokenizer"])),
+        Piece("scores", key_of(talker, scoring),
+              functools.partial(_scores, setting, recipe, scoring, models["talker"])),
+    ]  # fmt: skip
+
+
+def _tokenizer(
+    setting: Setting, recipe: Recipe, seed: int, seconds: float | None, folder: Path, _: Records
+) -> dict[str, Any]:
+    """Train all stages and export the tokenizer."""
+    dataset = setting.dataset
+    waves = data.load_waves(dataset, dataset.select(TRAIN), progress=False)
+    start: Params | None = None
+    stages = []
+    for number, stage in enumerate(recipe.stages):
+        task = TokenizerTask(
+            recipe.tokenizer, stage.training, dtype=recipe.talker_options["dtype"], start=start
+        )
+        features = None
+        if stage.training.teacher_width is not None and stage.training.learns_codes:
+            features = _features(setting.teacher, waves)
+        samples = recipe.tokenizer.samples_per_frame
+        batches = data.TokenizerBatches(
+            waves,
+            rows=stage.rows,
+            frames=round(recipe.crop_seconds * recipe.frame_rate),
+            samples_per_frame=samples,
+            seed=seed,
+            teacher=features,
+        )
+
+        def totals(batch: dict[str, np.ndarray]) -> Totals:
+            return {"audio_seconds": batch["audio"].size / dataset.sample_rate}
+
+        place = folder / f"stage{number}"
+        try:
+            state, done = train(task, batches, totals, stage.trainer, place, seed, seconds)
+        finally:
+            batches.close()
+        params = task.tokenizer_params(averaged(state), state.extras)
+        save_tokenizer(place / MODEL, recipe.tokenizer, params)
+        start = load_params(place / MODEL, abstract(Tokenizer12Hz, recipe.tokenizer)[1])
+        stages.append(done)
+    if not (folder / MODEL).is_dir():
+        with new_directory(folder / MODEL, overwrite=False) as out:
+            shutil.copytree(place / MODEL, out, dirs_exist_ok=True)
+    size = sum(x.size for x in jax.tree.leaves(abstract(Tokenizer12Hz, recipe.tokenizer)[1]))
+    return {"stages": stages, "parameters": size}
+
+
+def _features(teacher: Path | None, waves: data.Waves) -> data.Features | None:
+    """Features of the teacher for the training clips."""
+    if teacher is None:
+        return None
+    if teacher.suffix == ".npz":
+        return stored_teacher(teacher, waves)
+    return data.teacher_features(waves, teacher, progress=False)
+
+
+def _codes(setting: Setting, tokenizer: Path, folder: Path, _: Records) -> dict[str, Any]:
+    """Encode all clips; the codes lie beside the dataset."""
+    codes = data.encode_dataset(setting.dataset, tokenizer, progress=False)
+    return {"clips": len(codes), "frames": int(codes.frames(range(len(codes))).sum())}
+
+
+def _talker(
+    setting: Setting,
+    recipe: Recipe,
+    seed: int,
+    seconds: float | None,
+    tokenizer: Path,
+    folder: Path,
+    _: Records,
+) -> dict[str, Any]:
+    """Train the talker with its code predictor and export them with the tokenizer."""
+    dataset = setting.dataset
+    merges = setting.scale.vocabulary([dataset.records[i] for i in dataset.select(TRAIN)])
+    text_folder = folder / "text"
+    if not text_folder.is_dir():
+        with new_directory(text_folder, overwrite=False) as out:
+            save_text(out, merges)
+    if recipe.sentences_per_clip > 1:
+        name = f"joined{recipe.sentences_per_clip}-{dataset.digest[:12]}"
+        dataset = joined(dataset, recipe.sentences_per_clip, setting.root / name)
+    codes = data.encode_dataset(dataset, tokenizer, progress=False)
+    task = TalkerTask(TalkerTaskConfig(recipe.model, **recipe.talker_options))
+    batches = data.TalkerBatches(
+        recipe.model,
+        dataset,
+        codes,
+        TextTokenizer.from_dir(text_folder),
+        replace(recipe.talker_batches, seed=seed),
+        split=TRAIN,
+    )
+    codebooks = recipe.tokenizer.codebooks
+
+    def totals(batch: dict[str, np.ndarray]) -> Totals:
+        frames = int(batch["frames"].sum())
+        return {
+            "clips": int((batch["frames"] > 0).sum()),
+            "frames": frames,
+            "codes": frames * codebooks,
+            "audio_seconds": frames / recipe.frame_rate,
+        }
+
+    try:
+        state, done = train(
+            task, batches, totals, recipe.talker_trainer, folder / "training", seed, seconds
+        )
+    finally:
+        batches.close()
+    with new_directory(folder / MODEL, overwrite=True) as out:
+        params = task.model_params(averaged(state), state.extras)
+        limit = round(setting.scale.seconds * recipe.frame_rate)
+        save_talker(out, recipe.model, params, {"max_new_tokens": limit, **GENERATION})
+        copy_text_files(text_folder, out)
+        shutil.copytree(tokenizer, out / FOLDER)
+    return done
+
+
+def _scores(
+    setting: Setting, recipe: Recipe, scoring: Scoring, model: Path, folder: Path, _: Records
+) -> dict[str, Any]:
+    """Score the checkpoint on held-out clips."""
+    scores, missing = score(recipe, model, setting.dataset, scoring, folder)
+    return {"scores": scores, "not_measured": missing, "judges": list(scoring.judges)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.run"))

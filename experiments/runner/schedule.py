@@ -1,0 +1,109 @@
+"""Library of the ablations: processes, at most one on a device at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import command
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Work:
+    """A process that makes pieces.
+
+    Attributes:
+        name: shown to the reader.
+        argv: its command.
+        log: file that takes its output.
+        needs: pieces that it makes; two processes never make the same piece at once.
+    """
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    needs: frozenset[str]
+
+
+def devices() -> list[dict[str, str]]:
+    """For each device, the environment that gives a process this one alone.
+
+    GPUs are given one by one; a CPU, and a TPU host, count as one device. The devices are counted
+    by another process, since JAX would take the memory of a GPU in this one.
+    """
+    code = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    backend, count = out.stdout.split()[-2:]
+    if backend not in ("gpu", "cuda", "rocm"):
+        return [{}]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(i) for i in range(int(count))]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names]
+
+
+def run_all(
+    works: Iterable[Work],
+    places: Sequence[dict[str, str]],
+    ended: Callable[[Work, int], None],
+) -> None:
+    """Run all processes, each alone on one of the places; `ended` gets each exit status.
+
+    A process whose pieces another one is making waits for it, and the next one takes its turn. On
+    SIGTERM or Ctrl-C the processes are asked to save and stop, and waited for.
+    """
+    waiting, running = list(works), {}  # type: ignore[var-annotated]
+    before = {s: signal.signal(s, _raise) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while waiting or running:
+            free = [i for i in range(len(places)) if i not in running]
+            for place in free:
+                busy = frozenset().union(*(work.needs for work, _ in running.values()))
+                work = next((w for w in waiting if not w.needs & busy), None)
+                if work is None:
+                    break
+                waiting.remove(work)
+                running[place] = (work, _start(work, places[place]))
+            time.sleep(POLL_SECONDS)
+            for place, (work, process) in list(running.items()):
+                status = process.poll()
+                if status is not None:
+                    del running[place]
+                    ended(work, status)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+
+
+def _start(work: Work, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    work.log.parent.mkdir(parents=True, exist_ok=True)
+    with work.log.open("ab") as log:
+        return subprocess.Popen(
+            work.argv,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=command.ROOT,
+            env=os.environ | environment,
+            # A Ctrl-C of the terminal would otherwise reach the processes twice.
+            start_new_session=True,
+        )
+
+
+def _raise(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.exit_status_of_library(__file__, "experiments.run"))
