@@ -25,7 +25,7 @@ from qtts_jax import QwenTTS
 
 PACKAGE = str(Path(qtts_jax.__file__).parent)
 TEXT = "Hello there, how are you?"
-OPTIONS: dict[str, Any] = {"seed": 1, "max_new_tokens": 20}
+OPTIONS: dict[str, Any] = {"seed": 1, "max_new_tokens": 20, "normalize": False}
 REFERENCE_SECONDS = 2.0
 
 
