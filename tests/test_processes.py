@@ -78,7 +78,7 @@ def test_a_port_that_is_taken(monkeypatch):
 
 def test_processes_that_work_together_need_a_mesh(monkeypatch, capsys):
     monkeypatch.setattr(processes, "together", lambda: True)
-    monkeypatch.setattr(processes, "end_with_fault", lambda: None)
+    monkeypatch.setattr(processes, "end_at_once", lambda status: None)
     assert main(["say", "Hi.", "-o", "none.wav"]) == 1
     assert "work together on a mesh of all their devices; describe it by --mesh" in (
         capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_alone_nothing_is_shared_or_waited_for():
     assert processes.writes() and not processes.together() and processes.own_devices() is None
     assert processes.agreed(7) == 7 and processes.in_turn(lambda: 3) == 3
     processes.wait_for_all("never")
-    processes.end_with_fault()
+    processes.end_at_once(1)
 
 
 def test_lines_are_dealt_out_in_turn(monkeypatch, tmp_path):
