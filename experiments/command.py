@@ -39,7 +39,7 @@ def exit_status(file: str, main: Callable[[], None]) -> int:
         main()
     except QTTSError as error:
         print(f"{module_name(file)}: {error}", file=sys.stderr)
-        processes.end_with_fault()
+        processes.end_at_once(1)
         return 1
     return 0
 

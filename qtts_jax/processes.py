@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 START_SECONDS = 300
 # How long a process that is done waits for the others; one that died ends all much sooner.
 END_SECONDS = 7 * 24 * 3600
+# Exit status after Ctrl-C.
+INTERRUPTED = 130
 
 _apart = False
 _several = False
@@ -163,21 +165,21 @@ def peak_memory() -> int | None:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def end_with_fault() -> None:
-    """End this process after a fault that it has printed, where others work together with it.
+def end_at_once(status: int) -> None:
+    """End one of several processes with an exit status, and without waiting for the others.
 
-    Otherwise it would wait at its end for the others, which wait for its part of the computation.
-    Without it JAX ends them, too.
+    After a fault they would wait for its part of the computation. Without it JAX ends them, too.
+    Alone, or apart unless it was interrupted, a process ends in the usual way.
     """
-    if together():
+    if together() or (_several and status == INTERRUPTED):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(status)
 
 
 def _end_after_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     traceback.print_exception(kind, error, trace)
-    end_with_fault()
+    end_at_once(1)
 
 
 def _checked(address: str, process: int, processes: int, seconds: int) -> dict[str, Any]:

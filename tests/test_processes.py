@@ -76,10 +76,10 @@ def test_a_port_that_is_taken(monkeypatch):
         processes.start(options("127.0.0.1:1", 0, 2))
 
 
-def test_processes_that_work_together_need_a_mesh(monkeypatch, capsys, model_option):
+def test_processes_that_work_together_need_a_mesh(monkeypatch, capsys):
     monkeypatch.setattr(processes, "together", lambda: True)
-    monkeypatch.setattr(processes, "end_with_fault", lambda: None)
-    assert main(["say", "Hi.", "-o", "none.wav", *model_option("custom_voice")]) == 1
+    monkeypatch.setattr(processes, "end_at_once", lambda status: None)
+    assert main(["say", "Hi.", "-o", "none.wav"]) == 1
     assert "work together on a mesh of all their devices; describe it by --mesh" in (
         capsys.readouterr().err
     )
@@ -91,7 +91,7 @@ def test_alone_nothing_is_shared_or_waited_for():
     assert processes.writes() and not processes.together() and processes.own_devices() is None
     assert processes.agreed(7) == 7 and processes.in_turn(lambda: 3) == 3
     processes.wait_for_all("never")
-    processes.end_with_fault()
+    processes.end_at_once(1)
 
 
 def test_lines_are_dealt_out_in_turn(monkeypatch, tmp_path):
@@ -134,7 +134,7 @@ def test_two_processes_generate_what_one_device_does(converted, tmp_path):
 def test_each_process_speaks_its_lines(converted, tmp_path):
     requests, out = tmp_path / "requests.jsonl", tmp_path / "out"
     common = {"speaker": "ryan", "max_new_tokens": 4, "seed": 1}
-    lines = [{"id": f"line{i}", "text": "Short one.", **common} for i in range(3)]
+    lines = [{"id": f"line{i}", "text": "Short one.", **common} for i in range(4)]
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines) + "no JSON\n")
     arguments = ["batch", requests, "--out", out, "--model", converted("custom_voice")]
 
@@ -142,10 +142,10 @@ def test_each_process_speaks_its_lines(converted, tmp_path):
         together = ["--coordinator", f"127.0.0.1:{port}", "--process", number, "--processes", 2]
         return ["qtts_jax", *arguments, *together]
 
-    (first, _, _), (second, _, errors) = finish_two(start_two(command, devices=1))
-    assert (first, second) == (0, 1)
-    assert "process 1: requests.jsonl, line 4: this is not JSON" in errors
-    for number, ids in enumerate((["line0", "line2"], ["line1"])):
+    (first, _, errors), (second, _, _) = finish_two(start_two(command, devices=1))
+    assert (first, second) == (1, 0)
+    assert "process 0: requests.jsonl, line 5: this is not JSON" in errors
+    for number, ids in enumerate((["line0", "line2"], ["line1", "line3"])):
         own = out / f"process-{number}-of-2"
         rows = [json.loads(row) for row in (own / "results.jsonl").read_text().splitlines()]
         assert [row["id"] for row in rows if row["status"] == "ok"] == ids
@@ -185,7 +185,7 @@ def newest(run):
 @pytest.mark.slow
 def test_training_goes_on_after_a_process_was_stopped_or_killed(tmp_path):
     run = tmp_path / "run"
-    mesh = json.dumps({"data": 4, "fsdp": 2})
+    mesh = json.dumps({"fsdp": 8})
     saved = 0
 
     def train(steps):

@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return args.run(args)
     except QTTSError as error:
         note(f"qtts: {error}")
-        processes.end_with_fault()
+        processes.end_at_once(1)
         return 1
     except KeyboardInterrupt:
         note("qtts: interrupted; what was finished has been kept.")
-        return 130
+        processes.end_at_once(processes.INTERRUPTED)
+        return processes.INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:

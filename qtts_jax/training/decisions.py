@@ -19,6 +19,9 @@ class Decisions:
 
     Args:
         mesh: all devices of the run.
+
+    Attributes:
+        late: the values are those of the call before; the first call waits for its own.
     """
 
     def __init__(self, mesh: Mesh) -> None:
