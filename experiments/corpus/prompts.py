@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments import command
+from experiments.corpus.build import everyday_sentences
+from experiments.corpus.sentences import reading_list
 from qtts_jax.errors import DataError
 from qtts_jax.io.atomic_files import write_whole
 
@@ -41,10 +43,6 @@ def texts_of(path: Path) -> Iterator[str]:
 
 def drawn_texts(corpus: Path, seed: int) -> Iterator[str]:
     """Everyday sentences without end, from the packages of a corpus."""
-    # Imported here, since the synthesisers that it names are an extra.
-    from experiments.corpus.build import everyday_sentences
-    from experiments.corpus.sentences import reading_list
-
     if not (corpus / "packages").is_dir():
         raise DataError(
             f"{corpus} has no packages; run `python -m experiments.corpus.build --out {corpus} "

@@ -108,6 +108,13 @@ def main() -> None:
     parser.add_argument(
         "--least-margin", type=float, default=0.1, help="least difference of rewards in a pair"
     )
+    parser.add_argument("--accumulate", type=int, default=1, help="microbatches of a step")
+    parser.add_argument(
+        "--remat",
+        choices=("none", "products", "blocks"),
+        default="none",
+        help="what the backward pass computes again",
+    )
     parser.add_argument("--rows", type=int, default=256, help="most speech generated at once")
     for name, weight in WEIGHTS.items():
         parser.add_argument(
@@ -146,7 +153,7 @@ def session(args: argparse.Namespace) -> None:
     task = make_task(args, tts)
     mesh = TRAINER.mesh if args.mesh is None else MeshConfig.parse(args.mesh)
     rollouts = Rollouts(task, tts.speech_tokenizer, mesh, args.rows)
-    base = TRAINER
+    base = dataclasses.replace(TRAINER, accumulate=args.accumulate)
     batches: Batches
     if isinstance(task, PreferenceTask):
         path = args.pairs or made_pairs(args, tts, task, mix)
@@ -190,6 +197,7 @@ def make_task(args: argparse.Namespace, tts: QwenTTS) -> PreferenceTask | Policy
         dtype=args.dtype,
         train=parts if args.lora is None else (),
         lora=None if args.lora is None else LoraConfig(args.lora, 2.0 * args.lora),
+        remat=args.remat,
     )
     params = load_params(args.model, abstract(TTSModel, tts.config)[1])
     if args.method == "dpo":

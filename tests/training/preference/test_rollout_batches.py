@@ -98,10 +98,10 @@ def test_training_raises_the_reward(tmp_path):
 
 def test_a_run_resumed_within_a_set_equals_an_uninterrupted_one(tmp_path):
     outcomes = []
-    for name, sessions in (("whole", [4]), ("parts", [1, 2, 4])):
+    for name, sessions in (("whole", [3]), ("parts", [1, 3])):
         for steps in sessions:
             trainer(tmp_path / name, steps).run()
-        t = trainer(tmp_path / name, 4)
+        t = trainer(tmp_path / name, 3)
         run = json.loads((checkpoints.checkpoints(t.checkpoints)[-1] / "run.json").read_text())
         arrays = {k: np.asarray(x) for k, x in flatten_params(t.newest()).items()}
         logged = [{k: v for k, v in row.items() if k not in ("time", "steps_per_second")}
