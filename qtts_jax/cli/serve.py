@@ -11,8 +11,8 @@ from typing import Any
 
 from qtts_jax.cli.common import add_model, load_tts, note, positive
 from qtts_jax.extras import import_extra
+from qtts_jax.serving.http.settings import API_KEY
 
-API_KEY = "QTTS_API_KEY"
 # Seconds that speech in progress is given after SIGTERM.
 DRAIN_SECONDS = 60
 

@@ -1,43 +1,26 @@
 """`qtts serve` as a process: it warms up, serves the usual clients, and drains on SIGTERM."""
 
 import io
-import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 
 import pytest
 import requests
 import soundfile
 
+from tests.support.server_process import free_port, server_process
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def process(converted):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def process(converted, tmp_path_factory):
+    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
     limits = ["--rows", "1", "--chunk-frames", "1", "--max-prompt", "64", "--max-seconds", "4"]
     command = [sys.executable, "-m", "qtts_jax", "serve", "--port", str(port), *limits]
     command += ["--model", str(converted("custom_voice"))]
-    environment = {**os.environ, "QTTS_API_KEY": "secret"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    process.url = f"http://127.0.0.1:{port}"
-    while not _ready(process.url):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.5)
-    yield process
-    process.kill()
-    process.wait()
-
-
-def _ready(url):
-    try:
-        return requests.get(f"{url}/ready", timeout=5).status_code == 200
-    except requests.ConnectionError:
-        return False
+    with server_process(command, port, log, QTTS_API_KEY="secret") as process:
+        yield process
 
 
 def test_the_client_of_openai(process):

@@ -1,16 +1,17 @@
 """The web page in headless Chromium: it speaks, sound samples arrive, and Stop frees the row."""
 
+import base64
 import shutil
 import time
 
-import jax
 import numpy as np
 import pytest
+import requests
 import soundfile
 
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
-from qtts_jax.tts.voices import CustomVoice, VoiceClone
+from qtts_jax.tts.voices import CustomVoice
 from tests.support.live_server import live_server
 from tests.support.recording import recording
 
@@ -46,15 +47,6 @@ pytestmark = [
         reason="needs a browser: `apt-get install chromium chromium-driver`",
     ),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_compiled_quickly():
-    """The models are tiny and the browser plays in real time: optimizing would only take time."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +154,17 @@ def test_a_preset_speaker_is_heard_and_drawn(page, engine):
 def test_the_voice_of_an_uploaded_recording(page, clones, tmp_path):
     path = tmp_path / "voice.wav"
     path.write_bytes(recording(0.7))
-    item = clones.tts.create_voice_clone_prompt(path.read_bytes(), "Some words.")[0]
-    wanted = pcm16(clones.tts.generate([VoiceClone("Hi.", item, seed=1)])[0].wave).astype(int)
+    sent = {"ref_audio": base64.b64encode(path.read_bytes()).decode(), "ref_text": "Some words."}
+    sent |= {"input": "Hi.", "seed": 1, "response_format": "pcm"}
     with live_server(clones, ServerSettings()) as address:
+        answer = requests.post(f"http://{address}/v1/audio/speech", json=sent, timeout=60)
         browser = page(address)
         fill(browser, "text", "Hi.")
         element(browser, "recording").send_keys(str(path))
         fill(browser, "words", "Some words.")
         browser.find_element("tag name", "summary").click()
         fill(browser, "seed", "1")
-        assert_speech(browser, wanted[: int(24000 * clones.settings.max_seconds)])
+        assert_speech(browser, np.frombuffer(answer.content, "<i2").astype(int))
 
 
 def test_escape_stops_and_frees_the_row(page, engine):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# The environment variable with the key that clients must send.
+API_KEY = "QTTS_API_KEY"
+
 
 @dataclass(frozen=True)
 class ServerSettings:
