@@ -21,8 +21,9 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from experiments import command
@@ -103,10 +104,13 @@ def planned(
     """
     from experiments.runner.pieces import Setting, pieces_of
     from experiments.runner.scales import SCALES as ALL
+    from qtts_jax.evaluation.panel import KINDS
 
     scale = ALL[args.scale]
     dataset, teacher = _recordings(args)
     judges = tuple(scale.judges if args.judges is None else args.judges)
+    if unknown := sorted(set(judges) - set(KINDS)):
+        raise ConfigError(f"there is no judge {unknown[0]!r}; choose among {', '.join(KINDS)}.")
     setting = Setting(scale, args.out / "pieces", dataset, teacher, judges, args.minutes)
     records = [dataset.records[i] for i in dataset.select("train")]
     works, requests, failures = {}, {}, {}
@@ -132,7 +136,7 @@ def planned(
             requests[name, seed] = request
             works[name, seed] = Work(
                 f"{name}, seed {seed}",
-                [sys.executable, "-m", "experiments.runner.worker",
+                [sys.executable, "-m", "experiments.runner.worker", "--request",
                  str((place / "request.json").absolute())],
                 place / "log.txt",
                 frozenset(f"{piece.name}-{piece.key}" for piece in pieces),
@@ -189,7 +193,7 @@ def _recordings(args: Namespace):  # type: ignore[no-untyped-def]
     if not (place / "teacher.npz").is_file():
         print("the shipped voice speaks the recordings (once)", flush=True)
         # By another process: JAX would keep the memory of a GPU in this one.
-        argv = [sys.executable, "-m", "experiments.runner.speech", str(place.absolute())]
+        argv = [sys.executable, "-m", "experiments.runner.speech", "--out", str(place.absolute())]
         if subprocess.run(argv, cwd=command.ROOT).returncode:
             raise DataError("the recordings were not made, for the reason above.")
     return data.Dataset(place / "dataset"), place / "teacher.npz"
@@ -197,7 +201,6 @@ def _recordings(args: Namespace):  # type: ignore[no-untyped-def]
 
 def _absolute(request: Request) -> Request:
     """A request whose paths hold from any working directory."""
-    from dataclasses import replace
 
     def path(text: str | None) -> str | None:
         return None if text is None else str(Path(text).absolute())
@@ -228,8 +231,6 @@ def _alone(out: Path) -> Iterator[None]:
             ) from None
         yield
 
-
-__all__: Sequence[str] = ("main", "planned", "report", "run")
 
 if __name__ == "__main__":
     raise SystemExit(command.exit_status(__file__, main))

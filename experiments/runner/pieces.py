@@ -63,7 +63,8 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
     settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
     tokenizer = key_of(
-        "tokenizer", settings, seed, setting.dataset.digest, setting.teacher, setting.minutes,
+        "tokenizer", settings, seed, setting.dataset.digest, _teacher_key(setting.teacher),
+        setting.minutes,
     )  # fmt: skip
     talker = key_of(
         tokenizer, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
@@ -83,6 +84,14 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
         Piece("scores", key_of(talker, scoring),
               functools.partial(_scores, setting, recipe, scoring, models["talker"])),
     ]  # fmt: skip
+
+
+def _teacher_key(teacher: Path | None) -> str | None:
+    """A hash of the names and sizes of a teacher's files, wherever they lie."""
+    if teacher is None:
+        return None
+    files = [teacher] if teacher.is_file() else sorted(p for p in teacher.rglob("*") if p.is_file())
+    return key_of([(file.name, file.stat().st_size) for file in files])
 
 
 def _tokenizer(

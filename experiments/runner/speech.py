@@ -121,12 +121,12 @@ def _teacher(dataset: data.Dataset) -> dict[str, np.ndarray]:
 
 
 def _make() -> None:
-    make_speech(Path(sys.argv[1]))
+    make_speech(Path(sys.argv[2]))
 
 
 def main() -> int:
     """Make the corpus in the folder named on the command line, in a process of its own."""
-    if len(sys.argv) != 2:
+    if sys.argv[1:2] != ["--out"]:
         return command.exit_status_of_library(__file__, "experiments.run")
     return command.exit_status(__file__, _make)
 

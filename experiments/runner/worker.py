@@ -1,6 +1,6 @@
 """Library of the ablations: one run in a process of its own, so that it can fail alone.
 
-    python -m experiments.runner.worker REQUEST.json
+    python -m experiments.runner.worker --request REQUEST.json
 
 REQUEST.json is written by `experiments.run`. The result or the reason of the failure is left where
 it says. SIGTERM stops it after a checkpoint.
@@ -143,9 +143,9 @@ def _training_records(dataset: Any) -> list[Any]:
 
 def main() -> int:
     """Do what the file named on the command line says."""
-    if len(sys.argv) != 2:
+    if sys.argv[1:2] != ["--request"]:
         return command.exit_status_of_library(__file__, "experiments.run")
-    return run(Request.read(Path(sys.argv[1])))
+    return run(Request.read(Path(sys.argv[2])))
 
 
 if __name__ == "__main__":

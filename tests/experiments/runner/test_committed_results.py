@@ -1,0 +1,47 @@
+"""Tables and README say what the committed result files hold.
+
+`python -m experiments.run --report --results experiments/results/ablations` makes the tables.
+"""
+
+import re
+
+import pytest
+
+from experiments.runner import ablation, results, table
+from tests.support.helpers import ROOT
+
+FOLDER = ROOT / "experiments/results/ablations"
+TABLES = sorted(FOLDER.glob("*/*.md"))
+INTERVAL = re.compile(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]")
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_table_is_that_of_its_result_files(path):
+    found, scale = ablation.load(path.stem), path.parent.name
+    stored = results.read(FOLDER, scale, path.stem, found.variations)
+    line = f"python -m experiments.run {path.stem} --scale {scale}"
+    assert path.read_text() == table.markdown(found, scale, stored, {}, line)
+    assert path.with_suffix(".png").is_file()
+
+
+def test_every_result_file_belongs_to_a_variation_and_three_seeds_are_there():
+    assert TABLES
+    for path in TABLES:
+        files = list(path.with_suffix("").glob("*.json"))
+        variations = ablation.load(path.stem).variations
+        wanted = {f"{ablation.slug(v)}.seed{seed}.json" for v in variations for seed in range(3)}
+        assert {file.name for file in files} == wanted
+
+
+def test_numbers_of_the_readme_are_those_of_the_tables():
+    rows = [
+        line
+        for line in (ROOT / "experiments/README.md").read_text().splitlines()
+        if "python -m experiments.run " in line and INTERVAL.search(line)
+    ]
+    assert rows
+    for row in rows:
+        (name,) = re.findall(r"python -m experiments\.run (\w+)`", row)
+        text = (FOLDER / "tiny" / f"{name}.md").read_text()
+        for number in INTERVAL.findall(row):
+            assert number in text, f"{name}: {number} is not in its table"
