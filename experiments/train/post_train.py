@@ -31,7 +31,7 @@ import numpy as np
 
 from experiments import command
 from experiments.train.rollout_judging import Expected, Judging, expectations, load_panel, seeded
-from experiments.train.run import Stopwatch, add_arguments, train
+from experiments.train.run import Stopwatch, add_arguments, parse, train
 from qtts_jax import QwenTTS
 from qtts_jax.errors import ConfigError, DataError
 from qtts_jax.evaluation.rewards import RewardMix
@@ -129,8 +129,8 @@ def main() -> None:
         default="dnsmos",
         help="which judge never rewards",
     )
-    add_arguments(parser, TRAINER)
-    args = parser.parse_args()
+    add_arguments(parser, TRAINER, several=False)
+    args = parse(parser)
     session(args)
 
 

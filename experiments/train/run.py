@@ -54,8 +54,14 @@ def default_dtype() -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
-def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
-    """The options that `trainer_settings` and `train` read."""
+def add_arguments(
+    parser: argparse.ArgumentParser, base: TrainerConfig, several: bool = True
+) -> None:
+    """The options that `parse`, `trainer_settings` and `train` read.
+
+    Args:
+        several: the command can run in several processes.
+    """
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument(
         "--start",
@@ -91,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser, base: TrainerConfig) -> None:
     )
     parser.add_argument("--no-tensorboard", action="store_true", help="write metrics.jsonl only")
     parser.add_argument("--mesh", help="devices of the run, such as data=4,fsdp=2 (default: one)")
-    processes.add_options(parser)
+    if several:
+        processes.add_options(parser)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -101,7 +108,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         ConfigError: as `processes.start`.
     """
     args = parser.parse_args()
-    processes.start(args)  # before the first use of a device
+    if hasattr(args, "coordinator"):
+        processes.start(args)  # before the first use of a device
     args.dtype = args.dtype or default_dtype()
     return args
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import sys
 
 import jax
 import pytest
@@ -32,6 +33,16 @@ def test_the_dtype_of_a_cpu_is_float32(monkeypatch):
     assert run.default_dtype() == "float32"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert run.default_dtype() == "bfloat16"
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_parsed_options_have_a_dtype(monkeypatch, several):
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser, BASE, several)
+    monkeypatch.setattr(sys, "argv", ["command", "--out", "run"])
+    args = run.parse(parser)
+    assert args.dtype == run.default_dtype()
+    assert hasattr(args, "coordinator") == several
 
 
 def test_a_session_writes_its_model_and_weights(tmp_path):
