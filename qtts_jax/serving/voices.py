@@ -17,10 +17,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class VoiceStore:
-    """Voices by name, in memory and in a folder.
+    """Voices by name, in memory or in a folder, which several servers may share.
 
     Args:
-        folder: made if absent; voices in it are loaded. None keeps voices in memory alone.
+        folder: made if absent. None keeps voices in memory alone.
         most: voices that may be kept.
         reserved: names that are not free, such as those of preset speakers.
     """
@@ -28,20 +28,35 @@ class VoiceStore:
     def __init__(self, folder: Path | None, most: int, reserved: list[str]) -> None:
         self._folder, self._most = folder, most
         self._reserved = {name.lower() for name in reserved}
-        self._voices: dict[str, VoiceClonePromptItem] = {}
+        # Each with the version of its file, 0 without a folder.
+        self._voices: dict[str, tuple[int, VoiceClonePromptItem]] = {}
         self._lock = threading.Lock()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(folder.glob("*.json")):
-                self._voices[path.stem] = _load(path)
+            for name in self.names():  # a broken file is a fault of the start, not of a request
+                self.get(name)
 
     def names(self) -> list[str]:
         """The names, sorted."""
-        return sorted(self._voices)
+        if self._folder is None:
+            return sorted(self._voices)
+        return sorted(path.stem for path in self._folder.glob("*.json"))
 
     def get(self, name: str) -> VoiceClonePromptItem | None:
         """The voice of this name, or None."""
-        return self._voices.get(name)
+        if self._folder is not None and _NAME.fullmatch(name):
+            self._refresh(name, self._folder / f"{name}.json")
+        _, voice = self._voices.get(name, (0, None))
+        return voice
+
+    def _refresh(self, name: str, path: Path) -> None:
+        """Load a voice that has changed since, by whichever server, or forget one that is gone."""
+        try:
+            version = path.stat().st_mtime_ns
+            if name not in self._voices or self._voices[name][0] != version:
+                self._voices[name] = version, _load(path)
+        except FileNotFoundError:
+            self._voices.pop(name, None)
 
     def check_name(self, name: str) -> None:
         """Check that a voice may be added under this name.
@@ -53,9 +68,10 @@ class VoiceStore:
             raise RequestError(
                 f"the name of a voice must be 1 to 64 letters, digits, - or _, not {name[:80]!r}."
             )
-        if name in self._voices or name.lower() in self._reserved:
+        names = self.names()
+        if name in names or name.lower() in self._reserved:
             raise RequestError(f"there is a voice {name!r} already; choose another name.")
-        if len(self._voices) >= self._most:
+        if len(names) >= self._most:
             raise RequestError(f"there are {self._most} voices, the most allowed; delete one.")
 
     def add(self, name: str, voice: VoiceClonePromptItem) -> None:
@@ -66,15 +82,17 @@ class VoiceStore:
         """
         with self._lock:
             self.check_name(name)
-            if self._folder is not None:
+            if self._folder is None:
+                self._voices[name] = 0, voice
+            else:
                 _save(self._folder / f"{name}.json", voice)
-            self._voices[name] = voice
 
     def remove(self, name: str) -> bool:
         """Delete a voice; False when there is none of this name."""
         with self._lock:
-            if self._voices.pop(name, None) is None:
+            if name not in self.names():
                 return False
+            self._voices.pop(name, None)
             if self._folder is not None:
                 (self._folder / f"{name}.json").unlink(missing_ok=True)
                 (self._folder / f"{name}.npz").unlink(missing_ok=True)

@@ -65,6 +65,13 @@ def test_a_store_keeps_voices_and_checks_names(tmp_path):
     assert again.names() == ["icl", "timbre"]
     np.testing.assert_array_equal(again.get("icl").ref_code, codes)
     assert again.get("icl").ref_text == "Wörter" and again.get("timbre").ref_code is None
+    store.remove("timbre")  # by another server
+    store.add("timbre", VoiceClonePromptItem(None, 2 * vector, True, False))
+    assert again.get("timbre").ref_spk_embedding[0] == 2.0
+    store.remove("timbre")
+    assert again.names() == ["icl"] and again.get("timbre") is None
+    store.add("timbre", voices["timbre"])
+    assert again.get("../icl") is None and again.get("nobody") is None
     for name, message in (("Ryan", "already"), ("icl", "already"), ("../x", "letters")):
         with pytest.raises(RequestError, match=message):
             again.check_name(name)
