@@ -123,9 +123,8 @@ class Engine:
         if not sizes or min(sizes) < 1:
             raise RequestError(f"chunk_frames must be whole numbers from 1, not {chunk_frames!r}.")
         request = self._prefill.checked(request)
-        utterance = Utterance(
-            request, sizes, open_text, deliver, text_ids=len(request.prompt.trailing)
-        )
+        ids, lag = len(request.prompt.trailing), self.tts.config.talker.lag
+        utterance = Utterance(request, sizes, open_text, deliver, text_ids=ids, lag=lag)
         with self._lock:
             if not self.ready:
                 raise BusyError(_NOT_READY)

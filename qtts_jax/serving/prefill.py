@@ -57,10 +57,13 @@ class Prefill:
         self.tts, self.settings, self._codec = tts, settings, codec
         self._decoder = codec.part("decoder")
         self._start = programs(tts.config).start
-        self._context = tts.config.talker.transformer.max_positions
+        self._context = tts.config.talker.context
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
         self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
-        self.capacities = settings.capacities(self.max_frames, self._context)
+        talker = tts.config.talker
+        self.capacities = settings.capacities(
+            self.max_frames + talker.lag, talker.transformer.max_positions
+        )
         head = HeadSampling(sample=True, partial=not settings.any_top_p)
         self.plan = SamplingPlan(head, head)
         self._fresh_audio = self._new_audio()
