@@ -15,11 +15,13 @@ from convert.folders import (
     copy_side_files,
     read_folders,
 )
-from convert.models import read_model
+from convert.models import is_tokenizer, read_model
 from convert.rules import Part, plan
 from convert.safetensors_stream import SINGLE_FILE, write_file
+from qtts_jax.configs.tts import CodePredictorConfig, TTSConfig
+from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory, require_space
-from qtts_jax.io.checkpoint import iterate_params, read_notes, stored_params
+from qtts_jax.io.checkpoint import iterate_params, read_config, read_notes, stored_params
 
 
 def to_torch(
@@ -58,6 +60,7 @@ def read_mapping(source: Path) -> dict[str, list[Part | Computed]]:
 
 
 def _map_folder(folder: Path, faults: Faults) -> list[Part | Computed]:
+    _expect_official_pattern(folder)
     stored, model = stored_params(folder), read_model(folder)
     for name in sorted(stored.keys() - model.shapes.keys()):
         faults.add("parameters have no place in the model", name)
@@ -70,6 +73,24 @@ def _map_folder(folder: Path, faults: Faults) -> list[Part | Computed]:
                 f"{name} {list(stored[name].shape)} (expected {list(shape)})",
             )
     return [*plan(model.rules, model.shapes, faults), *model.computed]
+
+
+def _expect_official_pattern(folder: Path) -> None:
+    """Refuse a code predictor that the official class would run in another order.
+
+    Raises:
+        CheckpointError: it is not sequential.
+    """
+    config = read_config(folder)
+    if is_tokenizer(config):
+        return
+    predictor = TTSConfig.from_hf(config).talker.code_predictor
+    if predictor is not None and predictor.pattern != CodePredictorConfig.pattern:
+        raise CheckpointError(
+            f"the code predictor of {folder} has the pattern {predictor.pattern!r}, but the "
+            f"official package has {CodePredictorConfig.pattern!r} only; use this checkpoint with "
+            "qtts_jax, or export one of that pattern."
+        )
 
 
 def _write(folder: Path, path: Path, parts: list[Part | Computed]) -> None:

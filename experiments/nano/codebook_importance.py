@@ -133,6 +133,12 @@ def run(args: argparse.Namespace) -> Report:
     config = TTSConfig.from_hf(read_config(args.model))
     if config.talker.code_predictor is None:
         raise EvaluationError(f"{args.model} has one codebook only; there is nothing to compare.")
+    pattern = config.talker.code_predictor.pattern
+    if pattern != "sequential":
+        raise EvaluationError(
+            f"{args.model} has the pattern {pattern!r}, whose codes do not depend on the recorded "
+            "ones before them; give a model of the sequential pattern."
+        )
     codebooks = config.talker.codebooks
     if wrong := [n for n in args.codebooks if not 1 <= n <= codebooks]:
         raise EvaluationError(

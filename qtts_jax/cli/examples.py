@@ -43,7 +43,7 @@ EXAMPLES = {
   qtts info --model models/0.6B --mesh data=8""",
     "batch": """\
   qtts batch requests.jsonl --out spoken
-  qtts batch requests.jsonl --out spoken --mesh data=8 --cluster   # on every host
+  qtts batch requests.jsonl --out spoken --mesh data=8 --cluster
 with requests.jsonl such as
   {"id": "one", "text": "Good morning.", "speaker": "joe", "seed": 1}
   {"id": "two", "text": "Softly.", "mode": "voice_design", "instruct": "A calm voice."}

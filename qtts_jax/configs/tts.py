@@ -18,6 +18,9 @@ TOKENIZER_12HZ = "qwen3_tts_tokenizer_12hz"
 # speakers live there) except the end-of-speech id.
 RESERVED_CODEC_IDS = 1024
 
+# How the residual codes of a frame depend on each other; the first is that of the released models.
+Pattern = Literal["sequential", "parallel", "delay"]
+
 # The head width of a code predictor whose section does not name it.
 PREDICTOR_HEAD_DIM = 128
 
@@ -67,11 +70,22 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class CodePredictorConfig:
-    """The MTP head that predicts codebooks 1..Q-1 of a frame (paper section 3.2)."""
+    """The MTP head that predicts codebooks 1..Q-1 of a frame (paper section 3.2).
+
+    All patterns have the same parameters, so that they compare at equal size.
+
+    Attributes:
+        pattern: which codes each code is predicted from, beside the talker's hidden state and the
+            newest codebook 0. "sequential" (released models): all earlier codebooks of its frame,
+            one pass for each codebook. "parallel": none, one pass for the whole frame. "delay":
+            through the talker, codebook q of a frame q steps after its codebook 0
+            (`generation/delay.py`).
+    """
 
     transformer: TransformerConfig
     vocab_size: int
     codebooks: int
+    pattern: Pattern = "sequential"
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,17 @@ class TalkerConfig:
     def codebook_size(self) -> int:
         """Entries of codebook 0: the vocabulary without its reserved tail."""
         return self.vocab_size - RESERVED_CODEC_IDS
+
+    @property
+    def lag(self) -> int:
+        """Steps of the talker between the first and the last code of a frame (delay pattern)."""
+        predictor = self.code_predictor
+        return self.codebooks - 1 if predictor and predictor.pattern == "delay" else 0
+
+    @property
+    def context(self) -> int:
+        """Positions that a prompt and its frames may take together."""
+        return self.transformer.max_positions - self.lag
 
 
 @dataclass(frozen=True)
@@ -190,7 +215,7 @@ class TTSConfig:
         return TTS.read(data)
 
     def to_hf(self) -> dict[str, Any]:
-        """A `config.json` that the official package reads as the same model."""
+        """A `config.json`, which the official package reads as the same model where it has one."""
         from qtts_jax.configs.tts_sections import TTS
 
         return TTS.write(self)

@@ -7,7 +7,7 @@ field this package does not know, because guessing either would give wrong audio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from qtts_jax.configs.fields import Fields
 from qtts_jax.configs.sections import (
@@ -30,6 +30,7 @@ from qtts_jax.configs.tts import (
     PREDICTOR_HEAD_DIM,
     RESERVED_CODEC_IDS,
     CodePredictorConfig,
+    Pattern,
     SpeakerEncoderConfig,
     TalkerConfig,
     TTSConfig,
@@ -112,6 +113,15 @@ _CODE_PREDICTOR = Section(
     ),
     hf("vocab_size", "vocab_size", integer(1)),
     hf("num_code_groups", "codebooks", integer(1)),
+    # The official class has the sequential pattern only, so its files do not name one.
+    hf(
+        "qtts_jax_pattern",
+        "pattern",
+        lambda f, name, default: f.choice(name, get_args(Pattern)) if f.has(name) else default,
+        CodePredictorConfig.pattern,
+        write=lambda value: None if value == CodePredictorConfig.pattern else value,
+        omit=True,
+    ),
 )
 
 

@@ -66,7 +66,7 @@ def host_batch(
     prompts = [r.prompt for r in requests]
     lengths = [len(p.text) for p in prompts]
     longest = max(lengths)
-    context = config.talker.transformer.max_positions
+    context = config.talker.context
     if longest >= context:
         raise RequestError(
             f"the prompt takes {longest} positions but the model's context is {context}; "

@@ -5,13 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from qtts_jax.generation.sampling import (
-    NOT_FINITE,
-    SamplingPlan,
-    gumbel_noise,
-    process_talker_logits,
-    sample,
-)
+from qtts_jax.generation.delay import begin_delay, delayed, delayed_frame_step
+from qtts_jax.generation.frame_parts import draw_first, frame_keys, text_beside
+from qtts_jax.generation.residual_codes import residual_codes
+from qtts_jax.generation.sampling import NOT_FINITE, SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.modules.transformer import TransformerState
@@ -41,6 +38,10 @@ def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationSt
     """
     batch, positions = prompt.text.shape  # [B, T]
     c = model.config.talker
+    delay = None
+    if c.lag:
+        delay = begin_delay(prompt)
+        prompt = prompt._replace(residual=delayed(prompt.residual))
     piece = _piece_length(batch, positions, capacity, c.transformer.heads)
     dtype = model.talker.embed_codec(prompt.codec[:, :1]).dtype
     talker = model.talker.init_state(batch, dtype, capacity)
@@ -74,6 +75,7 @@ def prefill(model: TTSModel, prompt: PromptBatch, capacity: int) -> GenerationSt
         seen=jnp.zeros((batch, c.vocab_size), bool),
         frame=jnp.zeros((batch,), jnp.int32),
         done=jnp.zeros((batch,), bool),
+        delay=delay,
     )
 
 
@@ -95,48 +97,34 @@ def frame_step(
         NOT_FINITE in rows that this frame ends because logits are NaN or infinite, and the new
         state.
     """
-    c = model.config.talker
-    frame_keys = jax.vmap(jax.random.fold_in)(conditions.keys, state.frame)
-
-    def noise(codebook: jax.Array | int, vocab: int) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
-        return gumbel_noise(keys, vocab)
-
-    with jax.named_scope("codebook_0"):
-        logits = model.talker.logits(state.hidden)  # [B, V]
-        logits = process_talker_logits(
-            logits, c, state.seen, state.frame, conditions.repetition_penalty
-        )
-        first = sample(logits, noise(0, c.vocab_size), conditions.talker, methods.talker)  # [B]
-    done = state.done | (first == c.eos_id) | (state.frame >= conditions.max_frames)
+    if state.delay is not None:
+        return delayed_frame_step(model, methods, conditions, state)
+    first = draw_first(model, methods, conditions, state, state.frame)  # [B]
+    done = (
+        state.done | (first == model.config.talker.eos_id) | (state.frame >= conditions.max_frames)
+    )
     embedded = model.talker.embed_codec(first)  # [B, D]
     codes, x = first[:, None], embedded
     if model.code_predictor is not None:
         with jax.named_scope("code_predictor"):
-            # The noise of all codebooks at once: one small kernel per codebook would cost more.
-            codebooks = jnp.arange(1, c.codebooks)
-            vocab = model.code_predictor.config.vocab_size
-            noises = jax.vmap(noise, (0, None))(codebooks, vocab)  # [Q-1, B, V]
-            rest, total = model.code_predictor.generate(
+            rest, total = residual_codes(
+                model.code_predictor,
                 state.hidden,
                 embedded,
-                lambda logits, codebook: sample(
-                    logits, noises[codebook - 1], conditions.predictor, methods.predictor
-                ),
+                frame_keys(conditions, state.frame),
+                conditions.predictor,
+                methods.predictor,
             )
         codes, x = jnp.concatenate([codes, rest], axis=1), embedded + total  # [B, Q], [B, D]
     broken = ~done & jnp.any(codes == NOT_FINITE, axis=1)  # [B]
     ended = done | broken
     with jax.named_scope("talker"):
-        rows = jnp.arange(x.shape[0])
-        at = jnp.minimum(state.frame, conditions.text.shape[1] - 1)
-        has_text = (state.frame < conditions.text_length)[:, None]
-        x = x + jnp.where(has_text, conditions.text[rows, at], conditions.pad)
+        x = x + text_beside(conditions, state.frame)
         y, talker = model.talker.step(x[:, None], state.talker)  # [B, 1, D]
     new = GenerationState(
         talker=talker,
         hidden=y[:, 0],
-        seen=state.seen.at[rows, first].set(True),
+        seen=state.seen.at[jnp.arange(len(first)), first].set(True),
         frame=state.frame + ~ended,
         done=ended,
     )

@@ -62,7 +62,9 @@ class Session:
         self.limits: list[int] = inputs.max_frames[: self.rows].tolist()
         self.frames_asked, self._max_frames = 0, max(self.limits)
         self.exhausted = self._max_frames == 0
-        self._longest_prompt = int(np.max(inputs.prompt.lengths))
+        self._lag = config.talker.lag
+        # Positions beside those of the frames.
+        self._longest_prompt = int(np.max(inputs.prompt.lengths)) + self._lag
         self._text_length = int(inputs.trailing_length[0])
         needed = self._longest_prompt + min(self._max_frames, FRAMES_PER_CALL)
         self.capacity = bucket(max(inputs.prompt.text.shape[1], needed), MIN_CAPACITY)
@@ -78,7 +80,7 @@ class Session:
     @property
     def text_left(self) -> int:
         """Trailing text ids (of the first request) that no frame has used yet."""
-        return self._text_length - self.frames_asked
+        return self._text_length - self._lag - self.frames_asked
 
     def finished(self) -> bool:
         """True when every request has ended; waits for the device."""

@@ -47,6 +47,21 @@ class DecodeInputs(NamedTuple):
     repetition_penalty: jax.Array
 
 
+class DelayState(NamedTuple):
+    """What the delay pattern carries beside the talker's state, batch first.
+
+    Attributes:
+        step: [B] int32, steps of the talker after the prompt.
+        end: [B] int32, the frame in whose place the end of speech was drawn; `NO_END` before.
+        frames: [B, Q, Q] int32 codes of the last Q frames, newest first; -1 for those that are not
+            predicted yet or do not exist.
+    """
+
+    step: jax.Array
+    end: jax.Array
+    frames: jax.Array
+
+
 class GenerationState(NamedTuple):
     """State carried from frame to frame, batch first.
 
@@ -56,6 +71,7 @@ class GenerationState(NamedTuple):
         seen: [B, V] bool, codebook-0 ids generated so far.
         frame: [B] int32, frames generated so far.
         done: [B] bool, ended by end of speech, by max_frames or by logits that are not finite.
+        delay: of the delay pattern; None for the others.
     """
 
     talker: TransformerState
@@ -63,3 +79,4 @@ class GenerationState(NamedTuple):
     seen: jax.Array
     frame: jax.Array
     done: jax.Array
+    delay: DelayState | None = None

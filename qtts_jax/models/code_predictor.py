@@ -17,7 +17,7 @@ from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
 from qtts_jax.layers.preprojected_table import Projected, Table, project, raw
-from qtts_jax.layers.quantized_weights import dense
+from qtts_jax.layers.quantized_weights import Weight, dense, matrix
 from qtts_jax.modules.transformer import Transformer, TransformerState
 
 # Embedding of the newest code, sum of the embeddings, state.
@@ -25,10 +25,14 @@ Carry = tuple[Table, jax.Array, TransformerState]
 
 
 class CodePredictor(nnx.Module):
-    """A small transformer run once per codebook with a fresh cache in every frame.
+    """A small transformer with a fresh cache in every frame.
 
-    Its sequence is [talker hidden, code 0, code 1, ...]; the output at code i - 1 gives codebook i
-    through head i (upstream `Qwen3TTSTalkerCodePredictorModelForConditionalGeneration`).
+    Sequential pattern: run once per codebook. Its sequence is [talker hidden, code 0, code 1, ...];
+    the output at code i - 1 gives codebook i through head i (upstream
+    `Qwen3TTSTalkerCodePredictorModelForConditionalGeneration`).
+    Parallel pattern: run once per frame. The output at code 0 gives all codebooks through the same
+    heads, and nothing follows it.
+    Delay pattern: the same pass, with codebooks of different frames (`generation/delay.py`).
     The Q-1 embedding tables and heads are stacked along a codebook axis.
 
     Args:
@@ -70,7 +74,7 @@ class CodePredictor(nnx.Module):
         first: jax.Array,
         choose: Callable[[jax.Array, jax.Array | int], jax.Array],
     ) -> tuple[jax.Array, jax.Array]:
-        """Codebooks 1..Q-1 of one frame.
+        """Codebooks 1..Q-1 of one frame, one after the other.
 
         Args:
             hidden: [B, D talker], the talker's hidden state that gave codebook 0.
@@ -81,39 +85,50 @@ class CodePredictor(nnx.Module):
             codes [B, Q-1] int32 and the sum of their embeddings [B, D talker].
         """
         codebooks = self.config.codebooks - 1
-        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, codebooks + 1)
         embeddings = self.embeddings[...]
 
-        def predict(
-            x: jax.Array, state: TransformerState, codebook: jax.Array | int
-        ) -> tuple[jax.Array, Table, TransformerState]:
-            y, state = self.transformer.step_blocks(x, state)  # [B, T, D]
-            code = choose(self._logits(y[:, -1], codebook), codebook + 1).astype(jnp.int32)
-            return code, embeddings[codebook, code], state
+        def pick(y: jax.Array, codebook: jax.Array | int) -> tuple[jax.Array, Table]:
+            """Code and embedding of codebook + 1 from the output y [B, D] before the final norm."""
+            code = choose(self._logits(y, codebook), codebook + 1).astype(jnp.int32)
+            return code, embeddings[codebook, code]
 
-        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
-        if dispatch.matvec_backend(hidden.shape[0]) != "plain":
-            # The kernels take one position at a time; the output of the first is not needed.
-            _, state = self.transformer.step_blocks(x[:, :1], state)
-            x = x[:, 1:]
-        code, row, state = predict(x, state, 0)
+        def predict(
+            row: Table, state: TransformerState, codebook: jax.Array | int
+        ) -> tuple[jax.Array, Table, TransformerState]:
+            y, state = self.transformer.step_blocks(self._enter(row), state)  # [B, 1, D]
+            return *pick(y[:, 0], codebook), state
+
+        y, state = self._begin(hidden, first, codebooks + 1)
+        code, row = pick(y, 0)
 
         if dispatch.decode_backend(hidden.shape[0], 1) != "plain":
             # Unrolled, positions and codebooks are constants, so only the kernels remain.
             total, codes = raw(row), [code]
             for codebook in range(1, codebooks):
-                code, row, state = predict(self._enter(row), state, codebook)
+                code, row, state = predict(row, state, codebook)
                 total = total + raw(row)
                 codes.append(code)
             return jnp.stack(codes, axis=1), total
 
         def body(carry: Carry, codebook: jax.Array) -> tuple[Carry, jax.Array]:
             row, total, state = carry
-            code, row, state = predict(self._enter(row), state, codebook)
+            code, row, state = predict(row, state, codebook)
             return (row, total + raw(row), state), code
 
         (_, total, _), rest = jax.lax.scan(body, (row, raw(row), state), jnp.arange(1, codebooks))
         return jnp.concatenate([code[:, None], rest.T], axis=1), total
+
+    def at_once(self, hidden: jax.Array, first: jax.Array) -> jax.Array:
+        """Logits of codebooks 1..Q-1 from the output at codebook 0, in one pass.
+
+        Args:
+            hidden, first: [B, D talker] as in `generate`.
+
+        Returns:
+            [B, Q-1, V] float32.
+        """
+        y = self._begin(hidden, first, 2)[0]  # [B, D]
+        return self._logits(y).reshape(len(y), -1, self.config.vocab_size)
 
     def teacher_forced(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
         """Logits of every codebook given the true codes before it, in one pass (training).
@@ -125,18 +140,56 @@ class CodePredictor(nnx.Module):
         Returns:
             [B, Q-1, V] float32.
         """
-        rows = raw(lookup_codebooks(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
-        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)  # [B, Q, D talker]
-        y = self.transformer(self._project(x))[:, 1:]  # [B, Q-1, D]
+        if self.config.pattern != "sequential":
+            return self.at_once(hidden, first)
+        y = self.forced_outputs(hidden, first, codes)
         return jnp.einsum("bqd,qvd->bqv", y, dense(self.heads[...])).astype(jnp.float32)
 
-    def _logits(self, x: jax.Array, codebook: jax.Array | int) -> jax.Array:
-        """Final norm and head of one codebook: x [B, D] before the norm -> [B, V] float32."""
+    def forced_outputs(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
+        """Outputs after the final norm at codebooks 0..Q-2, the inputs of the Q-1 heads.
+
+        Args:
+            hidden, first, codes: as in `teacher_forced`.
+
+        Returns:
+            [B, Q-1, D].
+        """
+        rows = raw(lookup_codebooks(self.embeddings[...][: codes.shape[1] - 1], codes[:, :-1]))
+        x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)  # [B, Q, D talker]
+        return self.transformer(self._project(x))[:, 1:]
+
+    def _begin(
+        self, hidden: jax.Array, first: jax.Array, capacity: int
+    ) -> tuple[jax.Array, TransformerState]:
+        """The first two positions of a frame: output [B, D] at codebook 0, and the state.
+
+        The output is that before the final norm.
+        """
+        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, capacity)
+        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
+        if dispatch.matvec_backend(hidden.shape[0]) != "plain":
+            # The kernels take one position at a time; the output of the first is not needed.
+            _, state = self.transformer.step_blocks(x[:, :1], state)
+            x = x[:, 1:]
+        y, state = self.transformer.step_blocks(x, state)
+        return y[:, -1], state
+
+    def _logits(self, x: jax.Array, codebook: jax.Array | int | None = None) -> jax.Array:
+        """Final norm and head of one codebook, or the heads of all, one after the other.
+
+        Args:
+            x: [B, D] before the norm.
+            codebook: which head; None for all.
+
+        Returns:
+            [B, V] or [B, (Q-1) V] float32.
+        """
         norm, heads = self.transformer.norm, self.heads[...]
         assert isinstance(norm, RMSNorm)
+        rows: Weight = matrix(heads, x.shape[1]) if codebook is None else heads
         backend = dispatch.matvec_backend(x.shape[0])
         y: jax.Array = norm_matvec(
-            x, norm.scale[...], heads, norm.eps, codebook=codebook, backend=backend
+            x, norm.scale[...], rows, norm.eps, codebook=codebook, backend=backend
         )
         return y.astype(jnp.float32)
 

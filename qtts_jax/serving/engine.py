@@ -133,7 +133,16 @@ class Engine:
             raise RequestError(f"chunk_frames must be whole numbers from 1, not {wished!r}.")
         request, needs = self._prefill.checked(request)
         text_ids = len(request.prompt.trailing)
-        utterance = Utterance(request, needs, sizes, open_text, deliver, text_ids, pace.prebuffer)
+        utterance = Utterance(
+            request,
+            needs,
+            sizes,
+            open_text,
+            deliver,
+            text_ids,
+            self.tts.config.talker.lag,
+            pace.prebuffer,
+        )
         with self._lock:
             if not self.ready:
                 raise BusyError(_NOT_READY)

@@ -58,10 +58,13 @@ class Prefill:
             raise RequestError("the serving engine runs on one device; load without a mesh.")
         self.tts, self.settings, self._codec = tts, settings, codec
         self._start = programs(tts.config).start
-        self._context = tts.config.talker.transformer.max_positions
+        self._context = tts.config.talker.context
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
         self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
-        self.capacities = settings.capacities(self.max_frames, self._context)
+        talker = tts.config.talker
+        self.capacities = settings.capacities(
+            self.max_frames + talker.lag, talker.transformer.max_positions
+        )
         self._fresh_audio: Any = NO_AUDIO
         if not settings.offline:
             self._decoder = codec.part("decoder")

@@ -43,7 +43,9 @@ class RowGroup:
             codec = prefill.tts.speech_tokenizer
             self._frames_and_audio = frames_and_audio_program(config, codec.config)
             self._decoder = codec.part("decoder")
-        self._blank_positions = int(np.asarray(blank.state.talker.position)[0])
+        # Positions of a row before its first frame, beside those of its prompt.
+        self._lag = config.talker.lag
+        self._blank_positions = int(np.asarray(blank.state.talker.position)[0]) + self._lag
         self._rows: Rows
         self.tenants: list[Utterance | None]
         # Filled cache positions of each row; free rows run along, so theirs count as well.
@@ -82,7 +84,7 @@ class RowGroup:
         row = self.tenants.index(None)
         self._rows = self._programs.insert(self._rows, one, np.int32(row))
         self.tenants[row] = utterance
-        self._positions[row] = len(utterance.request.prompt) + utterance.frames
+        self._positions[row] = len(utterance.request.prompt) + self._lag + utterance.frames
 
     def remove(self, utterance: Utterance) -> None:
         """Free the row of an utterance."""

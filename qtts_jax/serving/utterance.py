@@ -78,8 +78,9 @@ class Utterance:
         chunk_frames: wished frames of its first chunks; the last number is repeated.
         open_text: more text ids will come.
         deliver: takes its events; called by the engine's thread, so it must return at once.
-        prebuffer: frames that are made before the first are delivered.
         text_ids: text ids known so far that are fed along with the frames.
+        lag: text ids that must be known beyond those of a frame (`TalkerConfig.lag`).
+        prebuffer: frames that are made before the first are delivered.
         early_ids: text ids that arrived before the utterance had a row.
         frames: frames dispatched to the device.
         made, chunks: frames and chunks made.
@@ -94,6 +95,7 @@ class Utterance:
     open_text: bool
     deliver: Deliver
     text_ids: int
+    lag: int = 0
     prebuffer: int = 0
     early_ids: list[int] = field(default_factory=list)
     frames: int = 0
@@ -116,7 +118,7 @@ class Utterance:
         """The most frames that its next chunk should have; 0 while it waits for text."""
         sizes = self.chunk_frames
         wished = sizes[min(self.chunks, len(sizes) - 1)]
-        return min(wished, self.text_ids - self.frames) if self.open_text else wished
+        return min(wished, self.text_ids - self.lag - self.frames) if self.open_text else wished
 
     def runs_dry(self, seconds_per_frame: float) -> float | None:
         """When a client that plays from the first audio on has no more; None before the first."""

@@ -191,7 +191,7 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | Excep
 
 def _settings(tts: QwenTTS, rows: int) -> EngineSettings:
     """Settings of an engine whose only limit is the model's context."""
-    context, codec = tts.config.talker.transformer.max_positions, tts.speech_tokenizer
+    context, codec = tts.config.talker.context, tts.speech_tokenizer
     return EngineSettings(
         rows=(rows,),
         chunk_frames=(1, FRAMES),

@@ -106,7 +106,7 @@ def decode(
     """
     waves = _decode(tokenizer, requests, codes)
     shape = (-1,) if tokenizer.codebooks == 1 else (-1, tokenizer.codebooks)
-    context = config.talker.transformer.max_positions
+    context = config.talker.context
     speeches = []
     for request, c, w in zip(requests, codes, waves, strict=True):
         limit, reason = request.limit(context)
@@ -252,4 +252,4 @@ def stream(
         yield samples
     if made < session.limits[0]:
         return None
-    return replace(request, budget=budget).limit(config.talker.transformer.max_positions)[1]
+    return replace(request, budget=budget).limit(config.talker.context)[1]

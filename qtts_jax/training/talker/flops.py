@@ -56,6 +56,8 @@ def talker_flops(
         predictor_frames: frames that train the code predictor; None for all.
     """
     c = config.talker
+    # The delay pattern has further steps after the last frame.
+    positions, frames = positions + c.lag, frames + c.lag
     width = c.transformer.width
     text = 2 * positions * (c.text_width * c.text_width + c.text_width * width)
     head = 2 * positions * width * c.vocab_size
@@ -63,8 +65,9 @@ def talker_flops(
     if c.code_predictor is not None:
         p = c.code_predictor
         inner, chosen = p.transformer.width, predictor_frames or frames
+        length = p.codebooks if p.pattern == "sequential" else 2
         if inner != width:
-            total += 2 * chosen * p.codebooks * width * inner
-        total += transformer_flops(p.transformer, chosen * p.codebooks, p.codebooks)
+            total += 2 * chosen * length * width * inner
+        total += transformer_flops(p.transformer, chosen * length, length)
         total += 2 * chosen * (p.codebooks - 1) * inner * p.vocab_size
     return 3 * total

@@ -24,6 +24,11 @@ from qtts_jax.training.talker.chunked_loss import sum_of_chunks
 from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat
 from qtts_jax.training.talker.lora import LoraConfig, adapter_axes, init_adapters, merge
 from qtts_jax.training.talker.mixed_einsum import mixed_einsum
+from qtts_jax.training.talker.predictor_targets import (
+    PredictorTargets,
+    delayed_batch,
+    predictor_targets,
+)
 from qtts_jax.training.talker.teacher_forcing import (
     first_targets,
     forced_frames,
@@ -162,6 +167,8 @@ class TalkerTask(Task):
         c = self.config
         if c.code_noise:
             batch = noisy_frames(c.model, batch, jax.random.fold_in(key, 1), c.code_noise)
+        if c.model.talker.lag:
+            batch = delayed_batch(c.model, batch)
         merged = self.model_params(params, extras)  # float32
         computed = cast(merged, jnp.dtype(c.dtype))
         with matmul_precision(computed):
@@ -171,17 +178,20 @@ class TalkerTask(Task):
                 first, right = _first_loss(model, hidden, batch)
             metrics = {"ce_first": first, "accuracy_first": right}
             loss = first
-            frames = forced_frames(hidden, batch)  # [B, F, D]
             if c.alignment_weight:
                 with jax.named_scope("reading"):
+                    frames = forced_frames(hidden, batch)  # [B, F, D]
                     reading, right = _alignment_loss(model, frames, batch)
                 metrics |= {"reading": reading, "accuracy_reading": right}
                 loss = loss + c.alignment_weight * reading
             if model.code_predictor is not None:
                 with jax.named_scope("code_predictor"):
-                    codes = model.talker.embed_codec(batch["codes"][..., 0])  # [B, F, D]
+                    targets = predictor_targets(c.model, batch)
+                    outputs = forced_frames(hidden, batch, targets.first.shape[1])  # [B, S, D]
+                    codes = model.talker.embed_codec(targets.first)  # [B, S, D]
+                    total = jnp.sum(batch["mean_frames"])
                     rest, right = self._rest_loss(
-                        merged["code_predictor"], frames, codes, batch, key
+                        merged["code_predictor"], outputs, codes, targets, total, key
                     )
                 metrics |= {"ce_rest": rest, "accuracy_rest": right}
                 loss = loss + c.predictor_weight * rest
@@ -192,31 +202,36 @@ class TalkerTask(Task):
         params: Params,
         hidden: jax.Array,
         first: jax.Array,
-        batch: dict[str, jax.Array],
+        wanted: PredictorTargets,
+        frames: jax.Array,
         key: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Mean cross entropy and accuracy of codebooks 1..Q-1.
 
         Args:
             params: float32, of the code predictor.
-            hidden, first: [B, F, D], outputs that predict the frames, and their embedded code 0.
+            hidden, first: [B, S, D], the talker's outputs at the steps of `wanted`, and the
+                embedded codebook 0 there.
+            frames: of the batch, by which the sum of the losses of all codes is divided.
         """
-        c, codes, frames = self.config, batch["codes"], batch["frames"]
+        c, codes = self.config, wanted.codes
         rows, longest, codebooks = codes.shape
-        if c.predictor_frames is None:
-            weight = (jnp.arange(longest) < frames[:, None]).astype(jnp.float32)
-        else:
-            shape = (rows, c.predictor_frames)
-            chosen = jax.random.randint(key, shape, 0, frames[:, None])
-            codes = jnp.take_along_axis(codes, chosen[..., None], axis=1)
+        weight = wanted.real.astype(jnp.float32)  # [B, S, Q-1]
+        if c.predictor_frames is not None:
+            shape, steps = (rows, c.predictor_frames), wanted.steps[:, None]
+            chosen = jax.random.randint(key, shape, 0, steps)
+            codes, weight = (
+                jnp.take_along_axis(x, chosen[..., None], axis=1) for x in (codes, weight)
+            )
+            weight = weight * (steps / c.predictor_frames)[..., None]
             # As products with one-hot vectors, whose gradients are products too.
             pick = jax.nn.one_hot(chosen, longest, dtype=hidden.dtype)
             hidden, first = (jnp.einsum("bkf,bfd->bkd", pick, x) for x in (hidden, first))
-            weight = jnp.broadcast_to(frames[:, None] / c.predictor_frames, shape)
-        weight = weight / (jnp.sum(batch["mean_frames"]) * (codebooks - 1))
+        weight = weight / (frames * codebooks)
+        rows = weight.shape[0] * weight.shape[1]
 
         # Chunks have their gradients before the next one begins: nothing of them is kept.
-        remat: Remat = c.remat if weight.size <= c.predictor_chunk else "none"
+        remat: Remat = c.remat if rows <= c.predictor_chunk else "none"
 
         def chunk(
             params: Params, given: tuple[jax.Array, ...], targets: tuple[jax.Array, ...]
@@ -224,17 +239,16 @@ class TalkerTask(Task):
             (hidden, first), (codes, weight) = given, targets
             # Cast here, so that the gradients of the chunks add up in float32.
             predictor = bind(self._predictor, cast(params, jnp.dtype(c.dtype)))
-            logits = predictor_logits(
-                predictor, hidden, first, codes[:, 1:], remat, c.predictor_attention
-            )
-            losses, right = _cross_entropy(logits, codes[:, 1:])
-            return jnp.sum(losses * weight[:, None]), jnp.sum(right * weight[:, None])
+            logits = predictor_logits(predictor, hidden, first, codes, remat, c.predictor_attention)
+            losses, right = _cross_entropy(logits, codes)
+            return jnp.sum(losses * weight), jnp.sum(right * weight)
 
-        hidden, first, codes = (x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes))
-        targets = (codes, weight.reshape(-1))
-        if weight.size <= c.predictor_chunk:
-            return chunk(params, (hidden, first), targets)
-        return sum_of_chunks(chunk, c.predictor_chunk, params, (hidden, first), targets)
+        hidden, first, *targets = (
+            x.reshape(-1, x.shape[-1]) for x in (hidden, first, codes, weight)
+        )
+        if rows <= c.predictor_chunk:
+            return chunk(params, (hidden, first), tuple(targets))
+        return sum_of_chunks(chunk, c.predictor_chunk, params, (hidden, first), tuple(targets))
 
 
 def _build(config: TTSConfig, key: jax.Array) -> TTSModel:

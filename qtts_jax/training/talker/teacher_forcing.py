@@ -60,9 +60,15 @@ def noisy_frames(
     return noisy
 
 
-def forced_frames(hidden: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-    """The outputs [B, F, D] that predict each frame, gathered from hidden [B, T, D]."""
-    at = batch["start"][:, None] + jnp.arange(batch["codes"].shape[1])
+def forced_frames(
+    hidden: jax.Array, batch: dict[str, jax.Array], steps: int | None = None
+) -> jax.Array:
+    """The outputs [B, S, D] that predict each frame, gathered from hidden [B, T, D].
+
+    Args:
+        steps: outputs from the first frame on; None for the frames of the longest row.
+    """
+    at = batch["start"][:, None] + jnp.arange(steps or batch["codes"].shape[1])
     row = jnp.arange(len(hidden))[:, None]
     # `unique_indices` lets XLA avoid atomic adds in the gradient.
     return hidden.at[row, at].get(mode="fill", fill_value=0, unique_indices=True)
@@ -97,9 +103,15 @@ def predictor_logits(
     Returns:
         [B, Q-1, V] float32.
     """
-    rows = lookup_codebooks(predictor.embeddings[...][: codes.shape[1] - 1], codes[:, :-1])
-    x = jnp.concatenate([hidden[:, None], first[:, None], rows], axis=1)
+    inputs = [hidden[:, None], first[:, None]]
+    sequential = predictor.config.pattern == "sequential"
+    if sequential:
+        tables = predictor.embeddings[...][: codes.shape[1] - 1]
+        inputs.append(lookup_codebooks(tables, codes[:, :-1]))
+    x = jnp.concatenate(inputs, axis=1)  # [B, Q or 2, D talker]
     if predictor.input_projection is not None:
         x = predictor.input_projection(x)
     y = run_stack(predictor.transformer, x, remat=remat, attention=attention)[:, 1:]
-    return mixed_einsum("bqd,qvd->bqv", y, predictor.heads[...])
+    if sequential:
+        return mixed_einsum("bqd,qvd->bqv", y, predictor.heads[...])
+    return mixed_einsum("bd,qvd->bqv", y[:, 0], predictor.heads[...])

@@ -1,0 +1,75 @@
+"""The residual codes of one frame, in the order that the pattern of the code predictor sets."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from qtts_jax.generation.sampling import HeadSampling, SamplerParams, gumbel_noise, sample
+from qtts_jax.models.code_predictor import CodePredictor
+
+
+def residual_codes(
+    predictor: CodePredictor,
+    hidden: jax.Array,
+    first: jax.Array,
+    frame_keys: jax.Array,
+    sampler: SamplerParams,
+    method: HeadSampling,
+) -> tuple[jax.Array, jax.Array]:
+    """Codebooks 1..Q-1 of one frame, and the sum of their embeddings.
+
+    Args:
+        hidden: [B, D talker], the talker's hidden state that gave codebook 0.
+        first: [B, D talker], the embedding of codebook 0.
+        frame_keys: [B] random keys of this frame of every request.
+
+    Returns:
+        codes [B, Q-1] int32 and [B, D talker].
+    """
+    # The noise of all codebooks at once: one small kernel per codebook would cost more.
+    noise = residual_noise(predictor, frame_keys)  # [Q-1, B, V]
+    if predictor.config.pattern == "sequential":
+        return predictor.generate(
+            hidden,
+            first,
+            lambda logits, codebook: sample(logits, noise[codebook - 1], sampler, method),
+        )
+    codes = sample_codebooks(predictor.at_once(hidden, first), noise, sampler, method)
+    return codes, predictor.embed(codes)
+
+
+def residual_noise(predictor: CodePredictor, frame_keys: jax.Array) -> jax.Array:
+    """Gumbel noise [Q-1, B, V] of every residual codebook; a request, a frame and a codebook
+    determine it."""
+    vocab = predictor.config.vocab_size
+
+    def of_codebook(codebook: jax.Array) -> jax.Array:
+        return gumbel_noise(codebook_keys(frame_keys, codebook), vocab)
+
+    return jax.vmap(of_codebook)(jnp.arange(1, predictor.config.codebooks))
+
+
+def codebook_keys(frame_keys: jax.Array, codebook: jax.Array | int) -> jax.Array:
+    """The random keys [B] of one codebook from those of the frame."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
+
+
+def sample_codebooks(
+    logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
+) -> jax.Array:
+    """`sample` for all codebooks at once.
+
+    Args:
+        logits: [B, Q-1, V] float32.
+        noise: [Q-1, B, V].
+
+    Returns:
+        [B, Q-1] int32.
+    """
+    batch, codebooks, vocab = logits.shape
+    # Codebooks become rows of one call: a call for each would be small kernels in sequence.
+    repeated = SamplerParams(*(jnp.repeat(jnp.asarray(x), codebooks) for x in sampler))
+    noise = noise.swapaxes(0, 1).reshape(-1, vocab)  # [B (Q-1), V]
+    codes = sample(logits.reshape(-1, vocab), noise, repeated, method)
+    return codes.reshape(batch, codebooks)
