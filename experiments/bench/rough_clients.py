@@ -202,7 +202,10 @@ class Clients:
                 websocket.send(draw.choice(faulty))
                 for message in words:
                     websocket.send(json.dumps(message))
-                for _ in range(draw.randrange(4)):
+                received = draw.randrange(4)
+                if received == 3:  # audio may wait for the end of the text
+                    websocket.send('{"type": "input.done"}')
+                for _ in range(received):
                     websocket.recv(timeout=TIMEOUT)
                 if draw.random() < 0.5:
                     websocket.send('{"type": "input.cancel"}')

@@ -300,7 +300,7 @@ class Engine:
 
         They are as many as have free rows and are prefilled by one program.
         """
-        most = min(self.settings.prefill_rows[-1], self._group.free)
+        most = min(self.settings.prefill_sizes[-1], self._group.free)
         if not self._waiting or not most:
             return []
         positions = self._prefill.positions(self._waiting[0].request)

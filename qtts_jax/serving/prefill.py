@@ -103,9 +103,9 @@ class Prefill:
     def __call__(self, requests: Sequence[Request]) -> list[Rows]:
         """The states of checked requests before their first frames, each with batch 1.
 
-        They run as one batch, at most the last of `prefill_rows`.
+        They run as one batch, at most the last of `prefill_sizes`.
         """
-        rows = at_least(self.settings.prefill_rows, len(requests))
+        rows = at_least(self.settings.prefill_sizes, len(requests))
         inputs, _ = host_batch(self.tts.config, requests, multiple=rows)
         trailing = np.full((rows, self._text_room(requests)), -1, np.int32)  # [B, S]
         for row, request in zip(trailing, requests, strict=False):

@@ -58,6 +58,12 @@ class EngineSettings:
                 raise RequestError(f"{name} must be above 0, not {getattr(self, name)!r}.")
 
     @property
+    def prefill_sizes(self) -> tuple[int, ...]:
+        """Those of `prefill_rows` that `rows` has a use for."""
+        pairs = zip((0, *self.prefill_rows), self.prefill_rows, strict=False)
+        return tuple(size for smaller, size in pairs if smaller < self.rows[-1])
+
+    @property
     def prompt_sizes(self) -> list[int]:
         """Padded lengths of prompts: powers of two times the smallest, up to the limit."""
         sizes = [MIN_PROMPT]

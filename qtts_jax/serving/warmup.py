@@ -27,7 +27,7 @@ def warm_up(prefill: Prefill) -> RowGroup:
     settings = prefill.settings
     group = empty_group(prefill)
     with tqdm(unit="program", desc="compiling") as bar:
-        for size, rows in itertools.product(settings.prompt_sizes, settings.prefill_rows):
+        for size, rows in itertools.product(settings.prompt_sizes, settings.prefill_sizes):
             bar.set_postfix_str(f"{rows} prompts of {size}")
             jax.block_until_ready(prefill([_blank_request(prefill, size)] * rows))
             bar.update()

@@ -13,7 +13,7 @@ import numpy as np
 
 from qtts_jax.generation.request import Request
 from qtts_jax.serving.engine import Engine
-from qtts_jax.serving.settings import EngineSettings, sizes_up_to
+from qtts_jax.serving.settings import EngineSettings
 from qtts_jax.serving.utterance import Chunk, Done, Event, Failed, Pace
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.qwen_tts import QwenTTS
@@ -199,6 +199,5 @@ def _settings(tts: QwenTTS, rows: int) -> EngineSettings:
         max_text=np.iinfo(np.int32).max,
         max_seconds=(context + 1) * codec.samples_per_frame / codec.sample_rate,
         max_waiting=AHEAD * rows,
-        prefill_rows=sizes_up_to(min(rows, 4), 4),
         offline=True,
     )

@@ -304,9 +304,9 @@ def test_lines_of_any_settings_share_the_rows(run, model):
     requests = [line(f"r{i}", **{"seed": i} | extra) for i, extra in enumerate(some)]
     assert run(requests, batch_size=3)[0] == 0
     voices = VoiceCache(model, run.out)
-    for i, each in enumerate(requests):
-        data = {"mode": "custom_voice", **each}
-        (speech,) = model.generate([batch_run.make_request(lines.Line(1, data), voices)])
+    parsed = [lines.Line(1, {"mode": "custom_voice", **each}) for each in requests]
+    wanted = model.generate([batch_run.make_request(each, voices) for each in parsed])
+    for i, speech in enumerate(wanted):
         np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), speech.codes)
         wave, _ = soundfile.read(run.out / f"r{i}.wav", dtype="float32")
         np.testing.assert_allclose(wave, speech.wave, rtol=0, atol=1e-5)

@@ -57,6 +57,8 @@ def test_sizes():
         (1, 4, 8),
         (1, 4, 16, 64),
     ]
+    prefills = [EngineSettings(rows=rows).prefill_sizes for rows in ((1,), (1, 2), (1, 8))]
+    assert prefills == [(1,), (1, 4), (1, 4)]
     settings = EngineSettings(max_prompt=300, chunk_frames=(1, 4))
     assert settings.prompt_sizes == [32, 64, 128, 256, 512]
     # 300 + 750 + 4 positions in steps of 64; 1,024 would be too close to the largest.

@@ -91,6 +91,17 @@ class SpeechRequest(Voicing):
         return self
 
 
+class PlainRequest(BaseModel):
+    """Body of `POST /tts/stream`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1)
+    language: str | None = None
+    voice: str | None = None
+    seed: int | None = None
+
+
 class BatchItem(Voicing):
     """One utterance of a batch.
 
@@ -109,14 +120,3 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     items: list[BatchItem] = Field(min_length=1, max_length=MOST_ITEMS)
-
-
-class PlainRequest(BaseModel):
-    """Body of `POST /tts/stream`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: str = Field(min_length=1)
-    language: str | None = None
-    voice: str | None = None
-    seed: int | None = None
