@@ -36,7 +36,7 @@ from qtts_jax.evaluation.rewards import RewardMix
 from qtts_jax.io.atomic_files import write_whole
 from qtts_jax.training.preference.pair_files import read_prompts
 
-TABLE = "post_training.md"
+TABLE, BEFORE = "post_training.md", "SFT"
 JUDGES = ("asr", "speaker", "duration", "mos", "dnsmos")
 # Name, label, factor and digits of each column.
 COLUMNS = (
@@ -91,7 +91,7 @@ def score(args: argparse.Namespace) -> None:
 
 
 def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
-    """The result files of a folder by row, in the order of their rows' names and seeds.
+    """The result files of a folder by row, those of the row SFT first.
 
     Raises:
         EvaluationError: there is none, one cannot be read, or their prompts differ.
@@ -110,7 +110,8 @@ def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
         rows[row].append(data)
     if not rows:
         raise EvaluationError(f"{directory} has no results; score a model with --model first.")
-    return dict(rows)
+    # The model before post-training comes first.
+    return dict(sorted(rows.items(), key=lambda item: (item[0] != BEFORE, item[0])))
 
 
 def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="checkpoint to score (default: only the table)")
     parser.add_argument("--before", type=Path, help="checkpoint before post-training")
     parser.add_argument("--prompts", type=Path, help="JSONL of held-out prompts")
-    parser.add_argument("--row", default="SFT", help="name of the model in the table")
+    parser.add_argument("--row", default=BEFORE, help="name of the model in the table")
     parser.add_argument("--seed", type=int, default=0, help="of the speech")
     parser.add_argument("--best-of", type=int, default=1, help="draws of a prompt, the best counts")
     parser.add_argument("--rows", type=int, default=64, help="most speech generated at once")

@@ -184,7 +184,11 @@ def session(args: argparse.Namespace) -> None:
         trained = task.model_params(averaged(state), state.extras)
         export_checkpoint(args.model, args.out / "model", tts.config, trained, overwrite=True)
 
-    train(args, base, task, batches, hooks, stopwatch, write)
+    try:
+        train(args, base, task, batches, hooks, stopwatch, write)
+    finally:
+        if isinstance(batches, PairBatches):
+            batches.close()
 
 
 def make_task(args: argparse.Namespace, tts: QwenTTS) -> PreferenceTask | PolicyTask:

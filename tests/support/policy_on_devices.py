@@ -28,7 +28,7 @@ def metrics_of(directory, mesh):
     batches = rollout_batches(policy, mesh=mesh)
     config = TrainerConfig(
         4,
-        {"talker": OptimizerConfig(1e-3, weight_decay=0.0)},
+        {"talker": OptimizerConfig(1e-5, weight_decay=0.0)},
         mesh=mesh,
         log_every=1,
         tensorboard=False,
