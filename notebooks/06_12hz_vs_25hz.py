@@ -19,7 +19,6 @@
 # two cores. They show that the machinery works, and nothing about a model of 0.6B.
 
 # %%
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -49,9 +48,10 @@ text = table.markdown(rate, "tiny", found, {}, "python -m experiments.run rate -
 display(Markdown(text))
 
 # %% [markdown]
-# A dot is the mean over three seeds and twelve clips, the bar its 95 % interval (seeds and clips drawn
-# anew), a grey mark one seed. Where intervals overlap, look at the differences in the table above:
-# they are of the same seeds and clips, so their intervals are narrower.
+# A dot is the mean over seeds and clips, the bar its 95 % interval (seeds and clips drawn anew; with
+# one seed over clips alone, which says nothing about another training), a grey mark one seed. Where
+# intervals overlap, look at the differences in the table above: they are of the same seeds and clips,
+# so their intervals are narrower.
 
 # %%
 display(plot.draw(rate, found))
@@ -101,15 +101,40 @@ folder = Path(tempfile.mkdtemp())
 (folder / "alignment.py").write_text(QUESTION)
 
 # %%
-command = [sys.executable, "-m", "experiments.run", str(folder / "alignment.py")]
-options = ["--seeds", "1", "--judges", "stoi", "--out", str(folder / "out")]
-done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
-assert done.returncode == 0, done.stderr
+import math
+from types import SimpleNamespace
+
+import jax
+
+from experiments.runner.scales import TINY
+from qtts_jax.functional import abstract
+from qtts_jax.models.tts_model import TTSModel
+
 mine = ablation.load(str(folder / "alignment.py"))
-new = results.read(folder / "out/results", "tiny", "alignment", mine.variations)
-display(Markdown(table.markdown(mine, "tiny", new, {}, "python -m experiments.run alignment.py")))
+texts = [SimpleNamespace(text="The old sailor sold a boat.", language="english", speaker="ada")]
+for name, changes in mine.variations.items():
+    recipe = TINY.recipe(changes, texts)
+    _, shapes = abstract(TTSModel, recipe.model)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    print(
+        f"{name}: {recipe.bit_rate:g} bit/s, {size / 1e3:.0f} k parameters, "
+        f"{recipe.talker_trainer.steps} steps, {recipe.talker_options}"
+    )
 
 # %% [markdown]
+# A path that names no field is an error with the fields that there are:
+
+# %%
+from qtts_jax.errors import ConfigError
+
+try:
+    TINY.recipe({"talker_trainer.step": 10}, texts)
+except ConfigError as error:
+    print(error)
+
+# %% [markdown]
+# `python -m experiments.run alignment.py` trains and scores both, in a few minutes on two cores.
+#
 # ## From here
 #
 # - `experiments/README.md` lists the questions, what is answered and what an answer costs.

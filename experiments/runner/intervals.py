@@ -3,6 +3,8 @@
 Two things vary that a repetition would draw anew: the seed of training and the clips of the test.
 Both are drawn with replacement, seeds first and then clips (bootstrap, Efron 1979), 2000 times; the
 interval holds the middle 95 %. With one seed it is over clips alone and says nothing of training.
+Where all clips agree on a yes or no, the interval is that of Wilson (1927), as in
+`evaluation.bootstrap`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments import command
+from qtts_jax.evaluation import bootstrap
 from qtts_jax.evaluation.bootstrap import Estimate
 
 DRAWS = 2000
@@ -41,7 +44,11 @@ def estimate(scores: Scores) -> Estimate | None:
     table = _table([scores])
     if table is None:
         return None
-    seeds, clips = _draws(*table[0].pairs.shape[:2])
+    pairs = table[0].pairs
+    if np.all(pairs == [0, 1]) or np.all(pairs == [1, 1]):
+        # All agree, so every draw would too: the interval of a share of the clips.
+        return bootstrap.estimate([(x, 1.0) for x in pairs[0, :, 0]])
+    seeds, clips = _draws(*pairs.shape[:2])
     low, high = np.percentile(table[0].drawn(seeds, clips), [2.5, 97.5])
     count = table[0].pairs.shape[1]
     return Estimate(table[0].value(), float(low), float(high), count)

@@ -81,6 +81,8 @@ def test_intervals_cover_seeds_and_clips_and_differences_are_paired():
     assert all_seeds.high - all_seeds.low > one.high - one.low
     paired = difference(better, base)
     np.testing.assert_allclose([paired.value, paired.low, paired.high], -0.05, rtol=1e-9)
+    none = estimate([{f"c{i}": [0, 1] for i in range(12)}])
+    assert none.value == none.low == 0 and 0.2 < none.high < 0.3
     assert estimate([]) is None and difference(better[:2], base) is None
 
 
