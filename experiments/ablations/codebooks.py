@@ -2,8 +2,7 @@
 
     python -m experiments.run codebooks
 
-Answer: open. Results of scale tiny (`experiments/results/ablations/tiny`) show that the machinery
-works. Scale nano: 9 runs of 75 minutes on one H100, 11 hours.
+Answer: not run yet. Scale nano: 9 runs of 75 minutes on one H100, 11 hours.
 """
 
 from experiments.runner.recipe import codebooks

@@ -2,10 +2,9 @@
 
     python -m experiments.run mtp
 
-Answer: open. Results of scale tiny (`experiments/results/ablations/tiny`) show that the machinery
-works. Scale nano: 9 talkers of 30 minutes and 3 tokenizers of 45, which the variations share, on
-one H100: 7 hours. Another form of the predictor is one more entry: the changes of its
-configuration.
+Answer: not run yet. Scale nano: 9 talkers of 30 minutes and 3 tokenizers of 45, which the
+variations share, on one H100: 7 hours. Another form of the predictor is one more entry: the changes
+of its configuration.
 """
 
 LAYERS = "model.talker.code_predictor.transformer.layers"

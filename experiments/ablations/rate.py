@@ -2,11 +2,11 @@
 
     python -m experiments.run rate
 
-Answer: open. Results of scale tiny (`experiments/results/ablations/tiny`) show that the machinery
-works. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours. The third arm of the question, 25 Hz
-with one codebook and a flow-matching decoder, waits for the training task of the 25 Hz tokenizer.
-Clips of the 12.5 Hz talker are two sentences long, so that both arms have as many frames a clip and
-as much speech a step.
+Answer: open. One seed of scale tiny (`experiments/results/ablations/tiny/rate.md`) shows that the
+machinery works. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours. The third arm of the
+question, 25 Hz with one codebook and a flow-matching decoder, waits for the training task of the 25
+Hz tokenizer. Clips of the 12.5 Hz talker are two sentences long, so that both arms have as many
+frames a clip and as much speech a step.
 """
 
 from experiments.runner.recipe import codebooks, strides_25hz

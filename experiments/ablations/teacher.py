@@ -2,9 +2,8 @@
 
     python -m experiments.run teacher
 
-Answer: open. Results of scale tiny (`experiments/results/ablations/tiny`) show that the machinery
-works. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours, with a Whisper encoder as the
-teacher (`--teacher`); at scale tiny the teacher is codebook 0 of the shipped tokenizer.
+Answer: not run yet. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours, with a Whisper encoder
+as the teacher (`--teacher`); at scale tiny the teacher is codebook 0 of the shipped tokenizer.
 """
 
 VARIATIONS = {
