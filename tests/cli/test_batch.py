@@ -63,7 +63,14 @@ def golden_requests(kind, folder):
             yield request
 
 
-@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "custom_voice",
+        pytest.param("voice_design", marks=pytest.mark.slow),
+        pytest.param("base", marks=pytest.mark.slow),
+    ],
+)
 def test_golden_calls_as_lines(kind, converted, golden, tmp_path):
     requests = list(golden_requests(kind, tmp_path))
     path, out = write_requests(tmp_path / "requests.jsonl", requests), tmp_path / "out"
@@ -291,6 +298,7 @@ def test_an_engine_that_breaks_costs_no_line(run, monkeypatch):
         np.testing.assert_array_equal(np.load(run.out / f"r{i}.codes.npy"), codes)
 
 
+@pytest.mark.slow
 def test_lines_of_any_settings_share_the_rows(run, model):
     """Long and short ones, greedy ones and those with other samplers, in any order."""
     some = [

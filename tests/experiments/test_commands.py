@@ -135,6 +135,7 @@ def test_new_speaker_encoder_fits_a_talker_of_any_width(train_talker, monkeypatc
     assert config.speaker_encoder.embedding_dim == released.talker.transformer.width != 256
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     out = tmp_path / "start.json"
     run("bench.cold_start", "--size", "tiny", "--repeats", "3", "--quick", "--out", out)

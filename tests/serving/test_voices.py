@@ -18,6 +18,7 @@ from tests.support.recording import recording
 WORDS = "Some words."
 
 
+@pytest.mark.slow
 def test_an_uploaded_voice_speaks_as_offline(clones, tmp_path, compiled):
     content = recording(0.7)
     item = clones.tts.create_voice_clone_prompt(content, WORDS)[0]
