@@ -31,8 +31,7 @@ def free_port():
 def start_two(command, devices=4):
     """Two processes of `command(number, port)`, started."""
     port = free_port()
-    # Compiling is most of the work, twice.
-    environment = virtual_devices(devices) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = virtual_devices(devices)
     return [
         subprocess.Popen(
             [sys.executable, "-m", *map(str, command(number, port))],
