@@ -157,9 +157,13 @@ class Engine:
         """Add text ids to an utterance with `open_text`."""
         self._inbox.put(partial(self._append_text, utterance, list(ids)))
 
-    def end_text(self, utterance: Utterance) -> None:
-        """No more text ids will come."""
-        self._inbox.put(partial(setattr, utterance, "open_text", False))
+    def end_text(self, utterance: Utterance, budget: int | None = None) -> None:
+        """No more text ids will come.
+
+        Args:
+            budget: the most frames that the whole text can need (`ArrivingIds.budget`).
+        """
+        self._inbox.put(partial(self._end_text, utterance, budget))
 
     def cancel(self, utterance: Utterance) -> None:
         """Free the row of an utterance before the next device program."""
@@ -285,6 +289,11 @@ class Engine:
         else:
             self._group.append_text(utterance, ids)
 
+    def _end_text(self, utterance: Utterance, budget: int | None) -> None:
+        utterance.open_text, utterance.budget = False, budget
+        if utterance.ended is None and utterance.made >= utterance.max_frames:
+            self._end(utterance, Done("length"))
+
     def _park_and_return(self) -> None:
         """Take rows without text for their next frame out of the batch; put back those with it."""
         for utterance in self._group.running:
@@ -358,7 +367,8 @@ class Engine:
         except GenerationError as error:
             self._end(utterance, Failed(error))
             return
-        made = int(np.sum(codes[:, 0] >= 0))
+        generated = int(np.sum(codes[:, 0] >= 0))
+        made = min(generated, utterance.max_frames - utterance.made)
         if made:
             utterance.made += made
             utterance.chunks += 1
@@ -367,7 +377,7 @@ class Engine:
             self._release(utterance)
         if utterance.made >= utterance.max_frames:
             self._end(utterance, Done("length"))
-        elif made < len(codes):
+        elif generated < len(codes):
             self._end(utterance, Done("stop"))
 
     def _release(self, utterance: Utterance) -> None:

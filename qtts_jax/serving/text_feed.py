@@ -96,4 +96,4 @@ class ArrivingSpeech:
         except Exception as error:
             log.error("the text of an utterance failed: %s", error)
             self._engine.cancel(self.utterance)
-        self._engine.end_text(self.utterance)
+        self._engine.end_text(self.utterance, None if arriving is None else arriving.budget)

@@ -82,6 +82,7 @@ class Utterance:
         lag: text ids that must be known beyond those of a frame (`TalkerConfig.lag`).
         prebuffer: frames that are made before the first are delivered.
         early_ids: text ids that arrived before the utterance had a row.
+        budget: the most frames that text which arrived in parts can need; None until it is whole.
         frames: frames dispatched to the device.
         made, chunks: frames and chunks made.
         held: chunks that are not delivered yet.
@@ -98,6 +99,7 @@ class Utterance:
     lag: int = 0
     prebuffer: int = 0
     early_ids: list[int] = field(default_factory=list)
+    budget: int | None = None
     frames: int = 0
     made: int = 0
     chunks: int = 0
@@ -111,7 +113,8 @@ class Utterance:
     @property
     def max_frames(self) -> int:
         """Frames when no end of speech comes."""
-        return self.request.sampling.max_frames
+        most = self.request.sampling.max_frames
+        return most if self.budget is None else min(most, self.budget)
 
     @property
     def next_frames(self) -> int:

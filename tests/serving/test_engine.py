@@ -198,6 +198,20 @@ def test_text_that_arrives_slowly_gives_the_codes_of_the_whole_text(model, engin
     np.testing.assert_array_equal(codes, speech.codes)
 
 
+def test_the_runaway_guard_bounds_text_that_arrived_in_parts(model, engine, compiled):
+    whole = request(model, "A text that comes in parts.", 49, seed=3, stream_text=True)
+    wanted = model.synthesize([whole])[0].codes
+    assert len(wanted) > 10
+    opened = request(model, "A text that comes in parts.", 49, seed=3, stream_text=True)
+    compiled.clear()
+    events = EventQueue()
+    utterance = engine.submit(opened, events, open_text=True)
+    engine.end_text(utterance, budget=10)
+    codes, _, reason = collect(events)
+    assert reason == "length" and compiled == []
+    np.testing.assert_array_equal(codes, wanted[:10])
+
+
 def test_requests_beyond_the_limits_are_refused(model, engine):
     for faulty, message in (
         (request(model, "word " * 60), "positions"),
