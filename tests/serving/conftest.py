@@ -11,6 +11,11 @@ SETTINGS = EngineSettings(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped_in_time():
+    """Keep all programs: tests assert that a running engine compiles none."""
+
+
 @pytest.fixture(scope="session")
 def model(tts):
     return tts("custom_voice", exact_reference=False)
