@@ -4,10 +4,10 @@ import jax
 import numpy as np
 
 from qtts_jax.functional import abstract, bind
-from qtts_jax.generation import frame_step
+from qtts_jax.generation import frame_parts, residual_codes
 from qtts_jax.generation.batch import host_batch
 from qtts_jax.generation.loops import run_frames, start
-from qtts_jax.generation.sampling import filter_logits
+from qtts_jax.generation.sampling import filter_logits, sample
 from qtts_jax.models.tts_model import TTSModel
 
 
@@ -16,16 +16,17 @@ def drawn_speech(config, params, requests, frames, monkeypatch):
 
     The frame in which a row draws the end of speech has its log-probability for codebook 0.
     """
-    draw, found = frame_step.sample, []
+    found = []
 
     def recorded(logits, noise, sampler, method):
-        ids = draw(logits, noise, sampler, method)
+        ids = sample(logits, noise, sampler, method)
         kept = jax.nn.log_softmax(filter_logits(logits, sampler, method))
         chosen = jax.numpy.take_along_axis(kept, ids[:, None], axis=1)[:, 0]
         jax.debug.callback(lambda x: found.append(np.asarray(x)), chosen, ordered=True)
         return ids
 
-    monkeypatch.setattr(frame_step, "sample", recorded)
+    for module in (frame_parts, residual_codes):
+        monkeypatch.setattr(module, "sample", recorded)
     inputs, methods = host_batch(config, requests)
     graphdef = abstract(TTSModel, config)[0]
 
