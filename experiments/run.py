@@ -98,7 +98,7 @@ def run(args: Namespace, chosen: Ablation, folder: Path) -> None:
 def planned(
     args: Namespace, chosen: Ablation, folder: Path
 ) -> tuple[dict[tuple[str, int], Work], dict[tuple[str, int], Request], dict[tuple[str, int], str]]:
-    """The processes to start, what each is asked, and the runs that cannot start, with reasons.
+    """The processes to start, the request of each, and the runs that cannot start, with reasons.
 
     Runs whose result is there have none. All variations of a seed come before the next seed.
     """
@@ -152,7 +152,7 @@ def reason(request: Request, status: int, log: Path) -> str:
         return f"{found['piece']}: {' '.join(found['reason'].split())}"
     if status < 0:
         name = signal.Signals(-status).name
-        return f"the process was ended by {name} (out of memory, if nobody sent it); see {log}"
+        return f"the process was ended by {name} (out of memory, unless someone sent it); see {log}"
     return f"the process ended with status {status}; see {log}"
 
 

@@ -68,10 +68,10 @@ def score(args: argparse.Namespace) -> None:
     judging = Judging(panel, prompts, expected, tts.sample_rate)
     mix = RewardMix()
     numbers = np.repeat(np.arange(len(requests)), args.best_of).tolist()
-    asked = seeded([requests[n] for n in numbers], args.seed)
+    requested = seeded([requests[n] for n in numbers], args.seed)
     found: list[dict[str, Score]] = []
-    for first in tqdm(range(0, len(asked), args.rows), args.row, unit="batch"):
-        spoken = tts.synthesize(asked[first : first + args.rows])
+    for first in tqdm(range(0, len(requested), args.rows), args.row, unit="batch"):
+        spoken = tts.synthesize(requested[first : first + args.rows])
         found += judging.scores(numbers[first : first + args.rows], spoken)
     clips = []
     for number in range(len(requests)):

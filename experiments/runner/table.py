@@ -145,7 +145,7 @@ def _legend(found: Sequence[Result]) -> str:
 def _notes(found: Sequence[Result]) -> list[str]:
     """What was not measured and which trainings ended early."""
     kinds = {m.judge: m for m in MEASURES if m.judge}
-    asked = {name for r in found for name in r["scores"]["judges"]}
+    wanted = {name for r in found for name in r["scores"]["judges"]}
     missing = {name for r in found for name in r["scores"]["not_measured"]}
     labels = {"asr": "WER", "speaker": "SIM", "stoi": "STOI", "pesq": "PESQ"}
     notes = [
@@ -153,9 +153,9 @@ def _notes(found: Sequence[Result]) -> list[str]:
         for kind in kinds
         if kind in missing
     ]
-    unasked = [labels[kind] for kind in kinds if kind not in asked]
-    if unasked:
-        notes.append(f"{' and '.join(unasked)} were not measured (`--judges`).")
+    unwanted = [labels[kind] for kind in kinds if kind not in wanted]
+    if unwanted:
+        notes.append(f"{' and '.join(unwanted)} were not measured (`--judges`).")
     short = sorted(
         f"{r['variation']}, seed {r['seed']}"
         for r in found

@@ -233,11 +233,11 @@ def made_pairs(
     panel = load_panel(mix.judges(), args.out / SCORES)
     judging = Judging(panel, prompts, expected, tts.sample_rate)
     numbers = np.repeat(np.arange(len(prompts)), args.samples)
-    asked = seeded([requests[n] for n in numbers], args.seed)
+    requested = seeded([requests[n] for n in numbers], args.seed)
     spoken = [
         s
-        for first in range(0, len(asked), args.rows)
-        for s in tts.synthesize(asked[first : first + args.rows])
+        for first in range(0, len(requested), args.rows)
+        for s in tts.synthesize(requested[first : first + args.rows])
     ]
     rewards = judging.rewards(mix, numbers.tolist(), spoken)["reward"]
     takes = [Take(s.codes.reshape(len(s.codes), -1), s.ended) for s in spoken]
@@ -259,14 +259,14 @@ def held_out_scores(
     A run that has no checkpoint yet logs those of its start as step 0.
     """
     prompts, requests = drawn_prompts(args.held_out, tts, task)
-    asked = seeded(requests, HELD_OUT_SEED)
+    requested = seeded(requests, HELD_OUT_SEED)
     kept = args.out / "start_held_out"
     expected: Expected = expectations(tts, prompts, requests, args.rows, kept)
     panel = load_panel(["asr", "speaker", "duration", "mos", "dnsmos"])
     judging = Judging(panel, prompts, expected, tts.sample_rate)
 
     def measure(params) -> dict[str, float]:
-        found = judging.scores(range(len(asked)), rollouts.speak(params, asked))
+        found = judging.scores(range(len(requested)), rollouts.speak(params, requested))
         names = dict.fromkeys(name for scores in found for name in scores)
         pairs = {name: [s[name] for s in found if name in s] for name in names}
         return {

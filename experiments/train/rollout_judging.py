@@ -110,11 +110,11 @@ def expectations(
     """
     file = kept / START
     if not file.is_file():
-        asked = [r for seed in range(DRAWS) for r in seeded(requests, seed)]
+        requested = [r for seed in range(DRAWS) for r in seeded(requests, seed)]
         waves = [
             load_mono_16k((np.clip(s.wave, -1, 1), tts.sample_rate))
-            for first in range(0, len(asked), rows)
-            for s in tts.synthesize(asked[first : first + rows])
+            for first in range(0, len(requested), rows)
+            for s in tts.synthesize(requested[first : first + rows])
         ]
         lengths = np.asarray([len(w) for w in waves]).reshape(DRAWS, -1)
         longest: dict[str, np.ndarray] = {}

@@ -45,7 +45,7 @@ def begin_delay(prompt: PromptBatch) -> DelayState:
     return DelayState(
         step=jnp.zeros((rows,), jnp.int32),
         end=jnp.full((rows,), NO_END, jnp.int32),
-        # Codebook 0 of a reference frame is in the talker's cache and read by nobody.
+        # Codebook 0 of a reference frame is in the talker's cache and read by nothing else.
         frames=jnp.concatenate([jnp.full_like(known[..., :1], -1), known], axis=2),
     )
 

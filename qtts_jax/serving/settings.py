@@ -27,7 +27,7 @@ class EngineSettings:
         max_waiting: requests that wait for a row; more are refused.
         prefill_rows: how many requests that arrive together may be prefilled together: the batch
             sizes of the programs, ascending.
-        offline: make codes without audio, for requests that nobody plays meanwhile. Programs are
+        offline: make codes without audio, for requests that are not played meanwhile. Programs are
             compiled when they are first needed, and a chunk is as long as it may be.
 
     Raises:

@@ -58,7 +58,7 @@ class _Part(Generic[Key]):
         if isinstance(event, Failed):
             self.error = event.error
         elif isinstance(event, Done) and event.reason == "cancelled":
-            return  # nobody waits for it
+            return  # its result is not wanted
         self.finished.put(self)
 
 

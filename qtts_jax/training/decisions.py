@@ -15,7 +15,7 @@ class Decisions:
 
     Clocks and signals differ between hosts, but a process that stops before the others would leave
     them waiting. With several processes the values are those proposed at the call before: they are
-    compared on the devices, in turn with the steps, and nobody waits for the step under way.
+    compared on the devices, in turn with the steps, and no process waits for the step under way.
 
     Args:
         mesh: all devices of the run.

@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "page"
 
 
 def router() -> APIRouter:
-    """The routes, which need no key: what the page asks of the server does."""
+    """The routes of the page, which need no key; those that the page calls do."""
     routes = APIRouter()
     page = (_FOLDER / "index.html").read_bytes()
     script = (_FOLDER / "player.js").read_bytes()

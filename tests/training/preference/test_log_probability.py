@@ -58,26 +58,26 @@ def policy_task(sampling, books, params):
     return PolicyTask(PolicyTaskConfig(policy, kl_weight=0.0), params)
 
 
-def batch_of(asked, spoken):
+def batch_of(requested, spoken):
     examples = [
         layout_example(MODEL, r.prompt, codes, ends=len(codes) < FRAMES)
-        for r, codes in zip(asked, spoken, strict=True)
+        for r, codes in zip(requested, spoken, strict=True)
     ]
     return collate(MODEL, examples, Bucket(44, FRAMES + 2))
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, FILTERED, NUCLEUS], ids=["plain", "top-k", "top-p"])
 def test_log_probabilities_are_those_of_the_rollout(params, monkeypatch, sampling):
-    asked = requests(sampling)
-    spoken = generate_codes(Session(MODEL, params, asked))
-    codes, drawn = drawn_speech(MODEL, params, asked, FRAMES, monkeypatch)
+    requested = requests(sampling)
+    spoken = generate_codes(Session(MODEL, params, requested))
+    codes, drawn = drawn_speech(MODEL, params, requested, FRAMES, monkeypatch)
     for row, own in zip(codes, spoken, strict=True):
         np.testing.assert_array_equal(row[row[:, 0] >= 0], own)
     ends = [len(own) < FRAMES for own in spoken]
     assert any(ends) and not all(ends)
     task = policy_task(sampling, "all", params)
     groups, extras = task.init(jax.random.key(0))
-    found, present = jax.jit(task.log_probs)(groups, extras, batch_of(asked, spoken))
+    found, present = jax.jit(task.log_probs)(groups, extras, batch_of(requested, spoken))
     for i, own in enumerate(spoken):
         first = drawn[i, : len(own) + ends[i], 0]
         rest = drawn[i, : len(own), 1:].ravel()
@@ -88,8 +88,8 @@ def test_log_probabilities_are_those_of_the_rollout(params, monkeypatch, samplin
 
 
 def test_the_first_codebook_alone_is_the_beginning_of_all(params):
-    asked = requests(PLAIN)
-    batch = batch_of(asked, generate_codes(Session(MODEL, params, asked)))
+    requested = requests(PLAIN)
+    batch = batch_of(requested, generate_codes(Session(MODEL, params, requested)))
     both = []
     for books in ("first", "all"):
         task = policy_task(PLAIN, books, params)
