@@ -56,8 +56,8 @@ def run_all(
 ) -> None:
     """Run all processes, each alone on one of the places; `ended` gets each exit status.
 
-    A process whose pieces another one is making waits for it, and the next one takes its turn. On
-    SIGTERM or Ctrl-C the processes get it too, save and stop, and are waited for.
+    A process whose pieces another one is making waits for it, and the next one takes its turn.
+    SIGTERM and Ctrl-C are passed on to the processes, which save and stop, and are waited for.
     """
     waiting, running = list(works), {}  # type: ignore[var-annotated]
     before = {s: signal.signal(s, _raise) for s in (signal.SIGTERM, signal.SIGINT)}
