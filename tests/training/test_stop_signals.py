@@ -59,7 +59,15 @@ def test_a_signal_before_the_first_step_is_one_sentence_and_no_checkpoint(tmp_pa
     assert not checkpoints.checkpoints(tmp_path / "checkpoints")
 
 
-def test_a_second_signal_acts_as_usual():
+@pytest.fixture
+def interruptible():
+    """A process started in the background of a script ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_as_usual(interruptible):
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == "SIGINT"
