@@ -78,7 +78,11 @@ def test_decoder_streams(config, params):
 
 @pytest.mark.parametrize(
     "quirks",
-    [Quirks12Hz(), Quirks12Hz.official(), Quirks12Hz(downsample_padding="zeros")],
+    [
+        Quirks12Hz(),
+        Quirks12Hz.official(),
+        pytest.param(Quirks12Hz(downsample_padding="zeros"), marks=pytest.mark.slow),
+    ],
     ids=["default", "official", "zeros"],
 )
 def test_encoder_streams(config, params, quirks):

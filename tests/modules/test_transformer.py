@@ -41,7 +41,14 @@ def inputs(steps, batch=3):
 
 
 @pytest.mark.parametrize(
-    ("window", "kind"), [(None, "qwen3"), (1, "qwen3"), (4, "codec"), (4, "mimi"), (None, "mimi")]
+    ("window", "kind"),
+    [
+        (None, "qwen3"),
+        (1, "qwen3"),
+        (4, "codec"),
+        (4, "mimi"),
+        pytest.param(None, "mimi", marks=pytest.mark.slow),
+    ],
 )
 def test_transformer_streams(window, kind):
     model = make(window, kind, final_norm=kind != "mimi")

@@ -70,6 +70,7 @@ def test_a_mesh_is_described_by_its_axes():
         MeshConfig.parse("rows=4")
 
 
+@pytest.mark.slow
 def test_the_first_state_of_a_mesh_is_made_where_it_lies(tmp_path):
     found = on_eight_devices("first", tmp_path, "fsdp and model")
     assert set(found) == {"random", "given", "run"}

@@ -57,6 +57,7 @@ def test_the_pattern_is_written_and_read(pattern):
     assert "qtts_jax_pattern" not in official
 
 
+@pytest.mark.slow
 @PATTERNS
 def test_one_batch_is_learned_with_finite_gradients(pattern):
     task = TalkerTask(TalkerTaskConfig(with_pattern(small(layers=1), pattern), dtype="float32"))

@@ -210,12 +210,14 @@ def test_gradients_are_those_of_the_losses(task, begun, first):
         np.testing.assert_allclose(actual[name], value, atol=1e-4 * scale + 1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "factor"), [("mel", 10), ("teacher", 100)])
 def test_overfitting_one_batch_lowers_every_loss(overfitted, name, factor):
     values = overfitted[-1][name]
     assert values[-10:].mean() < values[0] / factor
 
 
+@pytest.mark.slow
 def test_reconstruction_without_learning_is_as_good(overfitted, reconstructed):
     audio, metrics = overfitted[3:]
     mel = jax.jit(losses.mel_loss, static_argnums=(2, 3))(
@@ -371,7 +373,7 @@ def test_halves_that_disagree_are_refused():
         make(accumulate=0)
 
 
-def test_the_generator_hears_the_discriminators_later_than_they_learn(begun):
+def test_the_adversarial_loss_starts_later_than_the_discriminators(begun):
     """Before that the generator has the gradients of a training without them."""
     settings = replace(FULL, generator_start=1, balance=0.9, codebook=CodebookTraining(dead=0.0))
     weights = replace(settings.weights, adversarial=0.0, feature=0.0)
