@@ -31,22 +31,38 @@ from tests.support.helpers import CHECKPOINTS, GOLDEN
 # some thousand programs the compiler crashes.
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
+SWITCH = "jax_disable_most_optimizations"
+# Folders whose long tests compile much and run little.
+SHORT_PROGRAMS = ("cli", "parity", "serving", "tts")
 
 
 def pytest_configure(config):
     """Compile the default suite without optimizations: there compiling costs most, running little.
 
-    Long tests run long programs, which are to be fast. Programs that tests start inherit this. The
-    flag is for JAX 0.10 alone, where building the kernels of fusions by MLIR is most of what is
-    left; later releases have no other way and do not start with a flag that they do not know.
+    Long tests run long programs, which are to be fast (but see `SHORT_PROGRAMS`). Programs that
+    tests start inherit this. The flag is for JAX 0.10 alone, where building the kernels of fusions
+    by MLIR is most of what is left; later releases have no other way and do not start with a flag
+    that they do not know.
     """
     if config.getoption("markexpr") != "not slow":
         return
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update(SWITCH, True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_programs_are_not_optimized(request):
+    """Compile long tests of `SHORT_PROGRAMS` as the default suite is."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] not in SHORT_PROGRAMS:
+        yield
+        return
+    before = jax.config.read(SWITCH)
+    jax.config.update(SWITCH, True)
+    yield
+    jax.config.update(SWITCH, before)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,13 +31,7 @@ def engine(model):
 
 @pytest.fixture(scope="session")
 def clones(tts):
-    """An engine of a checkpoint that clones.
-
-    Its many programs are compiled without optimizations in the slow suite, too.
-    """
-    switch = "jax_disable_most_optimizations"
-    before = jax.config.read(switch)
-    jax.config.update(switch, True)
+    """An engine of a checkpoint that clones."""
     settings = EngineSettings(
         rows=(1,),
         chunk_frames=(1,),
@@ -48,7 +42,6 @@ def clones(tts):
     )
     engine = Engine(tts("base", exact_reference=False), settings)
     engine.start()
-    jax.config.update(switch, before)
     yield engine
     engine.stop()
 
