@@ -88,7 +88,7 @@ def test_the_pod_fits_the_server(kubernetes, pod, container, image):
     assert set(mounted) <= set(json.loads(image["VOLUME"][0]))
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_the_command_of_the_pod_serves_nano(image, container, tmp_path):
     program, *start = json.loads(image["ENTRYPOINT"][0])
     program = shutil.which(program, path=Path(sys.executable).parent)

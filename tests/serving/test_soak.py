@@ -5,7 +5,7 @@ import pytest
 from experiments.bench import serve_soak
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_memory_stays_flat(converted):
     options = ["--rows", "4", "--max-prompt", "64", "--max-seconds", "4"]
     options += ["--model", str(converted("custom_voice"))]

@@ -39,7 +39,7 @@ def ablation(folder, *options):
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_new_ablation_of_twenty_lines_runs(tmp_path):
     (tmp_path / "width.py").write_text(QUESTION)
     assert len(QUESTION.splitlines()) <= 22
