@@ -33,7 +33,7 @@ MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
 SWITCH = "jax_disable_most_optimizations"
 # Folders whose long tests compile much and run little.
-SHORT_PROGRAMS = ("cli", "parity", "serving", "tts")
+SHORT_PROGRAMS = ("cli", "experiments", "parity", "serving", "tts")
 
 
 def pytest_configure(config):
@@ -47,7 +47,7 @@ def pytest_configure(config):
     if config.getoption("markexpr") != "not slow and not by_hand":
         return
     jax.config.update(SWITCH, True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    os.environ[SWITCH.upper()] = "1"
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
@@ -61,7 +61,9 @@ def short_programs_are_not_optimized(request):
         return
     before = jax.config.read(SWITCH)
     jax.config.update(SWITCH, True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # of programs that tests start
+        patch.setenv(SWITCH.upper(), "1")
+        yield
     jax.config.update(SWITCH, before)
 
 

@@ -52,7 +52,7 @@ def replicas(url):
     return counts
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_two_replicas_share_the_requests(converted, tts, tmp_path):
     config, port = yaml.safe_load(CONFIG.read_text()), free_port()
     config["http_options"]["port"] = port
