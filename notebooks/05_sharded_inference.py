@@ -113,6 +113,7 @@ figure, axes = plt.subplots(2, len(models), figsize=(9, 4.5), layout="constraine
 colours = ListedColormap(plt.get_cmap("tab10").colors[:count])
 for column, (name, tts) in zip(axes.T, models.items(), strict=True):
     kernel = tts.params["talker"]["transformer"]["layers"][0]["ffn"]["down"]["kernel"]  # [D, F]
+    kernel = getattr(kernel, "values", kernel)  # CPUs with bfloat16 matrices keep them so
     keys = sessions[name].state.talker.layers[0].keys  # [B, S, K, h]
     for plot, x, title, labels in (
         (column[0], owners(kernel), f"{name}: a matrix", ("feed-forward channel", "width")),
