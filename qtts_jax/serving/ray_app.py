@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
-from ray import serve
 
 from qtts_jax import embedded
+from qtts_jax.extras import import_extra
 from qtts_jax.serving.engine import Engine
 from qtts_jax.serving.http.app import create_app
 from qtts_jax.serving.http.settings import API_KEY, ServerSettings
@@ -51,7 +51,6 @@ class Arguments(BaseModel):
     server: ServerSettings = ServerSettings()
 
 
-@serve.ingress()
 class Server:
     """One replica; Ray sends it requests once it is made, which is when all is compiled.
 
@@ -78,12 +77,14 @@ class Server:
             raise RuntimeError("the engine broke; see the log of this replica.")
 
 
-def application(arguments: dict[str, Any]) -> serve.Application:
-    """The Serve application that `arguments`, fields of `Arguments`, describe.
+def application(arguments: dict[str, Any]) -> Any:
+    """The `ray.serve.Application` that `arguments`, fields of `Arguments`, describe.
 
     Raises:
+        MissingExtraError: Ray is not installed.
         ValueError: a field is unknown or impossible.
     """
+    serve = import_extra("ray.serve", "ray", "The application of several replicas")
     checked = Arguments.model_validate(arguments)
     # Ray holds back what is above; below, the engine's own bound answers 429.
     most = checked.engine.rows[-1] + checked.engine.max_waiting + OTHER_REQUESTS
@@ -93,4 +94,4 @@ def application(arguments: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=most,
         graceful_shutdown_timeout_s=checked.engine.max_seconds,
     )
-    return deploy(Server).bind(checked)
+    return deploy(serve.ingress()(Server)).bind(checked)
