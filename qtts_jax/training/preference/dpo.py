@@ -49,13 +49,6 @@ class PreferenceTask(SpeechPolicyTask):
         super().__init__(config.policy, initial)
         self.config = config
 
-    def gradients(
-        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
-    ) -> tuple[Groups, Extras, Metrics]:
-        """See `Task.gradients`; the extras stay as they are."""
-        grads, metrics = jax.grad(self.loss, has_aux=True)(params, extras, batch, key)
-        return grads, extras, metrics
-
     def loss(
         self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, Metrics]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import jax
@@ -16,7 +17,7 @@ from qtts_jax.training.preference.log_probability import Books, speech_log_probs
 from qtts_jax.training.talker.full_sequence import AttentionKernel, Remat
 from qtts_jax.training.talker.lora import LoraConfig
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.task import Extras, Groups, Task
+from qtts_jax.training.task import Extras, Groups, Metrics, Task
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,19 @@ class SpeechPolicyTask(Task):
             # Copied, since the trainer donates the trained parameters.
             extras["reference"] = jax.tree.map(jnp.copy, cast(own, jnp.dtype(self.policy.dtype)))
         return groups, extras
+
+    def gradients(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[Groups, Extras, Metrics]:
+        """See `Task.gradients`; the extras stay as they are."""
+        grads, metrics = jax.grad(self.loss, has_aux=True)(params, extras, batch, key)
+        return grads, extras, metrics
+
+    @abstractmethod
+    def loss(
+        self, params: Groups, extras: Extras, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss of a batch, and the metrics to log."""
 
     def axes(self) -> Groups:
         """Logical axes of the groups."""

@@ -121,7 +121,7 @@ def test_a_mesh_speaks_and_learns_as_one_device(tmp_path):
     found = json.loads(run.stdout.splitlines()[-1])
     for mesh, steps in found["mesh"].items():
         for one, other in zip(found["one"], steps, strict=True):
-            assert other == pytest.approx(one, rel=1e-3, abs=1e-4), mesh
+            assert other == pytest.approx(one, rel=1e-4, abs=1e-5), mesh
 
 
 def test_faults_are_named(tmp_path):
