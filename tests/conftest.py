@@ -31,40 +31,29 @@ from tests.support.helpers import CHECKPOINTS, GOLDEN
 # some thousand programs the compiler crashes.
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
-SWITCH = "jax_disable_most_optimizations"
-# Folders whose long tests compile much and run little.
-SHORT_PROGRAMS = ("cli", "experiments", "parity", "serving", "tts")
 
 
 def pytest_configure(config):
-    """Compile the default suite without optimizations: there compiling costs most, running little.
+    """Compile without optimizations: tests compile much and run little, but for those by hand.
 
-    Long tests run long programs, which are to be fast (but see `SHORT_PROGRAMS`). Programs that
-    tests start inherit this. The flag is for JAX 0.10 alone, where building the kernels of fusions
-    by MLIR is most of what is left; later releases have no other way and do not start with a flag
-    that they do not know.
+    Programs that tests start inherit this. The flag is for JAX 0.10 alone, where building the
+    kernels of fusions by MLIR is most of what is left; later releases have no other way and do not
+    start with a flag that they do not know.
     """
-    if config.getoption("markexpr") != "not slow and not by_hand":
+    if config.getoption("markexpr") == "by_hand":
         return
-    jax.config.update(SWITCH, True)
-    os.environ[SWITCH.upper()] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_programs_are_not_optimized(request):
-    """Compile long tests of `SHORT_PROGRAMS` as the default suite is."""
-    if request.path.relative_to(Path(__file__).parent).parts[0] not in SHORT_PROGRAMS:
-        yield
-        return
-    before = jax.config.read(SWITCH)
-    jax.config.update(SWITCH, True)
-    with pytest.MonkeyPatch.context() as patch:  # of programs that tests start
-        patch.setenv(SWITCH.upper(), "1")
-        yield
-    jax.config.update(SWITCH, before)
+def pytest_collection_finish():
+    """Collect garbage seldom: tracing makes many objects, and each full pass walks all of JAX."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture(scope="module", autouse=True)

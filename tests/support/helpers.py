@@ -20,8 +20,9 @@ CHECKPOINTS = ("base", "custom_voice", "voice_design")
 
 def virtual_devices(count):
     """The environment of a process with so many virtual devices on the CPU, which imports tests."""
+    flags = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={count}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }
