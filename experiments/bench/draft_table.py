@@ -42,6 +42,14 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     for name, one in settings.items():
         lines += _row([name, *one["passes"].values()])
+    lines += [
+        "",
+        "Frames with another code than in the plain loop, all by ties within rounding:",
+        "",
+    ]
+    lines += _rows(["sampling", "frames", *windows])
+    for name, one in settings.items():
+        lines += _row([name, one["frames"], *one["differing_frames"].values()])
     lines += ["", "Milliseconds a frame by draft window, batch 1 (1 is the plain loop):", ""]
     lines += _rows(["sampling", "measured", *windows, "load average before"])
     for name, one in settings.items():

@@ -23,9 +23,9 @@ class SamplingParams:
     as the official package does: without an end of speech it gives max_new_tokens - 1 frames.
     `top_k` 0 and `top_p` 1.0 switch the filters off, `top_p` 0 leaves the best token. A head that
     does not sample reads no temperature. `draft_window` is how many positions one pass of the code
-    predictor verifies (`generation/speculative_codes.py`): 1 is the plain loop, and the codes are
-    the same for every value. The defaults are the official code's own; a checkpoint's
-    `generation_config.json` overrides them.
+    predictor verifies (`generation/speculative_codes.py`): 1 is the plain loop, and every value
+    gives the same codes, but for ties within rounding. The defaults are the official code's own; a
+    checkpoint's `generation_config.json` overrides them.
     """
 
     do_sample: bool = True

@@ -5,8 +5,9 @@ stand on one residual stream: head s + t on the output that gives codebook s pre
 without the t - 1 codes between. Such drafts are the inputs of one pass over a window of positions;
 a draft is accepted while it equals the code that the pass samples there. Draft and sample use the
 same Gumbel noise of (request, frame, codebook), so what is accepted is what the plain loop samples:
-the codes are equal, not only their distribution (up to the rounding of logits, since a pass over
-several positions may sum in another order).
+the codes are equal, not only their distribution. A pass over several positions may sum in another
+order, so two codes whose scores are equal within the rounding of logits may change places, as they
+may between batch sizes.
 
 Speculative decoding with a draft model is of Leviathan et al., arXiv:2211.17192; sampling with
 fixed Gumbel noise makes its accept-reject step a comparison.
