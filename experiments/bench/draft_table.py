@@ -60,7 +60,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines += ["", "Milliseconds of one pass with its heads, by positions (random weights):", ""]
     lines += _rows(["predictor", *positions])
     for name, one in result["pass"].items():
-        size = f"{name}: {one['layers']} layers of width {one['width']}"
+        size = f"{name}; {one['layers']} layers of width {one['width']}"
         lines += _row([size, *one["ms_by_positions"].values()])
     return "\n".join(lines) + "\n"
 
