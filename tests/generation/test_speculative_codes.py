@@ -1,6 +1,7 @@
 """Speculation gives the codes of the plain loop, whatever its drafts are worth."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,10 @@ def generate(config, params, window, rows=ROWS):
         return [np.asarray(x) for x in jax.jit(run)(params)]
 
 
-@pytest.mark.parametrize("window", [2, 3, BOOKS - 1])
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("window", [slow(2), 3, slow(BOOKS - 1)])
 def test_codes_are_those_of_the_plain_loop_and_wrong_drafts_are_corrected(random_model, window):
     want, _ = generate(*random_model, 1)
     got, passes = generate(*random_model, window)
@@ -66,7 +70,7 @@ def test_codes_are_those_of_the_plain_loop_and_wrong_drafts_are_corrected(random
     assert passes.max() == BOOKS - 1 and passes.min() < BOOKS - 1
 
 
-@pytest.mark.parametrize("window", [2, 3, 4])
+@pytest.mark.parametrize("window", [slow(2), 3, slow(4)])
 def test_drafts_that_are_all_right_leave_the_fewest_passes(random_model, window):
     config, params = random_model
     heads = jnp.zeros_like(params["code_predictor"]["heads"])
@@ -77,6 +81,7 @@ def test_drafts_that_are_all_right_leave_the_fewest_passes(random_model, window)
     assert len(np.unique(got[::2])) > 20  # the noise alone chooses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["projected", "int8"])
 def test_weights_in_other_forms_give_the_codes_of_the_plain_loop(random_model, stored):
     config, params = random_model
@@ -88,6 +93,7 @@ def test_weights_in_other_forms_give_the_codes_of_the_plain_loop(random_model, s
     np.testing.assert_array_equal(generate(config, params, 3)[0], want)
 
 
+@pytest.mark.slow
 def test_one_row_beside_the_kernels(random_model, monkeypatch):
     want, _ = generate(*random_model, 1, rows=1)
     monkeypatch.setattr(dispatch, "override", "interpret")
@@ -104,6 +110,7 @@ def test_logits_that_are_not_finite_end_the_loop(random_model):
     assert (got[:, 2] == NOT_FINITE).all() and (got[:, :2] >= 0).all()
 
 
+@pytest.mark.slow
 def test_residual_codes_return_the_sum_of_embeddings(random_model):
     config, params = random_model
     predictor = bind(abstract(TTSModel, config)[0], params).code_predictor

@@ -34,7 +34,13 @@ def spoken(model, window, **sampling):
     return [speech.codes for speech in model.synthesize(requests)]
 
 
-@pytest.mark.parametrize("sampling", [{}, GREEDY], ids=["sampled", "greedy"])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        pytest.param({}, id="sampled"),
+        pytest.param(GREEDY, id="greedy", marks=pytest.mark.slow),
+    ],
+)
 def test_batches_have_the_codes_of_the_plain_loop(model, sampling):
     plain = spoken(model, None, **sampling)
     assert len({len(codes) for codes in plain}) > 1
@@ -42,6 +48,7 @@ def test_batches_have_the_codes_of_the_plain_loop(model, sampling):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 def test_streams_have_the_audio_of_the_plain_loop(model):
     options = {"seed": 3, "max_new_tokens": 9, "language": "English"}
     (whole,), _ = model.generate_custom_voice(TEXTS[0], "ryan", **options)
