@@ -20,7 +20,8 @@ in turns, with three settings of the sampler, and the predictor runs again over 
 
 About three minutes on two cores. Expected of nano: 13 to 15 passes instead of 21 and no gain in
 time on a CPU, where its pass over several positions costs three times one over a single position.
-At the released size, with weights kept in bfloat16, it costs 1.1 times as much.
+At the released size, with weights kept in bfloat16, it costs about as much as one over a single
+position. Run it on an idle machine: the load is in the results, and times vary with it.
 """
 
 from __future__ import annotations

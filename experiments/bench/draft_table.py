@@ -50,7 +50,12 @@ def table(result: Mapping[str, Any]) -> str:
     lines += _rows(["sampling", "frames", *windows])
     for name, one in settings.items():
         lines += _row([name, one["frames"], *one["differing_frames"].values()])
-    lines += ["", "Milliseconds a frame by draft window, batch 1 (1 is the plain loop):", ""]
+    lines += [
+        "",
+        "Milliseconds a frame by draft window, batch 1 (1 is the plain loop). Where the load average "
+        "is above the cores, other programs ran, and times compare within a row only, roughly:",
+        "",
+    ]
     lines += _rows(["sampling", "measured", *windows, "load average before"])
     for name, one in settings.items():
         for field, what in (("predictor", "predictor alone"), ("whole", "with the talker")):
