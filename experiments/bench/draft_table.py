@@ -52,8 +52,9 @@ def table(result: Mapping[str, Any]) -> str:
         lines += _row([name, one["frames"], *one["differing_frames"].values()])
     lines += [
         "",
-        "Milliseconds a frame by draft window, batch 1 (1 is the plain loop). Where the load average "
-        "is above the cores, other programs ran, and times compare within a row only, roughly:",
+        "Milliseconds a frame by draft window, batch 1 (1 is the plain loop). Where the load "
+        "average is above the cores, other programs ran, and times compare within a row only, "
+        "roughly:",
         "",
     ]
     lines += _rows(["sampling", "measured", *windows, "load average before"])
