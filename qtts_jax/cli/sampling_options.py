@@ -19,6 +19,7 @@ _HELP = {
     "subtalker_top_k": "--top-k of the other codebooks (the code predictor)",
     "subtalker_top_p": "--top-p of the other codebooks",
     "subtalker_temperature": "--temperature of the other codebooks",
+    "draft_window": "positions that one pass of the code predictor verifies; 1 for no drafts",
     "max_new_tokens": "most frames, plus one, before speech is cut",
 }
 

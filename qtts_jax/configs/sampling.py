@@ -22,8 +22,10 @@ class SamplingParams:
     The `subtalker_` fields govern the code predictor. `max_new_tokens` counts codebook-0 tokens
     as the official package does: without an end of speech it gives max_new_tokens - 1 frames.
     `top_k` 0 and `top_p` 1.0 switch the filters off, `top_p` 0 leaves the best token. A head that
-    does not sample reads no temperature. The defaults are the official code's own;
-    a checkpoint's `generation_config.json` overrides them.
+    does not sample reads no temperature. `draft_window` is how many positions one pass of the code
+    predictor verifies (`generation/speculative_codes.py`): 1 is the plain loop, and every value
+    gives the same codes, but for ties within rounding. The defaults are the official code's own; a
+    checkpoint's `generation_config.json` overrides them.
     """
 
     do_sample: bool = True
@@ -36,6 +38,7 @@ class SamplingParams:
     subtalker_top_p: float = 1.0
     subtalker_temperature: float = 0.9
     max_new_tokens: int = 2048
+    draft_window: int = 1
 
     def __post_init__(self) -> None:
         def check(name: str, good: bool, rule: str) -> None:
@@ -52,6 +55,7 @@ class SamplingParams:
             check(name, getattr(self, name) >= 0, "0 (off) or more")
         check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 is off)")
         check("max_new_tokens", self.max_new_tokens >= 2, "at least 2")
+        check("draft_window", self.draft_window >= 1, "1 (no drafts) or more")
 
     def merge(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """These settings with every override that is not None.

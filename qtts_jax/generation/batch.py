@@ -12,6 +12,7 @@ from qtts_jax.errors import RequestError
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplerParams, SamplingPlan, batch_samplers
+from qtts_jax.generation.speculative_codes import check_window
 from qtts_jax.generation.state import PromptBatch
 
 MIN_PROMPT, MIN_TEXT, OPEN_TEXT = 32, 64, 1024
@@ -59,7 +60,8 @@ def host_batch(
         multiple: rows that the devices need at least (`programs.Programs.row_multiple`).
 
     Raises:
-        RequestError: there is no request, or a prompt is longer than the model's context.
+        RequestError: there is no request, a prompt is longer than the model's context, or
+            `draft_window` is not possible with this model.
     """
     if not requests:
         raise RequestError("the list of requests is empty; give at least one request.")
@@ -77,6 +79,7 @@ def host_batch(
     sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
     frames = [r.limit(context)[0] for r in requests]
     talker, predictor, methods = batch_samplers(sampling)
+    check_window(config.talker.code_predictor, methods.draft_window)
 
     trailing_length = np.zeros((batch,), np.int32)
     trailing_length[: len(prompts)] = [len(p.trailing) for p in prompts]

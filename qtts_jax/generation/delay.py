@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtts_jax.generation.frame_parts import draw_first, frame_keys, text_beside
-from qtts_jax.generation.residual_codes import residual_noise, sample_codebooks
-from qtts_jax.generation.sampling import NOT_FINITE, SamplingPlan
+from qtts_jax.generation.residual_codes import residual_noise
+from qtts_jax.generation.sampling import NOT_FINITE, SamplingPlan, sample_codebooks
 from qtts_jax.generation.state import DecodeInputs, DelayState, GenerationState, PromptBatch
 from qtts_jax.models.tts_model import TTSModel
 

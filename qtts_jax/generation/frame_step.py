@@ -114,6 +114,7 @@ def frame_step(
                 frame_keys(conditions, state.frame),
                 conditions.predictor,
                 methods.predictor,
+                methods.draft_window,
             )
         codes, x = jnp.concatenate([codes, rest], axis=1), embedded + total  # [B, Q], [B, D]
     broken = ~done & jnp.any(codes == NOT_FINITE, axis=1)  # [B]

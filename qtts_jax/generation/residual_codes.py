@@ -5,7 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from qtts_jax.generation.sampling import HeadSampling, SamplerParams, gumbel_noise, sample
+from qtts_jax.generation.sampling import (
+    HeadSampling,
+    SamplerParams,
+    gumbel_noise,
+    sample,
+    sample_codebooks,
+)
+from qtts_jax.generation.speculative_codes import speculative_codes
 from qtts_jax.models.code_predictor import CodePredictor
 
 
@@ -16,6 +23,7 @@ def residual_codes(
     frame_keys: jax.Array,
     sampler: SamplerParams,
     method: HeadSampling,
+    draft_window: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Codebooks 1..Q-1 of one frame, and the sum of their embeddings.
 
@@ -23,12 +31,19 @@ def residual_codes(
         hidden: [B, D talker], the talker's hidden state that gave codebook 0.
         first: [B, D talker], the embedding of codebook 0.
         frame_keys: [B] random keys of this frame of every request.
+        draft_window: positions of a pass of the sequential pattern (`speculative_codes`); 1 for one
+            codebook after the other. The codes are the same for every value.
 
     Returns:
         codes [B, Q-1] int32 and [B, D talker].
     """
     # The noise of all codebooks at once: one small kernel per codebook would cost more.
     noise = residual_noise(predictor, frame_keys)  # [Q-1, B, V]
+    if draft_window > 1:
+        codes = speculative_codes(
+            predictor, hidden, first, noise, sampler, method, draft_window
+        ).codes
+        return codes, predictor.embed(codes)
     if predictor.config.pattern == "sequential":
         return predictor.generate(
             hidden,
@@ -53,23 +68,3 @@ def residual_noise(predictor: CodePredictor, frame_keys: jax.Array) -> jax.Array
 def codebook_keys(frame_keys: jax.Array, codebook: jax.Array | int) -> jax.Array:
     """The random keys [B] of one codebook from those of the frame."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(frame_keys, codebook)
-
-
-def sample_codebooks(
-    logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
-) -> jax.Array:
-    """`sample` for all codebooks at once.
-
-    Args:
-        logits: [B, Q-1, V] float32.
-        noise: [Q-1, B, V].
-
-    Returns:
-        [B, Q-1] int32.
-    """
-    batch, codebooks, vocab = logits.shape
-    # Codebooks become rows of one call: a call for each would be small kernels in sequence.
-    repeated = SamplerParams(*(jnp.repeat(jnp.asarray(x), codebooks) for x in sampler))
-    noise = noise.swapaxes(0, 1).reshape(-1, vocab)  # [B (Q-1), V]
-    codes = sample(logits.reshape(-1, vocab), noise, repeated, method)
-    return codes.reshape(batch, codebooks)

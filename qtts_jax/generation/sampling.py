@@ -48,10 +48,16 @@ class HeadSampling(NamedTuple):
 
 
 class SamplingPlan(NamedTuple):
-    """Parts of the sampler that the two heads need, static."""
+    """How a batch draws its codes, static.
+
+    Attributes:
+        talker, predictor: parts of the sampler that the two heads need.
+        draft_window: positions of a pass of the code predictor; 1 for one codebook after the other.
+    """
 
     talker: HeadSampling
     predictor: HeadSampling
+    draft_window: int = 1
 
 
 def batch_sampler(
@@ -81,10 +87,14 @@ def batch_sampler(
 def batch_samplers(
     params: Sequence[SamplingParams],
 ) -> tuple[SamplerParams, SamplerParams, SamplingPlan]:
-    """`batch_sampler` of the talker and of the code predictor, and both their static parts."""
+    """`batch_sampler` of the talker and of the code predictor, and the static parts.
+
+    The rows share the largest draft window among them, which changes no code.
+    """
     talker, talker_method = batch_sampler(params)
     predictor, predictor_method = batch_sampler(params, "subtalker_")
-    return talker, predictor, SamplingPlan(talker_method, predictor_method)
+    window = max(p.draft_window for p in params)
+    return talker, predictor, SamplingPlan(talker_method, predictor_method, window)
 
 
 def process_talker_logits(
@@ -162,6 +172,26 @@ def sample(
     codes = _pick(logits, noise, sampler, method)
     # The largest logit is NaN if any is. A single -inf is a blocked id.
     return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), codes, NOT_FINITE)
+
+
+def sample_codebooks(
+    logits: jax.Array, noise: jax.Array, sampler: SamplerParams, method: HeadSampling
+) -> jax.Array:
+    """`sample` for all codebooks at once.
+
+    Args:
+        logits: [B, Q-1, V] float32.
+        noise: [Q-1, B, V].
+
+    Returns:
+        [B, Q-1] int32.
+    """
+    batch, codebooks, vocab = logits.shape
+    # Codebooks become rows of one call: a call for each would be small kernels in sequence.
+    repeated = SamplerParams(*(jnp.repeat(jnp.asarray(x), codebooks) for x in sampler))
+    noise = noise.swapaxes(0, 1).reshape(-1, vocab)  # [B (Q-1), V]
+    codes = sample(logits.reshape(-1, vocab), noise, repeated, method)
+    return codes.reshape(batch, codebooks)
 
 
 def _pick(

@@ -17,7 +17,7 @@ from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.norm import RMSNorm
 from qtts_jax.layers.param import normal, param
 from qtts_jax.layers.preprojected_table import Projected, Table, project, raw
-from qtts_jax.layers.quantized_weights import Weight, dense, matrix
+from qtts_jax.layers.quantized_weights import Weight, dense, matrix, product
 from qtts_jax.modules.transformer import Transformer, TransformerState
 
 # Embedding of the newest code, sum of the embeddings, state.
@@ -95,10 +95,10 @@ class CodePredictor(nnx.Module):
         def predict(
             row: Table, state: TransformerState, codebook: jax.Array | int
         ) -> tuple[jax.Array, Table, TransformerState]:
-            y, state = self.transformer.step_blocks(self._enter(row), state)  # [B, 1, D]
+            y, state = self.transformer.step_blocks(self._inputs(row)[:, None], state)  # [B, 1, D]
             return *pick(y[:, 0], codebook), state
 
-        y, state = self._begin(hidden, first, codebooks + 1)
+        y, state = self.begin(hidden, first, codebooks + 1)
         code, row = pick(y, 0)
 
         if dispatch.decode_backend(hidden.shape[0], 1) != "plain":
@@ -118,6 +118,59 @@ class CodePredictor(nnx.Module):
         (_, total, _), rest = jax.lax.scan(body, (row, raw(row), state), jnp.arange(1, codebooks))
         return jnp.concatenate([code[:, None], rest.T], axis=1), total
 
+    def begin(
+        self, hidden: jax.Array, first: jax.Array, capacity: int
+    ) -> tuple[jax.Array, TransformerState]:
+        """The first two positions of a frame: output [B, D] at codebook 0, and the state.
+
+        The output is that before the final norm.
+
+        Args:
+            hidden, first: [B, D talker] as in `generate`.
+            capacity: positions of the caches.
+        """
+        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, capacity)
+        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
+        if dispatch.matvec_backend(hidden.shape[0]) != "plain":
+            # The kernels take one position at a time; the output of the first is not needed.
+            _, state = self.transformer.step_blocks(x[:, :1], state)
+            x = x[:, 1:]
+        y, state = self.transformer.step_blocks(x, state)
+        return y[:, -1], state
+
+    def extend(
+        self, codes: jax.Array, codebook: jax.Array, state: TransformerState
+    ) -> tuple[jax.Array, TransformerState]:
+        """Outputs before the final norm of n codes in one pass.
+
+        Args:
+            codes: [B, n] int.
+            codebook: [B, n] int, the index of their tables (0 for codebook 1).
+            state: each row has a position of its own.
+
+        Returns:
+            [B, n, D] and the state after all n positions.
+        """
+        rows = self.embeddings[...][codebook, codes]  # [B, n, D talker]
+        return self.transformer.step_blocks(self._inputs(rows), state)
+
+    def logits_at(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Final norm and one head per position; every row may need other heads.
+
+        Args:
+            x: [B, n, D] before the norm.
+            codebook: [B, n] int, the index of the heads (0 for codebook 1).
+
+        Returns:
+            [B, n, V] float32.
+        """
+        norm = self.transformer.norm
+        assert isinstance(norm, RMSNorm)
+        heads = self.heads[...][codebook]  # [B, n, V, D]
+        # `product` of each position, so that stored weights are read as `_logits` reads them.
+        y = jax.vmap(jax.vmap(product))(norm(x), heads)
+        return y.astype(jnp.float32)
+
     def at_once(self, hidden: jax.Array, first: jax.Array) -> jax.Array:
         """Logits of codebooks 1..Q-1 from the output at codebook 0, in one pass.
 
@@ -127,7 +180,7 @@ class CodePredictor(nnx.Module):
         Returns:
             [B, Q-1, V] float32.
         """
-        y = self._begin(hidden, first, 2)[0]  # [B, D]
+        y = self.begin(hidden, first, 2)[0]  # [B, D]
         return self._logits(y).reshape(len(y), -1, self.config.vocab_size)
 
     def teacher_forced(self, hidden: jax.Array, first: jax.Array, codes: jax.Array) -> jax.Array:
@@ -158,22 +211,6 @@ class CodePredictor(nnx.Module):
         x = jnp.concatenate([jnp.stack([hidden, first], axis=1), rows], axis=1)  # [B, Q, D talker]
         return self.transformer(self._project(x))[:, 1:]
 
-    def _begin(
-        self, hidden: jax.Array, first: jax.Array, capacity: int
-    ) -> tuple[jax.Array, TransformerState]:
-        """The first two positions of a frame: output [B, D] at codebook 0, and the state.
-
-        The output is that before the final norm.
-        """
-        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, capacity)
-        x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
-        if dispatch.matvec_backend(hidden.shape[0]) != "plain":
-            # The kernels take one position at a time; the output of the first is not needed.
-            _, state = self.transformer.step_blocks(x[:, :1], state)
-            x = x[:, 1:]
-        y, state = self.transformer.step_blocks(x, state)
-        return y[:, -1], state
-
     def _logits(self, x: jax.Array, codebook: jax.Array | int | None = None) -> jax.Array:
         """Final norm and head of one codebook, or the heads of all, one after the other.
 
@@ -193,10 +230,9 @@ class CodePredictor(nnx.Module):
         )
         return y.astype(jnp.float32)
 
-    def _enter(self, rows: Table) -> jax.Array:
-        """Rows of the table as inputs [B, 1, D] of the transformer."""
-        x = rows.rows if isinstance(rows, Projected) else self._project(raw(rows))
-        return x[:, None]
+    def _inputs(self, rows: Table) -> jax.Array:
+        """Rows of the table as inputs [..., D] of the transformer."""
+        return rows.rows if isinstance(rows, Projected) else self._project(raw(rows))
 
     def _project(self, x: jax.Array) -> jax.Array:
         return x if self.input_projection is None else self.input_projection(x)

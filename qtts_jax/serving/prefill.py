@@ -75,10 +75,16 @@ class Prefill:
         """The request with its number of frames cut to the limit, and the sampler it needs.
 
         Raises:
-            RequestError: its prompt or its text is beyond the engine's limits.
+            RequestError: its prompt or its text is beyond the engine's limits, or it asks for
+                drafts, which the compiled plans do not have.
         """
         limits, prompt = self.settings, request.prompt
         _, needed = host_batch(self.tts.config, [request])
+        if needed.draft_window > 1:
+            raise RequestError(
+                f"draft_window is {needed.draft_window}, but rows that are batched continuously "
+                "are generated without drafts; leave it at 1 here."
+            )
         if len(prompt) > limits.max_prompt:
             raise RequestError(
                 f"the prompt takes {len(prompt)} positions but this server allows "

@@ -18,5 +18,6 @@ def plan_of(needs: Iterable[SamplingPlan]) -> SamplingPlan:
     Args:
         needs: of the rows, as `host_batch` returns them.
     """
-    quick = all(head.partial or not head.sample for plan in needs for head in plan)
+    heads = [head for plan in needs for head in (plan.talker, plan.predictor)]
+    quick = all(head.partial or not head.sample for head in heads)
     return QUICK if quick else ANY

@@ -62,8 +62,8 @@ def test_rows_of_a_quantised_table_are_projected_as_they_are(random_model):
     assert isinstance(table.raw, Quantized) and table.rows.dtype == jnp.float32
     model = bind(abstract(TTSModel, config)[0], params | {"code_predictor": small})
     with jax.default_matmul_precision("highest"):
-        plain = model.code_predictor._enter(small["embeddings"][1, jnp.arange(5)])
-    assert_close(table[1, jnp.arange(5)].rows, plain[:, 0])
+        plain = model.code_predictor._inputs(small["embeddings"][1, jnp.arange(5)])
+    assert_close(table[1, jnp.arange(5)].rows, plain)
 
 
 def test_a_predictor_as_wide_as_its_talker_has_nothing_to_project():

@@ -9,8 +9,8 @@ import pytest
 
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.functional import abstract, bind, initialize
-from qtts_jax.generation.residual_codes import residual_codes, residual_noise, sample_codebooks
-from qtts_jax.generation.sampling import HeadSampling, SamplerParams, sample
+from qtts_jax.generation.residual_codes import residual_codes, residual_noise
+from qtts_jax.generation.sampling import HeadSampling, SamplerParams, sample, sample_codebooks
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.quantized_weights import quantize_params
 from qtts_jax.models.tts_model import TTSModel
@@ -85,7 +85,7 @@ def test_quantised_heads_are_those_of_each_codebook(parallel):
     small = quantize_params(TTSModel, config, params, "int8")
     predictor = bind(abstract(TTSModel, config)[0], small).code_predictor
     hidden, first = inputs(config, 2)
-    y = predictor._begin(hidden, first, 2)[0]
+    y = predictor.begin(hidden, first, 2)[0]
     want = jnp.stack([predictor._logits(y, i) for i in range(BOOKS - 1)], axis=1)
     assert_close(predictor.at_once(hidden, first), want)
 
