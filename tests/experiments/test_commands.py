@@ -44,7 +44,7 @@ def run(module, *arguments, fails=False):
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_cpu_benchmark(tmp_path):
     out = tmp_path / "cpu.json"
     options = ["--size", "tiny", "--measures", "decode_26_frames_s", "--repeats", "2"]
@@ -55,7 +55,7 @@ def test_cpu_benchmark(tmp_path):
     assert result["cores"] == 2 and result["device"]
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_codec_benchmark_and_its_table(tmp_path):
     out, table = tmp_path / "codec.json", tmp_path / "cost.md"
     small = ["--size", "tiny", "--batches", "1", "--seconds", "0.6", "--repeats", "1"]
@@ -135,7 +135,7 @@ def test_new_speaker_encoder_fits_a_talker_of_any_width(train_talker, monkeypatc
     assert config.speaker_encoder.embedding_dim == released.talker.transformer.width != 256
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_second_process_compiles_nothing(tmp_path):
     out = tmp_path / "start.json"
     run("bench.cold_start", "--size", "tiny", "--repeats", "3", "--quick", "--out", out)
@@ -144,7 +144,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert all(run["programs"]["cache_hits"] > 0 for run in result["runs"])
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_training_benchmark_of_several_variants(tmp_path):
     out = tmp_path / "train.json"
     options = ["--size", "tiny", "--positions", 64, "--steps", 1, "--dtype", "float32"]

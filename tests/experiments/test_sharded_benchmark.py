@@ -50,7 +50,7 @@ def test_table_gives_weak_and_strong_efficiency():
     assert "| train | 1x1 | 2 | too little memory |  |  |" in text
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_virtual_devices_give_the_codes_of_one_device(tmp_path):
     out = tmp_path / "bench_sharded.json"
     chosen = ["--cpu-devices", "2", "--size", "tiny", "--devices", "2", "--meshes", "2x1"]
