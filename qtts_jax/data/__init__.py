@@ -8,6 +8,7 @@ from qtts_jax.data.splits import same_text, split_of
 from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
 from qtts_jax.data.teacher import Features, teacher_features
 from qtts_jax.data.tokenizer_batches import TokenizerBatches
+from qtts_jax.data.transcribed_batches import TranscribedBatches, byte_ids
 from qtts_jax.data.voice_descriptions import VoiceDescriptions, describe_voices
 from qtts_jax.data.whisper_files import convert_whisper, load_whisper
 
@@ -21,8 +22,10 @@ __all__ = [
     "TalkerBatchConfig",
     "TalkerBatches",
     "TokenizerBatches",
+    "TranscribedBatches",
     "VoiceDescriptions",
     "Waves",
+    "byte_ids",
     "convert_whisper",
     "describe_voices",
     "encode_dataset",
