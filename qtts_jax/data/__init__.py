@@ -2,7 +2,9 @@
 
 from qtts_jax.data.codes import Codes, encode_dataset
 from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves
+from qtts_jax.data.decoder_batches_25hz import FlowBatches, VocoderBatches
 from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
+from qtts_jax.data.mel_clips import clip_mels, resampled_waves
 from qtts_jax.data.prepare import prepare
 from qtts_jax.data.splits import same_text, split_of
 from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
@@ -18,14 +20,17 @@ __all__ = [
     "Codes",
     "Dataset",
     "Features",
+    "FlowBatches",
     "Record",
     "TalkerBatchConfig",
     "TalkerBatches",
     "TokenizerBatches",
     "TranscribedBatches",
+    "VocoderBatches",
     "VoiceDescriptions",
     "Waves",
     "byte_ids",
+    "clip_mels",
     "convert_whisper",
     "describe_voices",
     "encode_dataset",
@@ -33,6 +38,7 @@ __all__ = [
     "load_whisper",
     "prepare",
     "read_manifest",
+    "resampled_waves",
     "same_text",
     "split_of",
     "teacher_features",

@@ -85,3 +85,22 @@ def toy_transcripts(codes=(14, 9, 3, 12), seed=0):
         "text_length": lengths,
         "text_per_row": np.full(rows, lengths.mean(), np.float32),
     }
+
+
+def toy_flow_batch(lengths=(8, 5), seed=0):
+    """A batch of `FlowBatches`; the mel of every code is a pattern of its own."""
+    rng = np.random.default_rng(seed)
+    dit = toy_config().decoder.dit
+    rows, longest = len(lengths), max(lengths)
+    patterns = np.random.default_rng(5).normal(-3, 2, (dit.code_entries, dit.n_mels))
+    codes = rng.integers(0, dit.code_entries, (rows, longest)).astype(np.int32)
+    mel = np.repeat(patterns[codes], dit.repeats, axis=1).astype(np.float32)
+    return {
+        "codes": codes,
+        "lengths": np.asarray(lengths, np.int32),
+        "codes_per_row": np.full(rows, np.mean(lengths), np.float32),
+        "mel": mel,
+        "xvector": rng.standard_normal((rows, dit.xvector_width)).astype(np.float32),
+        "reference": rng.normal(-3, 2, (rows, 24, dit.n_mels)).astype(np.float32),
+        "reference_frames": rng.integers(12, 25, rows).astype(np.int32),
+    }

@@ -120,7 +120,8 @@ def learn(
             first, second = jax.random.split(key)
             vectors = residual.reshape(-1, residual.shape[-1])
             # Centres and revived entries are never those of padding.
-            candidates, scale = vectors, accumulate
+            candidates = vectors
+            scale: int | jax.Array = accumulate
             if real is not None:
                 candidates = vectors[_repeated(real.reshape(-1))]
                 scale = accumulate * jnp.mean(real)
@@ -150,7 +151,7 @@ def _started(
     vectors: jax.Array,
     key: jax.Array,
     settings: CodebookTraining,
-    scale: float | jax.Array,
+    scale: int | jax.Array,
 ) -> Codebooks:
     """One codebook, initialized by k-means unless it is already.
 

@@ -71,6 +71,27 @@ class EncoderTraining:
             )
 
 
+@dataclass(frozen=True)
+class FlowTraining:
+    """Settings of the training of the flow-matching decoder.
+
+    Attributes:
+        drop_conditions: probability that a row gets no conditions, for guidance without a
+            classifier (Ho & Salimans 2022, arXiv:2207.12598; F5-TTS, arXiv:2410.06885, drops all
+            conditions of 0.2 of its rows). Code, x-vector and reference go together, since that is
+            what inference contrasts (`Flow.condition`).
+    """
+
+    drop_conditions: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_conditions < 1:
+            raise ConfigError(
+                "FlowTraining.drop_conditions must be 0 or more and below 1, not "
+                f"{self.drop_conditions}."
+            )
+
+
 def check_trainable_25hz(config: Tokenizer25HzConfig) -> None:
     """Check that the halves agree, and that mel frames are those of the reference mel (10 ms).
 

@@ -1,0 +1,55 @@
+"""Clips with the mel frames of the 25 Hz decoder, in memory for a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from qtts_jax.configs.tokenizer_25hz import ENCODER_SAMPLE_RATE
+from qtts_jax.data.dataset import Waves
+from qtts_jax.data.mels import log_mels
+from qtts_jax.errors import DataError
+from qtts_jax.io.resample import resample
+from qtts_jax.speech_tokenizer.reference_voice import reference_mel_config
+
+
+def resampled_waves(waves: Waves, rate: int) -> Waves:
+    """The same clips at another rate, 16-bit as before."""
+    if waves.sample_rate == rate:
+        return waves
+
+    def clips() -> Iterator[np.ndarray]:
+        for i in range(len(waves)):
+            yield resample(waves[i].astype(np.float32) / 32768, waves.sample_rate, rate)
+
+    lengths = np.ceil(waves.lengths * (rate / waves.sample_rate)).astype(np.int64)
+    return Waves(rate, waves.indices, clips(), lengths)
+
+
+def clip_mels(waves: Waves, n_mels: int, *, progress: bool = True) -> list[np.ndarray]:
+    """Natural-log mel frames float16 [F, M] of every clip, one every 10 ms.
+
+    Their analysis is that of the reference mel (`speech_tokenizer/reference_voice.py`), so the
+    decoder predicts the kind of mel that it is conditioned on.
+
+    Args:
+        waves: at 16 kHz.
+
+    Raises:
+        DataError: another rate, or a clip that is too short.
+    """
+    if waves.sample_rate != ENCODER_SAMPLE_RATE:
+        raise DataError(
+            f"mel frames of the 25 Hz decoder are made of {ENCODER_SAMPLE_RATE} Hz, not "
+            f"{waves.sample_rate} Hz; use resampled_waves."
+        )
+    config = reference_mel_config(n_mels)
+    short = int(np.sum(waves.lengths < config.min_samples))
+    if short:
+        raise DataError(
+            f"{short} clips are shorter than {config.min_samples / config.sample_rate:.3f} s, the "
+            "least that a mel frame needs; leave them out."
+        )
+    found = log_mels(waves, range(len(waves)), config, progress=progress)
+    return [found[i] for i in range(len(waves))]
