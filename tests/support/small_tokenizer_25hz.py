@@ -104,3 +104,19 @@ def toy_flow_batch(lengths=(8, 5), seed=0):
         "reference": rng.normal(-3, 2, (rows, 24, dit.n_mels)).astype(np.float32),
         "reference_frames": rng.integers(12, 25, rows).astype(np.int32),
     }
+
+
+def toy_vocoder_batch(rows=2, frames=12, seed=0):
+    """A batch of `VocoderBatches`: a tone in every row, and mel frames with a bin for each tone.
+
+    Every tone has a whole number of periods in a frame, so that frames alike have samples alike.
+    """
+    rng = np.random.default_rng(seed)
+    c = toy_config().decoder.vocoder
+    bins = rng.integers(0, c.n_mels, (rows, 1))
+    mel = np.where(np.arange(c.n_mels) == bins, 0.0, -8.0)[:, None]
+    time = np.arange(frames * c.samples_per_frame) / 2000
+    return {
+        "mel": np.repeat(mel, frames, axis=1).astype(np.float32),
+        "audio": (0.3 * np.sin(2 * np.pi * 100 * (1 + bins % 5) * time)).astype(np.float32),
+    }
