@@ -4,7 +4,12 @@ from qtts_jax.data.codes import Codes, encode_dataset
 from qtts_jax.data.dataset import Dataset, Record, Waves, load_waves
 from qtts_jax.data.decoder_batches_25hz import FlowBatches, VocoderBatches
 from qtts_jax.data.manifest import LANGUAGES, Clip, read_manifest
-from qtts_jax.data.mel_clips import clip_mels, resampled_waves
+from qtts_jax.data.mel_clips import (
+    clip_mels,
+    clip_xvectors,
+    normalized_waves,
+    resampled_waves,
+)
 from qtts_jax.data.prepare import prepare
 from qtts_jax.data.splits import same_text, split_of
 from qtts_jax.data.talker_batches import TalkerBatchConfig, TalkerBatches
@@ -31,11 +36,13 @@ __all__ = [
     "Waves",
     "byte_ids",
     "clip_mels",
+    "clip_xvectors",
     "convert_whisper",
     "describe_voices",
     "encode_dataset",
     "load_waves",
     "load_whisper",
+    "normalized_waves",
     "prepare",
     "read_manifest",
     "resampled_waves",

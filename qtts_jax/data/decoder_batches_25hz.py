@@ -23,6 +23,7 @@ class FlowBatches(Loader):
     Args:
         codes: int [T] or [T, 1] of every clip.
         mels: [F, M] of every clip, in its order.
+        references: [F, M] likewise, of the clips at the level of references.
         speakers: of every clip.
         rows, length: of a batch; `length` is codes.
         repeats: mel frames per code.
@@ -39,6 +40,7 @@ class FlowBatches(Loader):
         self,
         codes: Sequence[np.ndarray],
         mels: Sequence[np.ndarray],
+        references: Sequence[np.ndarray],
         speakers: Sequence[str],
         xvectors: np.ndarray,
         *,
@@ -65,13 +67,14 @@ class FlowBatches(Loader):
             )
         self._codes = [np.asarray(codes[i]).reshape(-1) for i in kept]
         self._mels = [mels[i] for i in kept]
+        self._references = [references[i] for i in kept]
         self._xvectors = np.asarray(xvectors, np.float32)[kept]
         # The last code of a clip may have fewer frames than the others.
         self._usable = np.asarray(
             [min(len(c), len(m) // repeats) for c, m in zip(self._codes, self._mels, strict=True)]
         )
         self._rows, self._length, self._repeats = rows, length, repeats
-        self._reference, self._crop_seed = reference_frames, seed
+        self._reference_frames, self._crop_seed = reference_frames, seed
         self._ends = np.cumsum(self._usable)
         clips = _by_speaker(speakers[i] for i in kept)
         self._others = [clips[speakers[i]] for i in kept]
@@ -92,7 +95,7 @@ class FlowBatches(Loader):
         bins = self._mels[0].shape[1]
         codes, lengths = np.zeros((rows, length), np.int32), np.zeros(rows, np.int32)
         mel = np.zeros((rows, length * repeats, bins), np.float32)
-        reference = np.zeros((rows, self._reference, bins), np.float32)
+        reference = np.zeros((rows, self._reference_frames, bins), np.float32)
         references = np.zeros(rows, np.int32)
         chosen = np.searchsorted(self._ends, rng.integers(0, self._ends[-1], rows), side="right")
         for row, clip in enumerate(chosen):
@@ -101,8 +104,8 @@ class FlowBatches(Loader):
             frames = self._mels[clip][start * repeats : (start + n) * repeats]
             mel[row, : n * repeats] = frames
             others = [i for i in self._others[clip] if i != clip] or [int(clip)]
-            other = self._mels[others[int(rng.integers(len(others)))]]
-            start, n = _crop(rng, len(other), self._reference)
+            other = self._references[others[int(rng.integers(len(others)))]]
+            start, n = _crop(rng, len(other), self._reference_frames)
             reference[row, :n], references[row] = other[start : start + n], n
         return {
             "codes": codes,

@@ -27,7 +27,8 @@ def flow_batches(**options):
         "threads": 0, **options,
     }  # fmt: skip
     xvectors = np.arange(4, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
-    return FlowBatches(codes, mels, SPEAKERS, xvectors, **settings)
+    references = [mel + np.float16(0.5) for mel in mels]
+    return FlowBatches(codes, mels, references, SPEAKERS, xvectors, **settings)
 
 
 def test_frames_belong_to_their_codes_and_references_to_the_speaker():
@@ -45,6 +46,7 @@ def test_frames_belong_to_their_codes_and_references_to_the_speaker():
         assert batch["xvector"][row, 0] == clip
         # Ada has two clips long enough, Bob one.
         reference = int(batch["reference"][row, 0, 0]) // 100
+        assert batch["reference"][row, 0, 0] % 1 == 0.5
         assert reference == {0: 2, 2: 0, 1: 1}[int(clip)]
         assert real == min(20, 4 * CODES[reference] - 1)
     assert seen == {0, 1, 2}
