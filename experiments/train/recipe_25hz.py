@@ -204,4 +204,8 @@ TRAINERS: dict[Stage, TrainerConfig] = {
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.exit_status_of_library(__file__, "experiments.train.tokenizer_25hz"))
+    raise SystemExit(
+        command.exit_status_of_library(
+            __file__, "experiments.train.tokenizer_25hz", "experiments.run"
+        )
+    )
