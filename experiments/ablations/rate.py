@@ -5,7 +5,8 @@
 Answer: open. One seed of scale tiny (`experiments/results/ablations/tiny/rate.md`) shows that the
 machinery works. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours, for the first two arms.
 The third is the other family: 25 Hz with one codebook, a flow-matching decoder and a vocoder, at a
-sixth of the bit rate (tiny) or less; its time at scale nano is not measured. Clips of the 12.5 Hz
+sixth of the bit rate. Its four stages have 480 steps in all and 15 times the FLOPs of the first at
+scale tiny, and no discriminators; its time at scale nano is not measured. Clips of the 12.5 Hz
 talker are two sentences long, so that all arms have as many frames a clip and as much speech a
 step.
 """
