@@ -25,7 +25,7 @@ CONFIG = toy_config()
 DIT = CONFIG.decoder.dit
 GRAPH = abstract(Flow, DIT)[0]
 TIMES = np.asarray([0.15, 0.7], np.float32)
-RATE, STEPS = 5e-3, 250
+RATE, STEPS = 5e-3, 200
 
 
 def make(training=FlowTraining(), **options):  # noqa: B008 (frozen)
