@@ -68,6 +68,8 @@ for panel, piece, name in zip(panels, ("tokenizer", "talker"), ("mel", "loss"), 
     for colour, variation in enumerate(rate.variations):
         for run in (r for r in found if r["variation"] == variation):
             training = run["tokenizer"]["stages"][0] if piece == "tokenizer" else run["talker"]
+            if name not in training["curves"]:  # the other family begins with text, not with mel
+                continue
             steps, values = np.transpose(training["curves"][name])
             label = variation if run["seed"] == 0 else None
             panel.plot(steps, values, color=f"C{colour}", alpha=0.7, label=label)

@@ -19,8 +19,10 @@ from experiments.runner.recipe import Recipe
 from experiments.runner.scales import Scale
 from experiments.runner.scoring import Scoring, score
 from experiments.runner.speech import stored_teacher
+from experiments.runner.tokenizer_25hz import tokenizer_25hz
 from experiments.runner.training import Totals, train
 from qtts_jax import data
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.data.splits import TRAIN
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
@@ -98,6 +100,9 @@ def _tokenizer(
     setting: Setting, recipe: Recipe, seed: int, seconds: float | None, folder: Path, _: Records
 ) -> dict[str, Any]:
     """Train all stages and export the tokenizer."""
+    if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
+        dtype = recipe.talker_options["dtype"]
+        return tokenizer_25hz(setting.dataset, recipe, str(dtype), seed, seconds, folder, MODEL)
     dataset = setting.dataset
     waves = data.load_waves(dataset, dataset.select(TRAIN), progress=False)
     start: Params | None = None

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import command
+from experiments.train.recipe_25hz import Recipe25Hz
+from experiments.train.recipe_25hz import Stage as Name25Hz
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import TalkerBatchConfig
 from qtts_jax.errors import ConfigError
@@ -19,8 +22,10 @@ Changes = Mapping[str, Any]
 """New values by the path of a field of `Recipe`: {"model.talker.code_predictor.vocab_size": 64}.
 
 `*` stands for every item of a tuple, a number for one of them. A function as the new value gets the
-old one, for changes that depend on the scale.
+old one, for changes that depend on the scale. `FAMILY` comes first: it chooses between the base
+recipes of the scale.
 """
+FAMILY = "family"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,21 @@ class Stage:
     training: TokenizerTraining
     trainer: TrainerConfig
     rows: int
+
+
+@dataclass(frozen=True)
+class Stage25Hz:
+    """One stage of the training of a 25 Hz tokenizer.
+
+    Attributes:
+        name: its part of the tokenizer.
+        settings: losses and crops; the tokenizer's sizes are those of the recipe.
+        trainer: steps and optimizers.
+    """
+
+    name: Name25Hz
+    settings: Recipe25Hz
+    trainer: TrainerConfig
 
 
 @dataclass(frozen=True)
@@ -55,8 +75,8 @@ class Recipe:
             (clips of one duration favour the high rate, arXiv:2606.16969).
     """
 
-    tokenizer: Tokenizer12HzConfig
-    stages: tuple[Stage, ...]
+    tokenizer: Tokenizer12HzConfig | Tokenizer25HzConfig
+    stages: tuple[Stage, ...] | tuple[Stage25Hz, ...]
     crop_seconds: float
     model: TTSConfig
     talker_options: Mapping[str, Any]
@@ -72,8 +92,10 @@ class Recipe:
     @property
     def bit_rate(self) -> float:
         """Bits a second of the codes, if every entry is equally likely."""
-        bits = (self.tokenizer.decoder.quantizer.entries - 1).bit_length()
-        return self.tokenizer.codebooks * bits * self.frame_rate
+        t = self.tokenizer
+        flow = isinstance(t, Tokenizer25HzConfig)
+        entries = t.encoder.entries if flow else t.decoder.quantizer.entries
+        return t.codebooks * (entries - 1).bit_length() * self.frame_rate
 
 
 def codebooks(count: int) -> Changes:
@@ -96,6 +118,14 @@ def strides_25hz() -> Changes:
         "stages.*.training.decoded_frames": twice,
         "talker_batches.batch_positions": twice,
     }
+
+
+def flow_25hz() -> Changes:
+    """Changes to the 25 Hz tokenizer of the scale: one codebook, flow matching and a vocoder.
+
+    Batches given in positions have as much speech as before.
+    """
+    return {FAMILY: "25 Hz", "talker_batches.batch_positions": twice}
 
 
 def twice(value: int | None) -> int | None:

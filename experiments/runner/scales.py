@@ -37,9 +37,19 @@ from experiments.nano.tokenizer_recipe import (
     NANO_TOKENIZER_TRAINING,
     nano_tokenizer,
 )
-from experiments.runner.recipe import Changes, Recipe, Stage, changed, codebooks
+from experiments.runner.recipe import (
+    FAMILY,
+    Changes,
+    Recipe,
+    Stage,
+    Stage25Hz,
+    changed,
+    codebooks,
+)
+from experiments.train.recipe_25hz import PRESETS, STAGES, TRAINERS
 from qtts_jax.configs.presets import tiny_tokenizer, tokenizer_12hz
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import Record, TalkerBatchConfig
 from qtts_jax.training.optimizer import OptimizerConfig
@@ -58,6 +68,7 @@ class Scale:
         name: as in `--scale`.
         tokenizer, stages, crop_seconds, talker_options, talker_batches, talker_trainer: see
             `Recipe`.
+        tokenizer_25hz, stages_25hz: the same for the 25 Hz family.
         talker: the talker for a tokenizer, text ids, languages and speakers.
         merges: of the text vocabulary.
         judges: kinds of `evaluation.panel` that score by default.
@@ -69,6 +80,8 @@ class Scale:
     name: str
     tokenizer: Tokenizer12HzConfig
     stages: tuple[Stage, ...]
+    tokenizer_25hz: Tokenizer25HzConfig
+    stages_25hz: tuple[Stage25Hz, ...]
     crop_seconds: float
     talker: Callable[[Tokenizer12HzConfig, TextIds, Sequence[str], Sequence[str]], TTSConfig]
     talker_options: dict[str, object]
@@ -97,8 +110,10 @@ class Scale:
             ConfigError: a change names no field, or is impossible.
         """
         mine = {p: x for p, x in changes.items() if p.startswith("tokenizer.")}
-        tokenizer = changed({"tokenizer": self.tokenizer}, mine)["tokenizer"]
-        model = self.talker(
+        flow = changes.get(FAMILY) == "25 Hz"
+        family = self.tokenizer_25hz if flow else self.tokenizer
+        tokenizer = changed({"tokenizer": family}, mine)["tokenizer"]
+        model = (self.talker_25hz if flow else self.talker)(
             tokenizer,
             text_ids(self.vocabulary(records)),
             sorted({r.language for r in records}),
@@ -106,16 +121,40 @@ class Scale:
         )
         base = Recipe(
             tokenizer,
-            self.stages,
+            self.stages_25hz if flow else self.stages,
             self.crop_seconds,
             model,
             self.talker_options,
             self.talker_batches,
-            self.talker_trainer,
+            _for_model(self.talker_trainer, model),
         )
-        recipe = changed(base, {p: x for p, x in changes.items() if p not in mine})
+        recipe = changed(base, {p: x for p, x in changes.items() if p not in mine and p != FAMILY})
         rate = recipe.frame_rate
         return replace(recipe, talker_batches=replace(recipe.talker_batches, frame_rate=rate))
+
+    def talker_25hz(
+        self,
+        tokenizer: Tokenizer25HzConfig,
+        text: TextIds,
+        languages: Sequence[str],
+        speakers: Sequence[str],
+    ) -> TTSConfig:
+        """The talker of the scale with one codebook and no code predictor."""
+        entries = tokenizer.encoder.entries
+        stand_in = changed(self.tokenizer, {
+            "encoder.quantizer.entries": entries, "decoder.quantizer.entries": entries,
+        })  # fmt: skip
+        config = self.talker(stand_in, text, languages, speakers)
+        talker = replace(config.talker, code_predictor=None, codebooks=1, positions_per_second=25)
+        return replace(config, tokenizer_type=TOKENIZER_25HZ, talker=talker)
+
+
+def _for_model(trainer: TrainerConfig, model: TTSConfig) -> TrainerConfig:
+    """The trainer without an optimizer for a code predictor that the talker has not."""
+    if model.talker.code_predictor is not None:
+        return trainer
+    rules = {name: rule for name, rule in trainer.optimizers.items() if name != "code_predictor"}
+    return replace(trainer, optimizers=rules)
 
 
 def _nano_presets(
@@ -166,6 +205,34 @@ def _quiet(trainer: TrainerConfig, steps: int, **settings: object) -> TrainerCon
     return dataclasses.replace(trainer, steps=steps, **options)
 
 
+def _stages_25hz(preset: str, steps: int, **settings: object) -> tuple[Stage25Hz, ...]:
+    """All stages of a preset, `steps` each."""
+    recipe = PRESETS[preset]()
+    return tuple(
+        Stage25Hz(name, recipe, _quiet(TRAINERS[name], steps, **settings)) for name in STAGES
+    )
+
+
+def _tiny_stages_25hz() -> tuple[Stage25Hz, ...]:
+    """Short stages without discriminators, as the other tokenizer of the scale."""
+    quick = OptimizerConfig(2e-3, warmup_steps=20, b2=0.98)
+    return tuple(
+        replace(
+            stage,
+            settings=replace(
+                stage.settings, vocoder=replace(stage.settings.vocoder, discriminator=None)
+            ),
+            trainer=replace(
+                stage.trainer,
+                optimizers={
+                    name: quick for name in stage.trainer.optimizers if name != "discriminator"
+                },
+            ),
+        )
+        for stage in _stages_25hz("tiny", 120, average_decay=0.95, log_every=10, save_every=50)
+    )
+
+
 _TINY_RULE = OptimizerConfig(2e-3, warmup_steps=20, b1=0.8, b2=0.99, clip_norm=10.0)
 _TINY_TRAINER = TrainerConfig(
     steps=120,
@@ -196,6 +263,8 @@ TINY = Scale(
             rows=4,
         ),
     ),
+    tokenizer_25hz=PRESETS["tiny"]().tokenizer,
+    stages_25hz=_tiny_stages_25hz(),
     crop_seconds=0.96,
     talker=_tiny_talker,
     talker_options={
@@ -238,6 +307,8 @@ NANO = Scale(
             NANO_TOKENIZER_ROWS["decoder"],
         ),
     ),
+    tokenizer_25hz=PRESETS["nano"]().tokenizer,
+    stages_25hz=_stages_25hz("nano", 20_000),
     crop_seconds=NANO_TOKENIZER_FRAMES / 12.5,
     talker=_nano_presets,
     talker_options={

@@ -114,7 +114,7 @@ def _curves(rows: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
     kept = rows[:: -(-len(rows) // MOST_POINTS)]
     if rows[-1] is not kept[-1]:
         kept = [*kept, rows[-1]]
-    wanted = ("loss", "mel", "teacher", "ce_", "accuracy_", "envelope", "reading")
+    wanted = ("loss", "mel", "asr", "teacher", "ce_", "accuracy_", "envelope", "reading")
     names = sorted({n for row in rows for n in row if n.startswith(wanted)})
     return {
         name: [[row["step"], float(f"{row[name]:.5g}")] for row in kept if name in row]

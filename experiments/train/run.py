@@ -257,6 +257,7 @@ if __name__ == "__main__":
         command.exit_status_of_library(
             __file__,
             "experiments.train.tokenizer",
+            "experiments.train.tokenizer_25hz",
             "experiments.train.talker",
             "experiments.train.new_speaker",
         )

@@ -62,7 +62,8 @@ def encode_dataset(
 
     Raises:
         CheckpointError: `tokenizer` is no checkpoint.
-        DataError: it encodes another rate than that of the dataset, or a file of codes is damaged.
+        DataError: the dataset has neither its input nor its output rate, or a file of codes is
+            damaged.
     """
     root = Path(tokenizer)
     root = root / FOLDER if (root / FOLDER).is_dir() else root
@@ -75,7 +76,8 @@ def encode_dataset(
     missing = [shard for shard, path in paths.items() if not path.is_file()]
     if missing:
         model = SpeechTokenizer.from_pretrained(root)
-        if model.input_sample_rate != dataset.sample_rate:
+        # A 25 Hz tokenizer encodes 16 kHz and decodes 24 kHz; it resamples what it encodes.
+        if dataset.sample_rate not in (model.input_sample_rate, model.sample_rate):
             raise DataError(
                 f"{root} encodes audio of {model.input_sample_rate} Hz, and the dataset has "
                 f"{dataset.sample_rate} Hz; prepare it at the rate of the tokenizer."

@@ -39,11 +39,16 @@ def time_features(times: np.ndarray) -> np.ndarray:
     Returns:
         [N, 256] float32: sines, then cosines.
     """
+    angles = np.float32(TIME_SCALE) * times.astype(np.float32)[:, None] * time_frequencies()
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+
+
+def time_frequencies() -> np.ndarray:
+    """Frequencies of the sinusoids of `time_features`, [128] float32."""
     half = TIME_FEATURES // 2
     slope = np.float32(-math.log(TIME_PERIOD) / (half - 1))
-    frequencies = np.exp(np.arange(half, dtype=np.float32) * slope)
-    angles = np.float32(TIME_SCALE) * times.astype(np.float32)[:, None] * frequencies
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    frequencies: np.ndarray = np.exp(np.arange(half, dtype=np.float32) * slope)
+    return frequencies
 
 
 class Modulation(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
+from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, cast
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import CONFIG, MARKER, PARAMS, save_params, stored_params
 from qtts_jax.layers.rvq import divide
+from qtts_jax.speech_tokenizer.reference_voice import CAMPPLUS, ReferenceVoice
+from qtts_jax.speech_tokenizer.voice_files import write_voices
 
 
 def save_tokenizer(
@@ -40,6 +44,37 @@ def save_tokenizer(
         _write_json(out / "config.json", config.to_hf())
         _write_json(out / "preprocessor_config.json", preprocessor(config.input_sample_rate))
         save_params(out, cast(divided_books(params), jnp.dtype(dtype)))
+    return directory
+
+
+def save_tokenizer_25hz(
+    directory: Path,
+    config: Tokenizer25HzConfig,
+    params: Params,
+    voices: Mapping[str, ReferenceVoice],
+    *,
+    speaker_network: Path | None = None,
+    dtype: Any = jnp.bfloat16,
+) -> Path:
+    """Write a 25 Hz tokenizer checkpoint atomically; an earlier one is replaced.
+
+    Args:
+        params: of `Tokenizer25Hz`, such as a checkpoint with the parts that a task has trained.
+        voices: by name, "default" for speakers without one; {} before the decoder is trained.
+        speaker_network: `campplus.onnx`, which makes voices of recordings; None without one.
+        dtype: of the stored weights.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    sources = [] if speaker_network is None else [speaker_network]
+    with new_directory(directory, True, sources) as out:
+        _write_json(out / CONFIG, config.to_hf())
+        save_params(out, cast(divided_books(params), jnp.dtype(dtype)))
+        if voices:
+            write_voices(out, voices)
+        if speaker_network is not None:
+            shutil.copyfile(speaker_network, out / CAMPPLUS)
     return directory
 
 

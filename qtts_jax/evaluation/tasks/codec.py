@@ -18,6 +18,7 @@ from qtts_jax.evaluation.sample import SAMPLE_RATE, Sample, load_mono_16k, same_
 from qtts_jax.evaluation.tasks.clips import name_of
 from qtts_jax.io.audio import read_audio
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 
 
 def codec_rows(
@@ -77,9 +78,15 @@ def tokenized(
             kept.append(codes)
         options: dict[str, Any] = {}
         if tokenizer.needs_voice:
-            options = {"voice": tokenizer.reference_voice(clip.audio, clip.audio.name), "seed": 0}
+            options = {"voice": _voice(tokenizer, clip), "seed": 0}
         waves, rate = tokenizer.decode(codes, **options)
         yield _compared(clip, waves[0], rate, {"bit_rate": (bits, 1)})
+
+
+def _voice(tokenizer: SpeechTokenizer, clip: Clip) -> ReferenceVoice:
+    """The checkpoint's own voice of the speaker, where it has one, else that of the recording."""
+    own: ReferenceVoice | None = getattr(tokenizer, "voices", {}).get(clip.speaker.lower())
+    return tokenizer.reference_voice(clip.audio, clip.audio.name) if own is None else own
 
 
 def _compared(clip: Clip, wave: np.ndarray, rate: int, known: dict[str, Any]) -> Sample:

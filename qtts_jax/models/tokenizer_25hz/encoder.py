@@ -23,7 +23,7 @@ class Encoder25Hz(nnx.Module):
 
     The recording is cut into windows of `config.window` steps of 20 ms. Convolutions, positions
     and attention do not cross windows, so windows are rows of a batch. The layers behind the
-    codebook (`describe`) served to train the codes; encoding does not need them.
+    codebook (`continuous`) serve to train the codes; encoding does not need them.
 
     Mel frames [.., T, M] come with the real frames `lengths` of each row, both T and lengths
     multiples of `config.frames_per_code`; frames behind a row's end are never read.
@@ -82,6 +82,19 @@ class Encoder25Hz(nnx.Module):
                 x = block(x, steps, attended)
         return x
 
+    def windows(self, mel: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Recordings [B, T, M] with frames [B] as windows [B W, F, M] with frames [B W].
+
+        T is filled up to whole windows, unless a single one is shorter.
+        """
+        frames, size = mel.shape[1], CONV_STRIDE * self.config.window
+        count = -(-frames // size)
+        if count == 1:
+            return mel, lengths
+        mel = jnp.pad(mel, ((0, 0), (0, count * size - frames), (0, 0)))
+        lengths = jnp.clip(lengths[:, None] - size * jnp.arange(count), 0, size)  # [B, W]
+        return rearrange(mel, "b (w f) m -> (b w) f m", f=size), lengths.reshape(-1)
+
     def embed(
         self, mel: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
     ) -> jax.Array:
@@ -96,13 +109,7 @@ class Encoder25Hz(nnx.Module):
             [B, T / frames_per_code, D], undefined behind the end of a row.
         """
         batch, frames, _ = mel.shape
-        size = CONV_STRIDE * self.config.window
-        windows = -(-frames // size)
-        if windows > 1:
-            mel = jnp.pad(mel, ((0, 0), (0, windows * size - frames), (0, 0)))
-            mel = rearrange(mel, "b (w f) m -> (b w) f m", f=size)
-            starts = size * jnp.arange(windows)
-            lengths = jnp.clip(lengths[:, None] - starts, 0, size).reshape(-1)
+        mel, lengths = self.windows(mel, lengths)
         x = self.hidden(mel, lengths, attended)
         x = x if self.downsample is None else self.downsample(x)  # [B W, codes of a window, D]
         return rearrange(x, "(b w) t d -> b (w t) d", b=batch)[
@@ -120,14 +127,25 @@ class Encoder25Hz(nnx.Module):
     def describe(
         self, codes: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
     ) -> jax.Array:
-        """The continuous output for the codes of windows.
+        """The continuous output for the codes of windows, see `continuous`.
 
-        These layers preceded a text decoder in the training of the codebook. Two steps are
+        Args:
+            codes: [R, C].
+            lengths, attended: as `hidden`.
+        """
+        return self.continuous(self.quantizer.decode(codes), lengths, attended)
+
+    def continuous(
+        self, x: jax.Array, lengths: jax.Array, attended: jax.Array | None = None
+    ) -> jax.Array:
+        """The continuous output for dequantized vectors of windows.
+
+        These layers precede a text decoder in the training of the codebook. Two steps are
         averaged, so there is one vector per 40 ms. The official model puts the rows of `ends`
         around those of a recording.
 
         Args:
-            codes: [R, C].
+            x: [R, C, D], of `quantizer.decode`, or with a gradient in training.
             lengths, attended: as `hidden`.
 
         Returns:
@@ -136,7 +154,6 @@ class Encoder25Hz(nnx.Module):
         if self.config.window % 2:
             raise AssertionError(f"windows of {self.config.window} steps do not pair up")
         steps, attended = self._steps(lengths, attended)
-        x = self.quantizer.decode(codes)  # [R, C, D]
         if self.positioned is not None:
             x = self.positioned(x + self._positions(x))
         if self.upsample is not None:

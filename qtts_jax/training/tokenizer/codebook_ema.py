@@ -88,6 +88,7 @@ def learn(
     accumulate: int,
     last: jax.Array,
     initialized: bool = False,
+    real: jax.Array | None = None,
 ) -> tuple[QuantizerOutput, Codebooks, jax.Array]:
     """Quantize with the codebooks before the update, and update them.
 
@@ -101,6 +102,8 @@ def learn(
         accumulate: microbatches in an optimizer step.
         last: bool scalar, whether this is the last of them.
         initialized: all codebooks are known to be initialized; skips the `lax.cond`.
+        real: [B, T] bool, vectors that the codebooks learn from; padding only gets codes. None for
+            all.
 
     Returns:
         the quantization, the codebooks, and how many entries were revived (int32).
@@ -116,11 +119,20 @@ def learn(
             book, key = inputs
             first, second = jax.random.split(key)
             vectors = residual.reshape(-1, residual.shape[-1])
+            # Centres and revived entries are never those of padding.
+            candidates = vectors
+            scale: int | jax.Array = accumulate
+            if real is not None:
+                candidates = vectors[_repeated(real.reshape(-1))]
+                scale = accumulate * jnp.mean(real)
             if not begun:
-                book = _started(book, vectors, first, settings, accumulate)
+                book = _started(book, candidates, first, settings, scale)
             rows = divide(book["embed_sum"], book["usage"])
             codes = nearest(residual, rows)
-            after, revived = update(book, vectors, codes.reshape(-1), second, settings, last)
+            counted = None if real is None else real.reshape(-1)
+            after, revived = update(
+                book, vectors, codes.reshape(-1), second, settings, last, candidates, counted
+            )
             return residual - rows[codes], (codes, rows[codes], after, revived)
 
         return jax.lax.scan(one, jax.lax.stop_gradient(x), (books, keys))[1]
@@ -139,16 +151,20 @@ def _started(
     vectors: jax.Array,
     key: jax.Array,
     settings: CodebookTraining,
-    accumulate: int,
+    scale: int | jax.Array,
 ) -> Codebooks:
-    """One codebook, initialized by k-means unless it is already."""
+    """One codebook, initialized by k-means unless it is already.
+
+    Args:
+        scale: real vectors of a whole optimizer step for each of `vectors`.
+    """
     entries = book["usage"].shape[0]
     found = max(1, min(entries, vectors.shape[0] // VECTORS_PER_CENTRE))
     centres, counts = kmeans(vectors, found, key, settings.start_iterations)
     # The rest are duplicates that no vector is assigned to, so the first update replaces them.
     centres = jnp.resize(centres, (entries, centres.shape[1]))
-    # Scaled to the vectors of a whole optimizer step, as the averages are.
-    counts = jnp.pad(counts * accumulate, (0, entries - found))
+    # As the averages, which count the vectors of a whole optimizer step.
+    counts = jnp.pad(counts * scale, (0, entries - found))
     counts = jnp.maximum(counts, MIN_USAGE)
     filled = {"embed_sum": centres * counts[:, None], "usage": counts}
     new = Codebooks(**(book | filled | {"initialized": jnp.ones((1,))}))  # type: ignore[typeddict-item]
@@ -162,6 +178,8 @@ def update(
     key: jax.Array,
     settings: CodebookTraining,
     last: jax.Array,
+    candidates: jax.Array | None = None,
+    real: jax.Array | None = None,
 ) -> tuple[Codebooks, jax.Array]:
     """Update one codebook (without the axis Q) after a microbatch.
 
@@ -173,12 +191,17 @@ def update(
         vectors: [N, d] float32.
         codes: [N] the entry of each.
         last: bool scalar; without it vectors are only counted.
+        candidates: [N, d], vectors that may replace dead entries; None for all.
+        real: [N] bool, vectors that count; None for all.
 
     Returns:
         the codebook and the number of entries revived (int32).
     """
     # A product with one-hot rows, since a scatter-add on a GPU gives other bits on every run.
     chosen = jax.nn.one_hot(codes, book["usage"].shape[0], dtype=jnp.float32)
+    if real is not None:
+        chosen = jnp.where(real[:, None], chosen, 0)
+        vectors = jnp.where(real[:, None], vectors, 0)  # 0 times NaN is NaN
     new_usage = book["new_usage"] + jnp.sum(chosen, axis=0)
     new_sum = book["new_sum"] + jnp.matmul(chosen.T, vectors, precision=jax.lax.Precision.HIGHEST)
     keep = settings.decay
@@ -186,7 +209,8 @@ def update(
     embed_sum = keep * book["embed_sum"] + (1 - keep) * new_sum
     mean = jnp.mean(usage)
     dead = usage < settings.dead * mean
-    candidates = vectors[jax.random.randint(key, usage.shape, 0, vectors.shape[0])]
+    candidates = vectors if candidates is None else candidates
+    candidates = candidates[jax.random.randint(key, usage.shape, 0, candidates.shape[0])]
     usage = jnp.where(dead, mean, usage)
     embed_sum = jnp.where(dead[:, None], candidates * mean, embed_sum)
     after = Codebooks(
@@ -197,6 +221,13 @@ def update(
         new_usage=jnp.where(last, 0, new_usage),
     )
     return after, jnp.where(last, jnp.sum(dead), 0).astype(jnp.int32)
+
+
+def _repeated(real: jax.Array) -> jax.Array:
+    """Indices [N] of the real ones of N vectors, in order and repeated until there are N."""
+    order = jnp.argsort(~real, stable=True)
+    count = jnp.maximum(jnp.sum(real), 1)
+    return order[jnp.arange(real.shape[0]) % count]
 
 
 def kmeans(

@@ -10,7 +10,6 @@ come from the configuration.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +17,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
-from qtts_jax.dsp.loudness import disturbance, loudness_spectra
+from qtts_jax.dsp.loudness import loudness_spectra
 from qtts_jax.dsp.stft import envelope_spectra, log10_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
 from qtts_jax.training.task import Task
 from qtts_jax.training.tokenizer import losses
-from qtts_jax.training.tokenizer.adversarial import (
-    ADVERSARIAL_LOSSES,
-    AdversarialOutput,
-    adversarial_losses,
-    no_adversarial_output,
-)
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
     QuantizerOutput,
@@ -44,7 +37,6 @@ from qtts_jax.training.tokenizer.codebook_ema import (
 from qtts_jax.training.tokenizer.config import SpectrumConfig, TokenizerTraining
 from qtts_jax.training.tokenizer.discriminators import Discriminators
 from qtts_jax.training.tokenizer.forward import embed, resample_frames, synthesize
-from qtts_jax.training.tokenizer.gradient_balance import balanced, first_norms, weighted
 from qtts_jax.training.tokenizer.heads import Heads
 from qtts_jax.training.tokenizer.params import (
     PARTS,
@@ -56,8 +48,13 @@ from qtts_jax.training.tokenizer.params import (
     split,
 )
 from qtts_jax.training.tokenizer.random_eq import random_eq
+from qtts_jax.training.tokenizer.sample_losses import (
+    DISCRIMINATOR,
+    first_balance,
+    sample_losses,
+)
 
-GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+GENERATOR = "generator"
 
 Metrics = dict[str, jax.Array]
 Grads = Params
@@ -165,15 +162,7 @@ class TokenizerTask(Task):
         if self._discriminator is not None:
             discriminators = Discriminators(self._discriminator, rngs=nnx.Rngs(discriminator))
             groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(discriminators))
-        norms = {}
-        if self.training.balance is not None and self.training.decodes:
-            names: tuple[str, ...] = (
-                "mel",
-                *(("loudness",) if self.training.weights.loudness else ()),
-            )
-            norms = first_norms(
-                names if self._discriminator is None else (*names, *ADVERSARIAL_LOSSES)
-            )
+        norms = first_balance(self.training) if self.training.decodes else {}
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
 
@@ -212,19 +201,20 @@ class TokenizerTask(Task):
             d_values = {name: jnp.full((), by_name[name], jnp.float32) for name in values}
             d_samples, norms = None, extras["norms"]
             if t.decodes:
-                found, sample_grads, grads = self._sample_losses(
-                    params, extras, samples, out.recorded
+                found = sample_losses(
+                    t,
+                    self.config.output_sample_rate,
+                    params.get(DISCRIMINATOR),
+                    samples,
+                    out.recorded,
+                    extras["calls"] // self.accumulate,
+                    norms,
+                    self.dtype,
                 )
-                metrics |= {
-                    f"pull/{n}": by_name[n] * jnp.linalg.norm(g) for n, g in sample_grads.items()
-                }
-                if self._discriminator is not None:
-                    metrics["discriminator"] = found.pop("discriminator")
-                values = values | found
-                if t.balance is None:
-                    d_samples = weighted(sample_grads, by_name)
-                else:
-                    d_samples, norms = balanced(sample_grads, by_name, norms, t.balance)
+                grads |= found.grads
+                metrics |= found.metrics
+                values = values | found.values
+                d_samples, norms = found.d_samples, found.norms
             (grads[GENERATOR],) = vjp((d_samples, d_values))
         loss = sum((by_name[n] * v for n, v in values.items()), start=jnp.zeros(()))
         metrics |= values | {"loss": loss, "revived": out.revived.astype(jnp.float32)}
@@ -262,49 +252,6 @@ class TokenizerTask(Task):
 
         steps = e.steps(self.config.samples_per_frame)
         return envelope_spectra(audio, e.window, steps, spectra)
-
-    def _sample_losses(
-        self,
-        params: dict[str, Params],
-        extras: dict[str, Any],
-        samples: jax.Array,
-        recorded: jax.Array,
-    ) -> tuple[Metrics, dict[str, jax.Array], dict[str, Grads]]:
-        """The generator's losses, their gradients for samples [B, N], and discriminator gradients.
-
-        The discriminators' own loss is among the losses as `discriminator`.
-        """
-        t, rate = self.training, self.config.output_sample_rate
-        compared: dict[str, Callable[[jax.Array], jax.Array]] = {
-            "mel": lambda x: losses.mel_loss(x, recorded, t.mel_scales, rate, t.noise_floor)
-        }
-        if t.weights.loudness:
-            compared["loudness"] = lambda x: disturbance(x, recorded, rate)
-        values, sample_grads, grads = {}, {}, {}
-        for name, loss in compared.items():
-            values[name], sample_grads[name] = jax.value_and_grad(loss)(samples)
-        config = self._discriminator
-        if config is not None:
-            step = extras["calls"] // self.accumulate
-
-            def active(params: Params) -> AdversarialOutput:
-                return adversarial_losses(config, params, samples, recorded, self.dtype)
-
-            if t.discriminator_start == 0:
-                output = active(params[DISCRIMINATOR])
-            else:
-                output = jax.lax.cond(
-                    step >= t.discriminator_start,
-                    active,
-                    lambda params: no_adversarial_output(params, samples),
-                    params[DISCRIMINATOR],
-                )
-            grads[DISCRIMINATOR] = output.grads
-            # A loss without a gradient is left out of the balance.
-            started = step >= t.generator_start
-            sample_grads |= {n: jnp.where(started, g, 0) for n, g in output.sample_grads.items()}
-            values |= output.values | {"discriminator": output.loss}
-        return values, sample_grads, grads
 
     def reconstruct(
         self, params: dict[str, Params], extras: dict[str, Any], audio: jax.Array

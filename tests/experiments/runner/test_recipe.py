@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.runner import ablation
-from experiments.runner.recipe import changed, codebooks, strides_25hz, twice
+from experiments.runner.recipe import changed, codebooks, flow_25hz, strides_25hz, twice
 from experiments.runner.scales import NANO, TINY
+from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.training.tokenizer.params import check_trainable
+from qtts_jax.training.tokenizer_25hz.config import check_trainable_25hz
 
 RECORDS = [
     SimpleNamespace(text=f"The old sailor sold {n} boats.", language="english", speaker=f"voice{n}")
@@ -30,16 +32,30 @@ def test_the_talker_follows_from_the_changed_tokenizer():
 def test_every_variation_is_a_recipe_of_its_own(name, scale):
     recipes = [scale.recipe(c, RECORDS) for c in ablation.load(name).variations.values()]
     for recipe in recipes:
-        check_trainable(recipe.tokenizer)
+        flow = isinstance(recipe.tokenizer, Tokenizer25HzConfig)
+        (check_trainable_25hz if flow else check_trainable)(recipe.tokenizer)
     assert len(set(map(repr, recipes))) == len(recipes)
 
 
 def test_the_arms_of_rate_have_one_bit_rate_and_as_many_frames_a_step():
-    low, high = (TINY.recipe(c, RECORDS) for c in ablation.load("rate").variations.values())
+    low, high, flow = (TINY.recipe(c, RECORDS) for c in ablation.load("rate").variations.values())
     assert low.bit_rate == high.bit_rate and 2 * low.frame_rate == high.frame_rate
+    assert flow.frame_rate == high.frame_rate and flow.tokenizer.codebooks == 1
+    assert flow.talker_batches == high.talker_batches
     assert low.sentences_per_clip * low.talker_batches.batch_positions == (
         high.sentences_per_clip * high.talker_batches.batch_positions
     )
+
+
+@pytest.mark.parametrize("scale", [TINY, NANO], ids=lambda scale: scale.name)
+def test_the_25_hz_family_has_a_talker_with_one_codebook(scale):
+    recipe = scale.recipe(flow_25hz() | {"tokenizer.encoder.entries": 128}, RECORDS)
+    talker = recipe.model.talker
+    assert [stage.name for stage in recipe.stages] == ["encoder", "mel", "flow", "vocoder"]
+    assert (recipe.frame_rate, recipe.bit_rate) == (25, 25 * 7)
+    assert (talker.codebooks, talker.codebook_size, talker.code_predictor) == (1, 128, None)
+    assert recipe.model.tokenizer_type == TOKENIZER_25HZ
+    assert set(recipe.talker_trainer.optimizers) == {"talker"}
 
 
 def test_changes_reach_every_item_or_one():

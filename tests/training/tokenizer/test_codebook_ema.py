@@ -197,3 +197,29 @@ def test_perplexity_counts_equally_used_entries():
     usage = jnp.array([[1.0, 1, 1, 1], [5, 5, 0, 0], [7, 0, 0, 0]])
     np.testing.assert_allclose(perplexity(usage), [4, 2, 1], rtol=1e-5)
     np.testing.assert_allclose(used(usage, 0.1), [1, 0.5, 0.25])
+
+
+def test_padding_gets_codes_but_is_not_learnt(rng):
+    x, real = vectors(rng, 2, 9, D), np.ones((2, 9), bool)
+    real[1, 4:] = False
+    padded = x.copy()
+    padded[1, 4:] = 1e3
+    settings = CodebookTraining(dead=0.5, start_iterations=3)
+    books = jax.device_get(empty(Q, V, D))
+
+    def run(x):
+        return learn(
+            books, x, jax.random.key(3), settings, accumulate=1, last=True, real=jnp.asarray(real)
+        )
+
+    found, other = (jax.device_get(jax.jit(run)(each)) for each in (x, padded))
+    np.testing.assert_array_equal(found[1]["embed_sum"], other[1]["embed_sum"])
+    assert np.abs(divide(found[1]["embed_sum"], found[1]["usage"])).max() < 10
+    np.testing.assert_array_equal(found[0].codes[real], other[0].codes[real])
+
+
+def test_only_real_vectors_are_counted(rng):
+    x, real = vectors(rng, 2, 9, D), jnp.arange(9) < jnp.array([9, 4])[:, None]
+    settings = CodebookTraining(dead=0.0, decay=0.0)
+    after = learn(started(), x, jax.random.key(0), settings, accumulate=1, last=True, real=real)[1]
+    np.testing.assert_allclose(np.sum(after["usage"], axis=1), 13, rtol=1e-6)
