@@ -75,8 +75,8 @@ class Prefill:
         """The request with its number of frames cut to the limit, and the sampler it needs.
 
         Raises:
-            RequestError: its prompt or its text is beyond the engine's limits, or it asks for
-                drafts, which the compiled plans do not have.
+            RequestError: its prompt or its text is beyond the engine's limits, or its draft
+                window is above 1, which the compiled plans do not have.
         """
         limits, prompt = self.settings, request.prompt
         _, needed = host_batch(self.tts.config, [request])

@@ -13,11 +13,10 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import initialize
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
-from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer.config import CodebookTraining
 from qtts_jax.training.tokenizer_25hz.config import EncoderTraining
 from qtts_jax.training.tokenizer_25hz.encoder_task import EncoderTask
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.sessions import assert_sessions_end_in_the_same_state
 from tests.support.small_tokenizer_25hz import CODE, HEADS, toy_config, toy_transcripts
 
 CONFIG = toy_config()
@@ -171,40 +170,9 @@ def test_a_checkpoint_starts_another_run(learned, batch):
     np.testing.assert_array_equal(*codes)
 
 
-class Batches:
-    def __init__(self):
-        self.at = 0
-
-    def __next__(self):
-        self.at += 1
-        return toy_transcripts(seed=self.at)
-
-    def state(self):
-        return {"at": self.at}
-
-    def restore(self, state):
-        self.at = state["at"]
-
-
 @pytest.mark.slow
 def test_run_in_sessions_ends_in_the_same_state(tmp_path):
-    rule = OptimizerConfig(1e-3)
-    config = TrainerConfig(
-        steps=1,
-        optimizers={"encoder": rule, "heads": rule},
-        tensorboard=False,
-        progress=False,
-    )
-
-    def train(directory, first):
-        for steps in range(first, 4):
-            trainer = Trainer(make(), Batches(), replace(config, steps=steps), directory)
-            trainer.run()
-        return flatten_params(trainer.newest())
-
-    whole, sessions = train(tmp_path / "whole", 3), train(tmp_path / "sessions", 1)
-    for name, value in whole.items():
-        np.testing.assert_array_equal(sessions[name], value, err_msg=name)
+    assert_sessions_end_in_the_same_state(make, toy_transcripts, ("encoder", "heads"), tmp_path)
 
 
 def test_bad_input_is_one_sentence(batch):

@@ -1,7 +1,5 @@
 """Flow matching: the slopes of training are those that inference integrates; the loss falls."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +12,10 @@ from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tokenizer_25hz.flow import Flow
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule, schedule
 from qtts_jax.modules.dit import time_features
-from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer_25hz.config import FlowTraining
 from qtts_jax.training.tokenizer_25hz.flow_matching import row_slopes, row_time_features
 from qtts_jax.training.tokenizer_25hz.flow_task import FlowTask
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.sessions import assert_sessions_end_in_the_same_state
 from tests.support.small_tokenizer_25hz import toy_config, toy_flow_batch
 
 CONFIG = toy_config()
@@ -157,40 +154,11 @@ def test_conditions_are_dropped_for_a_fifth_of_the_rows(learned):
     assert np.mean(shares) == pytest.approx(0.8, abs=0.06)
 
 
-class Batches:
-    def __init__(self):
-        self.at = 0
-
-    def __next__(self):
-        self.at += 1
-        return toy_flow_batch(seed=self.at)
-
-    def state(self):
-        return {"at": self.at}
-
-    def restore(self, state):
-        self.at = state["at"]
-
-
 @pytest.mark.slow
 def test_run_in_sessions_ends_in_the_same_state(tmp_path):
-    config = TrainerConfig(
-        steps=1,
-        optimizers={"flow": OptimizerConfig(1e-3)},
-        average_decay=0.9,
-        tensorboard=False,
-        progress=False,
+    assert_sessions_end_in_the_same_state(
+        make, toy_flow_batch, ("flow",), tmp_path, average_decay=0.9
     )
-
-    def train(directory, first):
-        for steps in range(first, 4):
-            trainer = Trainer(make(), Batches(), replace(config, steps=steps), directory)
-            trainer.run()
-        return flatten_params(trainer.newest())
-
-    whole, sessions = train(tmp_path / "whole", 3), train(tmp_path / "sessions", 1)
-    for name, value in whole.items():
-        np.testing.assert_array_equal(sessions[name], value, err_msg=name)
 
 
 def test_bad_input_is_one_sentence(batch):

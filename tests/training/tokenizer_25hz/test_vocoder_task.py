@@ -12,14 +12,13 @@ from qtts_jax.errors import ConfigError
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder
-from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer.config import (
     DiscriminatorConfig,
     LossWeights,
     TokenizerTraining,
 )
 from qtts_jax.training.tokenizer_25hz.vocoder_task import VocoderTask, unit_gain
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.sessions import assert_sessions_end_in_the_same_state
 from tests.support.small_tokenizer_25hz import toy_config, toy_vocoder_batch
 
 CONFIG = toy_config()
@@ -98,40 +97,11 @@ def test_the_main_path_of_a_random_vocoder_keeps_its_level():
     assert all(np.allclose(gains[name], 3**0.5) for name in scaled)
 
 
-class Batches:
-    def __init__(self):
-        self.at = 0
-
-    def __next__(self):
-        self.at += 1
-        return toy_vocoder_batch(seed=self.at)
-
-    def state(self):
-        return {"at": self.at}
-
-    def restore(self, state):
-        self.at = state["at"]
-
-
 @pytest.mark.slow
 def test_run_in_sessions_ends_in_the_same_state(tmp_path):
-    rule = OptimizerConfig(1e-3)
-    config = TrainerConfig(
-        steps=1,
-        optimizers={"vocoder": rule, "discriminator": rule},
-        tensorboard=False,
-        progress=False,
+    assert_sessions_end_in_the_same_state(
+        make, toy_vocoder_batch, ("vocoder", "discriminator"), tmp_path
     )
-
-    def train(directory, first):
-        for steps in range(first, 4):
-            trainer = Trainer(make(), Batches(), replace(config, steps=steps), directory)
-            trainer.run()
-        return flatten_params(trainer.newest())
-
-    whole, sessions = train(tmp_path / "whole", 3), train(tmp_path / "sessions", 1)
-    for name, value in whole.items():
-        np.testing.assert_array_equal(sessions[name], value, err_msg=name)
 
 
 def test_bad_input_is_one_sentence(batch):
