@@ -58,8 +58,11 @@ class Voicing(BaseModel):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The given settings of `SamplingParams`."""
-        names = SamplingParams.__dataclass_fields__
+        """The given settings of `SamplingParams`.
+
+        All but `draft_window`: rows that are batched continuously are generated without drafts.
+        """
+        names = SamplingParams.__dataclass_fields__.keys() & type(self).model_fields.keys()
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
