@@ -371,7 +371,8 @@ def test_packed_codes_come_back(tmp_path, entries):
 class FakeTokenizer:
     """Codes that count the samples; counts its calls."""
 
-    input_sample_rate, calls = 8000, 0
+    input_sample_rate = sample_rate = 8000
+    calls = 0
 
     @classmethod
     def from_pretrained(cls, directory):
@@ -410,7 +411,12 @@ def test_a_dataset_is_encoded_once_for_each_tokenizer(tmp_path, monkeypatch):
         codes.tokenizer
     )
     assert FakeTokenizer.calls == 2 * shards + 1
+    # A 25 Hz tokenizer encodes 16 kHz and decodes 24 kHz: the rate of either will do.
     monkeypatch.setattr(FakeTokenizer, "input_sample_rate", 24000)
+    (tmp_path / "tokenizer/config.json").write_text('{"third": 1}')
+    encode_dataset(dataset, tmp_path / "tokenizer", progress=False)
+    assert FakeTokenizer.calls == 3 * shards + 1
+    monkeypatch.setattr(FakeTokenizer, "sample_rate", 24000)
     (tmp_path / "tokenizer/config.json").write_text("[]")
     before = sorted((tmp_path / "set").iterdir())
     with pytest.raises(DataError, match="24000 Hz"):
