@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,6 +61,7 @@ class SpeechTokenizer(ABC):
         codebooks: codebooks Q of a frame.
         input_sample_rate, sample_rate: of audio to encode and of decoded audio, Hz.
         samples_per_frame: samples of decoded audio per frame of codes.
+        voices: the checkpoint's own voices by name, where the decoder needs one.
         min_samples: the least samples at `input_sample_rate` that can be encoded.
     """
 
@@ -83,6 +84,7 @@ class SpeechTokenizer(ABC):
         self.devices: int = row_count(self.mesh)
         self.sample_rate: int = config.output_sample_rate
         self.samples_per_frame: int = config.samples_per_frame
+        self.voices: Mapping[str, ReferenceVoice] = {}
         # Shardings of the parts whose parameters are in host memory (`keep_on_host`).
         self._shardings: dict[str, Any] = {}
         self.quirks = self.quirks_class() if quirks is None else quirks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,6 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
         self.input_sample_rate = config.encoder.sample_rate
         self.min_samples = config.encoder.samples_per_code
         self._dit = config.decoder.dit
-        self.voices: Mapping[str, ReferenceVoice] = {}
         self.steps, self.guidance = STEPS, GUIDANCE
         self.look_ahead: int | None = 1
         self._encode = encode_programs(config.encoder, self.quirks, self.mesh)

@@ -16,13 +16,8 @@ from tests.golden_tools.specs import SPECS
 from tests.support.helpers import GOLDEN
 
 EXTRA = GOLDEN / "extra"
-# CI has a described voice, a clone and a preset voice, the first in the default suite.
-QUICK, LONG = "vd_books5_wide_predictor", ("vc_0b6_books16", "cv_0b6_mha")
-NAMES = [
-    QUICK,
-    *(pytest.param(n, marks=pytest.mark.slow) for n in LONG),
-    *(pytest.param(n, marks=pytest.mark.by_hand) for n in SPECS if n not in (QUICK, *LONG)),
-]
+QUICK = {"vd_books5_wide_predictor"}
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SPECS]
 SAMPLING = ("max_new_tokens", "repetition_penalty")
 
 

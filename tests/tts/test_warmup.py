@@ -47,10 +47,8 @@ def test_warmed_up_requests_compile_nothing(tts, compiled, monkeypatch, capsys):
     assert compiled
 
 
-@pytest.mark.parametrize(
-    "network",
-    [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.by_hand)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [True, False])
 def test_25hz_base_checkpoints_warm_up(converted_25hz, tmp_path, monkeypatch, capsys, network):
     """Clones bring the voice of their decoder: computed where CAM++ is there, else a stand-in."""
     if network:

@@ -85,7 +85,7 @@ def tokenized(
 
 def _voice(tokenizer: SpeechTokenizer, clip: Clip) -> ReferenceVoice:
     """The checkpoint's own voice of the speaker, where it has one, else that of the recording."""
-    own: ReferenceVoice | None = getattr(tokenizer, "voices", {}).get(clip.speaker.lower())
+    own = tokenizer.voices.get(clip.speaker.lower())
     return tokenizer.reference_voice(clip.audio, clip.audio.name) if own is None else own
 
 
