@@ -3,15 +3,17 @@
     python -m experiments.run --list
     python -m experiments.run rate --minutes 1
     python -m experiments.run rate --scale nano --data speech --teacher whisper
+    python -m experiments.run rate mtp codebooks teacher --scale small --data speech --processes 6
     python -m experiments.run --report --results experiments/results/ablations
 
 Expected: one line for every piece that begins (tokenizer, codes, talker, scores), then the table.
-NAME is a file of `experiments/ablations/`, or the path of a file of that form. Each run is a
-process of its own, at most one on a GPU at a time (one on a CPU). The same command again goes on
-where an earlier one was stopped or killed, and its results are the same; a run that fails is named
-with its reason and stops no other. Steps are the budget; `--minutes` bounds the training of a run.
-RESULTS/SCALE/NAME/ has a JSON file for every run, RESULTS/SCALE/NAME.md and .png the tables and the
-picture; `--report` makes these again from what is there."""
+NAME is a file of `experiments/ablations/`, or the path of a file of that form; what several of
+them need is made once. Each run is a process of its own, at most `--processes` on a GPU at a time
+(one on a CPU). The same command again goes on where an earlier one was stopped or killed, and its
+results are the same; a run that fails is named with its reason and stops no other. Steps are the
+budget; `--minutes` bounds the training of a run. RESULTS/SCALE/NAME/ has a JSON file for every run,
+RESULTS/SCALE/NAME.md and .png the tables and the picture; `--report` makes these again from what is
+there."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +31,20 @@ from pathlib import Path
 from experiments import command
 from experiments.runner import ablation, plot, results, schedule, table
 from experiments.runner.ablation import Ablation
+from experiments.runner.chain import DONE
 from experiments.runner.schedule import Work
 from experiments.runner.worker import Request
+from qtts_jax.cli.common import positive
 from qtts_jax.errors import ConfigError, DataError, QTTSError
 
-SCALES = ("tiny", "nano")
+PIECES, TEACHER = "pieces", "teacher.npz"
+SCALES = ("tiny", "small", "nano")
 
 
 def main() -> None:
     """Run, list or report."""
     parser = command.parser(__doc__, __file__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="ablation, or path of its file")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ablation, or path of its file")
     parser.add_argument("--list", action="store_true", help="print ablations and questions")
     parser.add_argument(
         "--report", action="store_true", help="tables and pictures of existing results only"
@@ -51,8 +56,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="results (default: OUT/results)")
     parser.add_argument("--data", type=Path, help="prepared dataset (tiny makes its own)")
     parser.add_argument(
-        "--teacher", type=Path, help="converted Whisper encoder for codebook 0 (tiny has its own)"
+        "--teacher",
+        type=Path,
+        help="converted Whisper encoder for codebook 0 (tiny and small have their own)",
     )
+    parser.add_argument("--processes", type=positive, default=1, help="at once on a GPU")
     parser.add_argument("--judges", nargs="+", help="kinds of judges (default: those of the scale)")
     args = parser.parse_args()
     folder = args.results or args.out / "results"
@@ -60,20 +68,24 @@ def main() -> None:
         for name in ablation.names():
             print(f"{name:12} {ablation.load(name).question}")
     elif args.report:
-        for name in [args.name] if args.name else ablation.names():
+        for name in args.names or ablation.names():
             report(ablation.load(name), args.scale, folder, {})
-    elif args.name is None:
+    elif not args.names:
         parser.error("name an ablation, or give --list or --report")
     else:
-        run(args, ablation.load(args.name), folder)
+        run(args, [ablation.load(name) for name in args.names], folder)
 
 
-def run(args: Namespace, chosen: Ablation, folder: Path) -> None:
+Failures = dict[tuple[str, str, int], str]
+"""Reasons by ablation, variation and seed."""
+
+
+def run(args: Namespace, chosen: Sequence[Ablation], folder: Path) -> None:
     """Make what is missing of all runs, then report.
 
     Raises:
         ConfigError: another command works in the same folder.
-        QTTSError: there are no recordings, or a run failed (after the report).
+        QTTSError: there are no recordings, or a run failed (after the reports).
     """
     with _alone(args.out):
         works, requests, failures = planned(args, chosen, folder)
@@ -86,56 +98,70 @@ def run(args: Namespace, chosen: Ablation, folder: Path) -> None:
             failures[key] = reason(requests[key], status, work.log)
             print(f"{work.name}: failed: {failures[key]}", flush=True)
 
-        schedule.run_all(works.values(), schedule.devices() if works else [{}], ended)
-    report(chosen, args.scale, folder, failures)
+        def finished(piece: str) -> bool:
+            return (args.out / PIECES / piece / DONE).is_file()
+
+        places = schedule.devices(args.processes) if works else [{}]
+        schedule.run_all(works.values(), places, ended, finished)
+    for each in chosen:
+        mine = {(v, seed): why for (name, v, seed), why in failures.items() if name == each.name}
+        report(each, args.scale, folder, mine)
     if failures:
+        count = args.seeds * sum(len(each.variations) for each in chosen)
         raise QTTSError(
-            f"{len(failures)} of {len(chosen.variations) * args.seeds} runs failed; the report has "
-            "their reasons. The same command again repeats these alone."
+            f"{len(failures)} of {count} runs failed; the report has their reasons. The same "
+            "command again repeats these alone."
         )
 
 
 def planned(
-    args: Namespace, chosen: Ablation, folder: Path
-) -> tuple[dict[tuple[str, int], Work], dict[tuple[str, int], Request], dict[tuple[str, int], str]]:
+    args: Namespace, chosen: Sequence[Ablation], folder: Path
+) -> tuple[dict[tuple[str, str, int], Work], dict[tuple[str, str, int], Request], Failures]:
     """The processes to start, the request of each, and the runs that cannot start, with reasons.
 
-    Runs whose result is there have none. All variations of a seed come before the next seed.
+    Runs whose result is there have none. All runs of a seed come before the next seed.
     """
     from experiments.runner.pieces import Setting, pieces_of
     from experiments.runner.scales import SCALES as ALL
     from qtts_jax.evaluation.panel import KINDS
 
     scale = ALL[args.scale]
-    dataset, teacher = _recordings(args)
+    dataset, teacher = _recordings(args, scale.own_speech, scale.own_teacher)
     judges = tuple(scale.judges if args.judges is None else args.judges)
     if unknown := sorted(set(judges) - set(KINDS)):
         raise ConfigError(f"there is no judge {unknown[0]!r}; choose among {', '.join(KINDS)}.")
-    setting = Setting(scale, args.out / "pieces", dataset, teacher, judges, args.minutes)
+    setting = Setting(scale, args.out / PIECES, dataset, teacher, judges, args.minutes)
     records = [dataset.records[i] for i in dataset.select("train")]
-    works, requests, failures = {}, {}, {}
+    works: dict[tuple[str, str, int], Work] = {}
+    requests: dict[tuple[str, str, int], Request] = {}
+    failures: Failures = {}
     for seed in range(args.seeds):
-        for name, changes in chosen.variations.items():
-            path = results.path_of(folder, args.scale, chosen.name, name, seed)
+        for each, source, name in [
+            (question, source, name)
+            for question, source in zip(chosen, args.names, strict=True)
+            for name in question.variations
+        ]:
+            key = (each.name, name, seed)
+            path = results.path_of(folder, args.scale, each.name, name, seed)
             try:
-                pieces = pieces_of(setting, scale.recipe(changes, records), seed)
+                pieces = pieces_of(setting, scale.recipe(each.variations[name], records), seed)
             except QTTSError as error:
-                failures[name, seed] = str(error)
+                failures[key] = str(error)
                 continue
             if path.is_file() and json.loads(path.read_text())["key"] == pieces[-1].key:
                 continue
-            place = args.out / "runs" / args.scale / chosen.name / path.stem
+            place = args.out / "runs" / args.scale / each.name / path.stem
             request = Request(
-                args.name, name, seed, args.scale, str(setting.root), str(dataset.directory),
+                source, name, seed, args.scale, str(setting.root), str(dataset.directory),
                 None if teacher is None else str(teacher), judges, args.minutes, str(path),
                 str(place / "failure.json"),
             )  # fmt: skip
             request = _absolute(request)
             request.write(place / "request.json")
             Path(request.failure).unlink(missing_ok=True)
-            requests[name, seed] = request
-            works[name, seed] = Work(
-                f"{name}, seed {seed}",
+            requests[key] = request
+            works[key] = Work(
+                f"{each.name}: {name}, seed {seed}",
                 [sys.executable, "-m", "experiments.runner.worker", "--request",
                  str((place / "request.json").absolute())],
                 place / "log.txt",
@@ -173,30 +199,36 @@ def report(chosen: Ablation, scale: str, folder: Path, failures: table.Failures)
         print(f"{path} and {path.with_suffix('.png').name}")
 
 
-def _recordings(args: Namespace):  # type: ignore[no-untyped-def]
+def _recordings(args: Namespace, own_speech: bool, own_teacher: bool):  # type: ignore[no-untyped-def]
     """The dataset, and the teacher if there is one.
 
     Raises:
         ConfigError: the scale needs a dataset and none is named.
-        DataError: the recordings cannot be made.
+        DataError: the recordings, or the features of the teacher, cannot be made.
     """
     from qtts_jax import data
 
     if args.data is not None:
-        return data.Dataset(args.data), args.teacher
-    if args.scale != "tiny":
+        dataset, options = data.Dataset(args.data), ["--data", str(args.data.absolute())]
+        if args.teacher is not None or not own_teacher:
+            return dataset, args.teacher
+        place = args.out / f"teacher-{dataset.digest[:12]}"
+    elif own_speech:
+        place, options = args.out / f"speech-{args.scale}", []
+    else:
         raise ConfigError(
             f"the scale {args.scale} needs recordings: --data names a dataset of `python -m "
             "qtts_jax.data prepare`."
         )
-    place = args.out / "speech-tiny"
-    if not (place / "teacher.npz").is_file():
-        print("the shipped voice speaks the recordings (once)", flush=True)
+    if not (place / TEACHER).is_file():
+        print(
+            "the shipped voice speaks the recordings, or encodes those of --data (once)", flush=True
+        )
         # By another process: JAX would keep the memory of a GPU in this one.
         argv = [sys.executable, "-m", "experiments.runner.speech", "--out", str(place.absolute())]
-        if subprocess.run(argv, cwd=command.ROOT).returncode:
-            raise DataError("the recordings were not made, for the reason above.")
-    return data.Dataset(place / "dataset"), place / "teacher.npz"
+        if subprocess.run([*argv, *options], cwd=command.ROOT).returncode:
+            raise DataError("recordings or features were not made, for the reason above.")
+    return data.Dataset(args.data or place / "dataset"), place / TEACHER
 
 
 def _absolute(request: Request) -> Request:

@@ -108,7 +108,7 @@ from types import SimpleNamespace
 
 import jax
 
-from experiments.runner.scales import TINY
+from experiments.runner.scale_tiny import TINY
 from qtts_jax.functional import abstract
 from qtts_jax.models.tts_model import TTSModel
 

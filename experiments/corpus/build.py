@@ -56,8 +56,10 @@ from experiments.corpus.passages import make_passages
 from experiments.corpus.pitch_shift import vary_clips
 from experiments.corpus.plan import (
     ACCENTED_VOICES,
+    TRAINED_VOICES,
     VOICES,
     Job,
+    chosen_jobs,
     everyday_jobs,
     for_hours,
     kokoro_jobs,
@@ -103,12 +105,19 @@ def convert_prompts(corpus: Path, splits: Sequence[str]) -> None:
 
 
 def plan_jobs(
-    corpus: Path, piper_hours: float, kokoro_hours: float, everyday_hours: Sequence[float]
+    corpus: Path,
+    piper_hours: float,
+    kokoro_hours: float,
+    everyday_hours: Sequence[float],
+    voices: Sequence[str] | None = None,
+    longest: int | None = None,
 ) -> None:
     """Write the job files; half of the sentences are for each synthesiser.
 
     Args:
         everyday_hours: of everyday sentences, by Piper and by Kokoro.
+        voices: of Kokoro; None for the rounds of all.
+        longest: characters of a sentence of `voices`.
     """
     sentences = reading_list(corpus / "packages")
     piper_everyday, kokoro_everyday = (
@@ -143,7 +152,9 @@ def plan_jobs(
     fields = ("tokens", "anchors")
     write_jobs(corpus / "jobs/piper.jsonl", jobs, piper_tokens, fields)
     jobs = chain(
-        for_hours(kokoro_jobs(others), kokoro_hours),
+        for_hours(
+            chosen_jobs(others, voices, longest) if voices else kokoro_jobs(others), kokoro_hours
+        ),
         for_hours(everyday_jobs(kokoro_everyday), everyday_hours[1]),
     )
     write_jobs(corpus / "jobs/kokoro.jsonl", jobs, kokoro_tokens, fields)
@@ -286,6 +297,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar=("PIPER", "KOKORO"),
         help="of sentences with names, numbers, letters, talk, beside those of dictionaries",
     )
+    parser.add_argument(
+        "--voices", nargs="+", choices=TRAINED_VOICES, help="of Kokoro (default: all in rounds)"
+    )
+    parser.add_argument(
+        "--longest", type=positive, help="characters of a sentence that --voices read"
+    )
     parser.add_argument("--passage-hours", type=float, default=0.0, help="of the step passages")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
     parser.add_argument("--threads", type=positive, default=1, help="of each worker")
@@ -322,7 +339,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif step == "asterisk":
             convert_prompts(corpus, options.splits)
         elif step == "plan":
-            plan_jobs(corpus, options.piper_hours, options.kokoro_hours, options.everyday_hours)
+            plan_jobs(
+                corpus,
+                options.piper_hours,
+                options.kokoro_hours,
+                options.everyday_hours,
+                options.voices,
+                options.longest,
+            )
         elif step in ENGINES:
             synthesise(corpus, step, options)
         elif step == "passages":

@@ -112,6 +112,15 @@ def kokoro_jobs(sentences: Sequence[Sentence]) -> Iterator[Job]:
         yield job("kokoro", voice, sentence, "kokoro-js")
 
 
+def chosen_jobs(
+    sentences: Sequence[Sentence], voices: Sequence[str], longest: int | None
+) -> Iterator[Job]:
+    """Some voices in turn, each sentence once, of at most `longest` characters."""
+    short = (s for s in sentences if longest is None or len(s.text) <= longest)
+    for voice, sentence in zip(cycle(voices), short, strict=False):
+        yield job("kokoro", voice, sentence, "kokoro-js")
+
+
 def everyday_jobs(sentences: Iterable[Sentence]) -> Iterator[Job]:
     """Everyday sentences in the voices that train; none for tests."""
     voices = cycle(voice_round(EVERYDAY_TURNS))

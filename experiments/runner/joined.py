@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 from collections.abc import Sequence
@@ -28,10 +29,16 @@ def joined(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
     Args:
         directory: holds the recordings, their manifest and `dataset`.
     """
-    prepared = directory / "dataset"
-    if prepared.is_dir():
-        return data.Dataset(prepared)
     directory.mkdir(parents=True, exist_ok=True)
+    # Runs of several seeds may want it at once.
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepared = directory / "dataset"
+        return data.Dataset(prepared) if prepared.is_dir() else _join(dataset, count, directory)
+
+
+def _join(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
+    """Make the recordings, their manifest and the prepared dataset."""
     speakers: dict[tuple[str, str], list[int]] = {}
     for i in dataset.select(TRAIN):
         record = dataset.records[i]
@@ -56,7 +63,11 @@ def joined(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
     manifest = directory / "manifest.jsonl"
     write_whole(manifest, "".join(json.dumps(line) + "\n" for line in lines).encode())
     return data.prepare(
-        manifest, prepared, sample_rate=dataset.sample_rate, progress=False, overwrite=True
+        manifest,
+        directory / "dataset",
+        sample_rate=dataset.sample_rate,
+        progress=False,
+        overwrite=True,
     )
 
 

@@ -16,7 +16,7 @@ from experiments.nano.text_vocabulary import save_text
 from experiments.runner.chain import Piece, Records, key_of
 from experiments.runner.joined import joined
 from experiments.runner.recipe import Recipe
-from experiments.runner.scales import Scale
+from experiments.runner.scale import Scale
 from experiments.runner.scoring import Scoring, score
 from experiments.runner.speech import stored_teacher
 from experiments.runner.tokenizer_25hz import tokenizer_25hz

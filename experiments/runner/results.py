@@ -56,7 +56,10 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the repository, with "+" where files differ; None outside a repository."""
+    """The commit of the repository, with "+" where files differ.
+
+    Outside a repository (a copied tree) what the environment variable COMMIT says, or None.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -66,7 +69,7 @@ def _commit() -> str | None:
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("COMMIT")
 
 
 def _lines(value: Any, depth: int = 0) -> str:

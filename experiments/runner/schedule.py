@@ -24,7 +24,8 @@ class Work:
         name: shown to the reader.
         argv: its command.
         log: file that takes its output.
-        needs: pieces that it makes; two processes never make the same piece at once.
+        needs: pieces that it makes, or uses if they are finished; two processes never make the
+            same piece at once.
     """
 
     name: str
@@ -33,11 +34,15 @@ class Work:
     needs: frozenset[str]
 
 
-def devices() -> list[dict[str, str]]:
-    """For each device, the environment that gives a process this one alone.
+def devices(processes: int = 1) -> list[dict[str, str]]:
+    """For each process that may run at once, the environment that gives it its device.
 
     GPUs are given one by one; a CPU, and a TPU host, count as one device. The devices are counted
     by another process, since JAX would take the memory of a GPU in this one.
+
+    Args:
+        processes: of one GPU, each with its part of the memory. A small model uses a GPU only now
+            and then, and other processes compile or score meanwhile.
     """
     code = "import jax; print(jax.default_backend(), jax.local_device_count())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -46,17 +51,21 @@ def devices() -> list[dict[str, str]]:
         return [{}]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(int(count))]
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names]
+    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / processes:.3f}"} if processes > 1 else {}
+    # Each GPU gets its first process before any gets a second one.
+    return [{"CUDA_VISIBLE_DEVICES": name, **share} for _ in range(processes) for name in names]
 
 
 def run_all(
     works: Iterable[Work],
     places: Sequence[dict[str, str]],
     ended: Callable[[Work, int], None],
+    finished: Callable[[str], bool] = lambda piece: False,
 ) -> None:
     """Run all processes, each alone on one of the places; `ended` gets each exit status.
 
-    A process whose pieces another one is making waits for it, and the next one takes its turn.
+    A process that needs a piece which another one is making waits until it is `finished`, or until
+    the other process has ended; the next one takes its turn.
     SIGTERM and Ctrl-C are passed on to the processes, which save and stop, and are waited for.
     """
     waiting, running = list(works), {}  # type: ignore[var-annotated]
@@ -66,7 +75,7 @@ def run_all(
             free = [i for i in range(len(places)) if i not in running]
             for place in free:
                 busy = frozenset().union(*(work.needs for work, _ in running.values()))
-                work = next((w for w in waiting if not w.needs & busy), None)
+                work = next((w for w in waiting if all(map(finished, w.needs & busy))), None)
                 if work is None:
                     break
                 waiting.remove(work)

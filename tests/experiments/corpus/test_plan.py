@@ -14,6 +14,7 @@ from experiments.corpus.plan import (
     TURNS,
     UNSEEN_CLIPS,
     VOICES,
+    chosen_jobs,
     for_hours,
     job,
     kokoro_jobs,
@@ -35,6 +36,14 @@ def test_voices_take_turns_and_unseen_ones_read_test_sentences():
     unseen = [each for each in jobs if each["voice"] in UNSEEN_VOICES]
     assert unseen and all(corpus_split(each["text"]) == TEST for each in unseen)
     assert len(unseen) <= UNSEEN_CLIPS * len(UNSEEN_VOICES)
+
+
+def test_chosen_voices_read_short_sentences_in_turn():
+    some = sentences(1000)
+    longest = sorted(len(each.text) for each in some)[len(some) // 2]
+    jobs = list(chosen_jobs(some, ["af_heart", "bf_emma"], longest))
+    assert [each["voice"] for each in jobs[:4]] == ["af_heart", "bf_emma"] * 2
+    assert [each["text"] for each in jobs] == [s.text for s in some if len(s.text) <= longest]
 
 
 def test_with_more_hours_some_voices_speak_often_and_those_of_other_languages_too(monkeypatch):

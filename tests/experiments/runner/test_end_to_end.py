@@ -58,7 +58,8 @@ def test_a_new_ablation_of_twenty_lines_runs(tmp_path):
     assert wide["talker"]["parameters"] > narrow["talker"]["parameters"]
     assert wide["talker"]["flops"] > narrow["talker"]["flops"]
     assert len(wide["scores"]["scores"]["talker"]["loss_first"]) == 12
-    args = Namespace(name=str(tmp_path / "width.py"), out=tmp_path / "out", scale="tiny", seeds=1,
-                     judges=None, minutes=None, data=None)  # fmt: skip
-    left, _, failures = planned(args, load(args.name), tmp_path / "out/results")
-    assert list(left) == [("too short", 0)] and list(failures) == [("odd heads", 0)]
+    args = Namespace(names=[str(tmp_path / "width.py")], out=tmp_path / "out", scale="tiny",
+                     seeds=1, judges=None, minutes=None, data=None, teacher=None)  # fmt: skip
+    left, _, failures = planned(args, [load(args.names[0])], tmp_path / "out/results")
+    assert list(left) == [("width", "too short", 0)]
+    assert list(failures) == [("width", "odd heads", 0)]

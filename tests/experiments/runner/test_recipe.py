@@ -6,7 +6,9 @@ import pytest
 
 from experiments.runner import ablation
 from experiments.runner.recipe import changed, codebooks, flow_25hz, strides_25hz, twice
-from experiments.runner.scales import NANO, TINY
+from experiments.runner.scale_nano import NANO
+from experiments.runner.scale_small import SMALL
+from experiments.runner.scale_tiny import TINY
 from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.training.tokenizer.params import check_trainable
@@ -28,7 +30,7 @@ def test_the_talker_follows_from_the_changed_tokenizer():
 
 
 @pytest.mark.parametrize("name", ablation.names())
-@pytest.mark.parametrize("scale", [TINY, NANO], ids=lambda scale: scale.name)
+@pytest.mark.parametrize("scale", [TINY, SMALL, NANO], ids=lambda scale: scale.name)
 def test_every_variation_is_a_recipe_of_its_own(name, scale):
     recipes = [scale.recipe(c, RECORDS) for c in ablation.load(name).variations.values()]
     for recipe in recipes:
@@ -47,7 +49,7 @@ def test_the_arms_of_rate_have_one_bit_rate_and_as_many_frames_a_step():
     )
 
 
-@pytest.mark.parametrize("scale", [TINY, NANO], ids=lambda scale: scale.name)
+@pytest.mark.parametrize("scale", [TINY, SMALL, NANO], ids=lambda scale: scale.name)
 def test_the_25_hz_family_has_a_talker_with_one_codebook(scale):
     recipe = scale.recipe(flow_25hz() | {"tokenizer.encoder.entries": 128}, RECORDS)
     talker = recipe.model.talker

@@ -91,24 +91,25 @@ FAIL = "import sys; print('no memory left'); sys.exit(1)"
 
 
 def test_a_failed_run_is_reported_and_loses_no_other(tmp_path, monkeypatch, capsys):
-    args = Namespace(out=tmp_path / "out", scale="tiny", seeds=1)
+    args = Namespace(out=tmp_path / "out", scale="tiny", seeds=1, processes=1)
     folder, works, requests = tmp_path / "results", {}, {}
     for name, script in (("shallow", FAIL), ("deep", WRITE)):
         given, wanted = tmp_path / f"{name}.json", results.path_of(folder, "tiny", "depth", name, 0)
         results.write(given, result(name, 0))
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        works[name, 0] = Work(
+        works["depth", name, 0] = Work(
             f"{name}, seed 0", [sys.executable, "-c", script, str(given), str(wanted)],
             tmp_path / f"{name}.txt", frozenset(),
         )  # fmt: skip
-        requests[name, 0] = Request(
+        requests["depth", name, 0] = Request(
             "depth", name, 0, "tiny", "", "", None, (), None, str(wanted),
             str(tmp_path / f"{name}.failure.json"),
         )  # fmt: skip
-    monkeypatch.setattr(command, "planned", lambda *_: (works, requests, {("deep", 1): "too wide"}))
-    monkeypatch.setattr(schedule, "devices", lambda: [{}])
+    failures = {("depth", "deep", 1): "too wide"}
+    monkeypatch.setattr(command, "planned", lambda *_: (works, requests, failures))
+    monkeypatch.setattr(schedule, "devices", lambda _: [{}])
     with pytest.raises(QTTSError, match="2 of 2 runs failed; .* repeats these alone"):
-        command.run(args, ABLATION, folder)
+        command.run(args, [ABLATION], folder)
     text = (folder / "tiny/depth.md").read_text()
     assert "| deep (1) |" in text and (folder / "tiny/depth.png").stat().st_size > 10_000
     log = tmp_path / "shallow.txt"

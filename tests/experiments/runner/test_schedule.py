@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 import pytest
 
+from experiments.runner import schedule
 from experiments.runner.schedule import Work, run_all
 
 SLEEP = """
@@ -54,6 +56,29 @@ def test_two_that_make_one_piece_follow_one_another(tmp_path):
     run_all(works, [{"PLACE": "0"}, {"PLACE": "1"}], lambda *_: None)
     found = spans(tmp_path, works)
     assert not overlap(found["a"], found["b"]) and overlap(found["a"], found["c"])
+
+
+def test_a_finished_piece_is_not_waited_for(tmp_path):
+    works = [work(tmp_path, "a", {"x", "y"}, seconds=1.5), work(tmp_path, "b", {"x", "z"})]
+    asked = []
+
+    def finished(piece):
+        asked.append(piece)
+        return len(asked) > 1  # x is being made when it is first asked for
+
+    run_all(works, [{"PLACE": "0"}, {"PLACE": "1"}], lambda *_: None, finished)
+    found = spans(tmp_path, works)
+    assert overlap(found["a"], found["b"]) and set(asked) == {"x"}
+
+
+def test_processes_share_a_gpu_with_a_part_of_its_memory_each(monkeypatch):
+    answer = subprocess.CompletedProcess([], 0, stdout="gpu 2")
+    monkeypatch.setattr(schedule.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert schedule.devices() == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    found = schedule.devices(3)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in found] == ["0", "1"] * 3
+    assert {place["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in found} == {"0.300"}
 
 
 def test_a_signal_ends_the_processes_and_what_has_not_begun(tmp_path):
