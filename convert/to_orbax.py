@@ -16,7 +16,8 @@ from convert.rules import Part, Shape, plan
 from convert.safetensors_stream import Tensor, blocks, find_shards, read_header
 from qtts_jax.errors import CheckpointError
 from qtts_jax.io.atomic_directory import new_directory
-from qtts_jax.io.checkpoint import PARAMS, LazyArray, save_params
+from qtts_jax.io.checkpoint import PARAMS, save_params
+from qtts_jax.io.streamed_arrays import LazyArray
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Checkpoint folders: `config.json`, text files, and the parameters as an Orbax checkpoint.
 
-The only file that imports Orbax. A folder looks like this; `speech_tokenizer/` has the same layout:
+This file and `streamed_arrays.py` alone import Orbax. A folder looks like this;
+`speech_tokenizer/` has the same layout:
 
     config.json  vocab.json  merges.txt ...   as released
     qtts_jax.json                             version of this layout, notes of the converter
@@ -12,10 +13,8 @@ Parameter trees are nested dicts; their leaves are named by the slash-joined pat
 """
 
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore as ts
 
 from qtts_jax import processes
 from qtts_jax.errors import CheckpointError
@@ -31,113 +29,22 @@ from qtts_jax.io.atomic_directory import new_directory, require_space
 from qtts_jax.io.config_file import CONFIG, PARAMS, check_converted, read_json
 from qtts_jax.io.config_file import MARKER as MARKER
 from qtts_jax.io.config_file import read_config as read_config
+from qtts_jax.io.streamed_arrays import (
+    CHUNK_BYTES,
+    DATA_FILE_BYTES,
+    LazyArray,
+    StreamingHandler,
+    batches_of,
+)
 
 SIZES = "sizes.json"
 FORMAT_VERSION = 1
 
-# Small chunks and small data files bound the memory of a save: TensorStore holds one data file and
-# the chunks in flight beside the array. Compression would add a copy and gains little on weights.
-_CHUNK_BYTES = 16 << 20
-_DATA_FILE_BYTES = 64 << 20
-_SLICE_BYTES = 64 << 20
-# Small arrays are written and read together, because every call has its price.
-_BATCH_BYTES = 32 << 20
 # What is on its way from the disk to the devices at a time; a larger array goes alone. Every batch
 # has its price, so they are large, but where arrays shrink on arrival none should wait for others.
 _IN_FLIGHT_BYTES = 1 << 30
 _IN_FLIGHT_BYTES_STORED = 256 << 20
 _NAMES_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class LazyArray:
-    """An array that is made only when it is written; a leaf of the tree given to `save_params`.
-
-    Attributes:
-        shape: its shape.
-        dtype: its numpy dtype.
-        load: makes the array; called once, and the array is dropped when it is on disk.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    load: Callable[[], np.ndarray]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the array once made."""
-        return self.size * self.dtype.itemsize
-
-
-class _StreamingHandler(ocp.type_handlers.NumpyHandler):
-    """Writes `LazyArray` and reads numpy arrays with little memory beside the arrays themselves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # The arrays are its own. Orbax before 0.12.5 has no such option and copies them.
-        self._deepcopy_host_arrays = False
-        self._failures: list[Exception] = []
-
-    async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
-        """Make, write and drop each batch in turn; nothing is left to wait for."""
-        for batch in _batches([value.nbytes for value in values], _BATCH_BYTES):
-            arrays = [values[i].load() for i in batch]
-            commits = await super().serialize(
-                arrays, [infos[i] for i in batch], [args[i] for i in batch]
-            )
-            for commit in commits:
-                commit.result()
-            if self._failures:
-                raise self._failures[0]
-            del arrays, commits  # before the next batch is made
-        return []
-
-    async def _open_and_write(self, value: np.ndarray, tspec: Any, ts_context: Any) -> None:
-        """Keep a failure for `serialize`: the other writes of a batch must end before it is raised,
-        or they would end in a closed event loop and print a traceback each."""
-        try:
-            await self._write_slices(value, tspec, ts_context)
-        except Exception as error:
-            self._failures.append(error)
-
-    async def _write_slices(self, value: np.ndarray, tspec: Any, ts_context: Any) -> None:
-        """Write an array slice by slice: a slow disk would let encoded chunks of it pile up."""
-        store = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
-        if value.ndim == 0:
-            await store.write(value)
-            return
-        chunk = [size or 1 for size in store.chunk_layout.write_chunk.shape or value.shape]
-        rows = chunk[0] * max(1, _SLICE_BYTES // (math.prod(chunk) * value.dtype.itemsize))
-        for start in range(0, len(value), rows):
-            stop = min(start + rows, len(value))
-            await store[start:stop].write(
-                value[start:stop], can_reference_source_data_indefinitely=True
-            )
-
-    async def deserialize(self, infos: Any, args: Any = None) -> Any:
-        """Read a few chunks at a time; Orbax itself would request all of them at once."""
-        for info in infos:
-            info.ts_context = ts.Context(
-                {"file_io_concurrency": {"limit": 2}}, parent=info.ts_context
-            )
-        return await super().deserialize(infos, args)
-
-
-def _batches(sizes: Sequence[int], limit: int) -> Iterator[range]:
-    """Consecutive indices whose sizes sum to at most `limit`, or one larger item alone."""
-    start, total = 0, 0
-    for i, size in enumerate(sizes):
-        if i > start and total + size > limit:
-            yield range(start, i)
-            start, total = i, 0
-        total += size
-    if sizes:
-        yield range(start, len(sizes))
 
 
 def flatten_params(tree: Any) -> dict[str, Any]:
@@ -165,7 +72,7 @@ def save_params(
     if not flat:
         raise CheckpointError(f"there are no parameters to save in {directory}.")
     nested = _nest({name: _as_leaf(leaf) for name, leaf in flat.items()})
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), nested)
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
     root = Path(directory).absolute()
     together = any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in flat.values()
@@ -180,7 +87,7 @@ def save_params(
         checkpointer.save(
             partial,
             args=ocp.args.PyTreeSave(
-                nested, save_args=save_args, ocdbt_target_data_file_size=_DATA_FILE_BYTES
+                nested, save_args=save_args, ocdbt_target_data_file_size=DATA_FILE_BYTES
             ),
             force=True,  # the folder is there, empty
         )
@@ -241,7 +148,7 @@ def iterate_params(
     path = _params_path(Path(directory))
     chosen = list(stored if names is None else names)
     sizes = [stored[n].size * stored[n].dtype.itemsize for n in chosen]
-    for batch in _batches(sizes, _BATCH_BYTES):
+    for batch in batches_of(sizes):
         restored = _restore(
             path, {chosen[i]: ocp.RestoreArgs(restore_type=np.ndarray) for i in batch}
         )
@@ -290,7 +197,7 @@ def load_params(
     restored: dict[str, Any] = {}
     sizes = [stored[name].size * types[name].itemsize for name in names]
     limit = _IN_FLIGHT_BYTES if store is None else _IN_FLIGHT_BYTES_STORED
-    for batch in _batches(sizes, limit):
+    for batch in batches_of(sizes, limit):
         arrived = _restore(
             path,
             {
@@ -431,7 +338,7 @@ def _checkpointer(together: bool = False) -> ocp.Checkpointer:
         active_processes=None if number is None else {number},
         barrier_sync_key_prefix=None if number is None else f"process{number}",
     )
-    streaming = _StreamingHandler()
+    streaming = StreamingHandler()
     registry = ocp.type_handlers.create_type_handler_registry(
         (LazyArray, streaming),
         (np.ndarray, streaming),

@@ -14,7 +14,7 @@ from convert import safetensors_stream
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
 from qtts_jax.errors import CheckpointError, ConfigError
-from qtts_jax.io import checkpoint
+from qtts_jax.io import streamed_arrays
 from qtts_jax.io.checkpoint import (
     MARKER,
     flatten_params,
@@ -262,7 +262,7 @@ def test_failure_in_the_middle_leaves_nothing_new(
     source, exportable, tmp_path, monkeypatch, convert, overwrite, fault
 ):
     origin = source if convert is to_orbax else exportable
-    monkeypatch.setattr(checkpoint, "_BATCH_BYTES", 50_000)  # so that some are on disk by then
+    monkeypatch.setattr(streamed_arrays, "BATCH_BYTES", 50_000)  # so that some are on disk by then
     if convert is to_orbax:
         fail_on_call(monkeypatch, safetensors_stream.Tensor, "read_into", 30, fault)
     else:

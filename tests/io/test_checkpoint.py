@@ -13,9 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from qtts_jax.errors import CheckpointError
-from qtts_jax.io import checkpoint
+from qtts_jax.io import checkpoint, streamed_arrays
 from qtts_jax.io.checkpoint import (
-    LazyArray,
     flatten_params,
     iterate_params,
     load_params,
@@ -23,6 +22,7 @@ from qtts_jax.io.checkpoint import (
     save_params,
     stored_params,
 )
+from qtts_jax.io.streamed_arrays import LazyArray, StreamingHandler
 
 
 def make_tree():
@@ -49,7 +49,7 @@ def folder(tmp_path):
 def test_orbax_still_has_the_private_hooks_that_are_overridden():
     """A release without them would write whole arrays at once, with several times the memory."""
     handler = ocp.type_handlers.NumpyHandler
-    found = f"orbax-checkpoint {version('orbax-checkpoint')} (see `_StreamingHandler`)"
+    found = f"orbax-checkpoint {version('orbax-checkpoint')} (see `StreamingHandler`)"
     write = getattr(handler, "_open_and_write", None)
     assert inspect.iscoroutinefunction(write), f"{found} has no coroutine _open_and_write"
     assert list(inspect.signature(write).parameters) == ["self", "value", "tspec", "ts_context"], (
@@ -115,7 +115,7 @@ def test_device_arrays_can_be_saved(tmp_path):
 
 
 def test_lazy_arrays_are_made_one_batch_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_BATCH_BYTES", 2 * 64 * 64 * 4)
+    monkeypatch.setattr(streamed_arrays, "BATCH_BYTES", 2 * 64 * 64 * 4)
     alive, most = [0], [0]
 
     class Counted(np.ndarray):
@@ -243,14 +243,14 @@ def test_damaged_config_is_one_clear_error(tmp_path, text, message):
 
 def test_full_disk_during_a_save_is_one_clear_error(tmp_path, monkeypatch, capfd):
     """As TensorStore reports it, for some arrays of a batch that are written side by side."""
-    write = checkpoint._StreamingHandler._write_slices
+    write = StreamingHandler._write_slices
 
     async def fail(self, value, tspec, ts_context):
         if value.ndim == 2:
             raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
         await write(self, value, tspec, ts_context)
 
-    monkeypatch.setattr(checkpoint._StreamingHandler, "_write_slices", fail)
+    monkeypatch.setattr(StreamingHandler, "_write_slices", fail)
     with pytest.raises(CheckpointError, match="disk of the destination is full"):
         save_params(tmp_path / "x", make_tree())
     assert list((tmp_path / "x").iterdir()) == []

@@ -2,7 +2,8 @@ from itertools import islice
 
 import pytest
 
-from experiments.corpus.everyday import KINDS, LONGEST, SHARES, Slots, everyday, spoken_sentences
+from experiments.corpus.everyday import LONGEST, SHARES, Slots, everyday, spoken_sentences
+from experiments.corpus.everyday_templates import KINDS
 from experiments.corpus.proper_names import Names
 from experiments.corpus.split import digest
 from experiments.corpus.synthesis.phonemes import letters_as_words
