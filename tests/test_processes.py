@@ -117,9 +117,14 @@ def test_lines_are_dealt_out_in_turn(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_generate_what_one_device_does(converted, tmp_path):
-    run_two("inference", converted("custom_voice"), tmp_path)
-    wanted = generated(QwenTTS.from_pretrained(converted("custom_voice"), dtype="float32"))
+@pytest.mark.parametrize(("family", "mesh"), [("12hz", (4, 2)), ("25hz", (2, 1))])
+def test_two_processes_generate_what_one_device_does(
+    converted, converted_25hz, family, mesh, tmp_path
+):
+    checkpoint = (converted if family == "12hz" else converted_25hz)("custom_voice")
+    reports = run_two("inference", checkpoint, tmp_path, *mesh, devices=np.prod(mesh) // 2)
+    assert all("but the mesh has devices of 2;" in report["engine"] for report in reports)
+    wanted = generated(QwenTTS.from_pretrained(checkpoint, dtype="float32"))
     for process in range(2):
         found = np.load(tmp_path / f"{process}.npz")
         assert sorted(found) == sorted(wanted)

@@ -1,4 +1,4 @@
-"""Starts the same command in two processes of four virtual devices each, and collects both.
+"""Starts the same command in two processes of virtual devices, and collects both.
 
     python -m tests.support.two_processes PROCESS PORT inference|restore|train ARGUMENTS
 
@@ -11,13 +11,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 
 from qtts_jax import QwenTTS, processes
+from qtts_jax.errors import RequestError
+from qtts_jax.serving.engine import Engine
 from qtts_jax.sharding import make_mesh
+from qtts_jax.tts import requests
 from qtts_jax.tts.voices import CustomVoice
 from tests.support.helpers import virtual_devices
 
@@ -54,18 +59,20 @@ def finish_two(both, seconds=240):
     return [(p.returncode, *out) for p, out in zip(both, outputs, strict=True)]
 
 
-def run_two(what, *arguments):
+def run_two(what, *arguments, devices=4):
     """What `main` prints as JSON in each of the two processes."""
-    results = finish_two(
-        start_two(lambda n, port: ["tests.support.two_processes", n, port, what, *arguments])
-    )
+    name = "tests.support.two_processes"
+    results = finish_two(start_two(lambda n, port: [name, n, port, what, *arguments], devices))
     for status, _, errors in results:
         assert status == 0, errors[-4000:]
     return [json.loads(out.splitlines()[-1]) for _, out, _ in results]
 
 
 def generated(tts):
-    """Codes and audio of requests of unlike lengths, sampled and greedy, by name."""
+    """Codes and audio of requests of unlike lengths, sampled and greedy, whole and streamed."""
+    codec = tts.speech_tokenizer
+    if codec.needs_voice:
+        codec.set_flow(steps=2)
     texts = ("Short one.", "One that is a little longer.", "Three.")
     asked = [
         CustomVoice(
@@ -73,6 +80,7 @@ def generated(tts):
             "ryan",
             language="english",
             seed=i,
+            decoder_voice=codec.placeholder_voice(),
             sampling={"max_new_tokens": 4 + i, "do_sample": i != 1, "subtalker_dosample": i != 1},
         )
         for i, text in enumerate(texts)
@@ -80,13 +88,24 @@ def generated(tts):
     found = {}
     for i, speech in enumerate(tts.generate(asked)):
         found |= {f"codes{i}": speech.codes, f"wave{i}": speech.wave}
+    # Text that arrives without a limit is bounded by the runaway guard.
+    parts = replace(asked[1], text=iter(["One that is ", "a little longer."]), sampling={})
+    with mock.patch.object(requests, "frame_budget", return_value=7):
+        chunks = list(tts.stream(parts, [1]))
+    found["wave of a stream"] = np.concatenate(chunks)
     return found
 
 
-def inference(checkpoint, directory):
+def inference(checkpoint, directory, data, model):
     """Save what is generated on a mesh of the devices of both processes."""
-    tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=make_mesh(4, 2))
+    mesh = make_mesh(int(data), int(model))
+    tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=mesh)
     np.savez(Path(directory) / f"{processes.number()}.npz", **generated(tts))
+    try:
+        Engine(tts)
+    except RequestError as error:
+        return {"engine": str(error)}
+    return {"engine": "not refused"}
 
 
 def train(directory, steps, mesh):
