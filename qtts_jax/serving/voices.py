@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class VoiceStore:
 def _save(path: Path, voice: VoiceClonePromptItem) -> None:
     """Write the arrays, then the .json that makes the voice exist."""
     codes = np.zeros((0,), np.int32) if voice.ref_code is None else voice.ref_code
-    arrays = {"codes": codes, "embedding": voice.ref_spk_embedding}
+    arrays: dict[str, Any] = {"codes": codes, "embedding": voice.ref_spk_embedding}
     if (decoder := voice.decoder_voice) is not None:
         arrays |= {"decoder_xvector": decoder.xvector, "decoder_mel": decoder.ref_mel}
     np.savez(path.with_suffix(".npz"), **arrays)

@@ -7,14 +7,23 @@ import sys
 import pytest
 
 from tests.support.helpers import virtual_devices
+from tests.support.served_on_mesh import load, spoken_alone
 
 
+# The module that runs takes any mesh and both families; the others are run by hand.
 @pytest.mark.slow
-def test_a_mesh_serves_what_one_device_speaks(converted):
-    # The module that runs takes any mesh and both families: 1x2 and 25 Hz are run by hand.
-    name = "tests.support.served_on_mesh"
-    command = [sys.executable, "-m", name, str(converted("custom_voice")), "2x1"]
-    run = subprocess.run(command, env=virtual_devices(2), stdout=subprocess.PIPE, check=True)
+@pytest.mark.parametrize(("family", "mesh"), [("12hz", "2x1")])
+def test_a_mesh_serves_what_one_device_speaks(converted, converted_25hz, family, mesh, tmp_path):
+    checkpoint = (converted if family == "12hz" else converted_25hz)("custom_voice")
+    alone = tmp_path / "alone.npz"
+    spoken_alone(load(checkpoint, None), alone)
+    arguments = [str(checkpoint), mesh, str(alone)]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.support.served_on_mesh", *arguments],
+        env=virtual_devices(2),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     report = json.loads(run.stdout.splitlines()[-1])
     assert report.pop("steps") <= 1
     assert report == {"devices": 2, "compiled": 0, "shapes": True, "lines": True}

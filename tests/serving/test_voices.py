@@ -81,7 +81,12 @@ def test_a_store_keeps_voices_and_checks_names(tmp_path):
     assert again.names() == ["icl"] and again.get("timbre") is None
     store.add("timbre", voices["timbre"])
     assert again.get("../icl") is None and again.get("nobody") is None
-    for name, message in (("Ryan", "already"), ("icl", "already"), ("Icl", "already"), ("../x", "letters")):
+    for name, message in (
+        ("Ryan", "already"),
+        ("icl", "already"),
+        ("Icl", "already"),
+        ("../x", "letters"),
+    ):
         with pytest.raises(RequestError, match=message):
             again.check_name(name)
     with pytest.raises(RequestError, match="most allowed"):

@@ -1,4 +1,4 @@
-"""Starts the same command in two processes of virtual devices, and collects both.
+"""Starts the same command in two processes of four virtual devices each, and collects both.
 
     python -m tests.support.two_processes PROCESS PORT inference|restore|train ARGUMENTS
 
@@ -59,10 +59,11 @@ def finish_two(both, seconds=240):
     return [(p.returncode, *out) for p, out in zip(both, outputs, strict=True)]
 
 
-def run_two(what, *arguments, devices=4):
+def run_two(what, *arguments):
     """What `main` prints as JSON in each of the two processes."""
-    name = "tests.support.two_processes"
-    results = finish_two(start_two(lambda n, port: [name, n, port, what, *arguments], devices))
+    results = finish_two(
+        start_two(lambda n, port: ["tests.support.two_processes", n, port, what, *arguments])
+    )
     for status, _, errors in results:
         assert status == 0, errors[-4000:]
     return [json.loads(out.splitlines()[-1]) for _, out, _ in results]
@@ -96,16 +97,22 @@ def generated(tts):
     return found
 
 
-def inference(checkpoint, directory, data, model):
-    """Save what is generated on a mesh of the devices of both processes."""
-    mesh = make_mesh(int(data), int(model))
-    tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=mesh)
-    np.savez(Path(directory) / f"{processes.number()}.npz", **generated(tts))
-    try:
-        Engine(tts)
-    except RequestError as error:
-        return {"engine": str(error)}
-    return {"engine": "not refused"}
+def inference(directory, *checkpoints):
+    """Save what is generated on a mesh of the devices of both processes.
+
+    Args:
+        checkpoints: for each its folder, and the data and the model axis of its mesh.
+    """
+    refusals = []
+    for n in range(0, len(checkpoints), 3):
+        checkpoint, *sizes = checkpoints[n : n + 3]
+        tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=make_mesh(*map(int, sizes)))
+        np.savez(Path(directory) / f"{n // 3}.{processes.number()}.npz", **generated(tts))
+        try:
+            Engine(tts)
+        except RequestError as error:
+            refusals.append(str(error))
+    return {"refusals": refusals}
 
 
 def train(directory, steps, mesh):
