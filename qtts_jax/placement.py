@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from qtts_jax.sharding import mesh_axes, parts, rows
+from qtts_jax.sharding import CACHE_AXES, mesh_axes, named, parts, rows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Tree = TypeVar("Tree")
 
 # Mesh of the program that is being traced, and over how many devices XLA splits what is traced now;
 # None for the default device.
@@ -112,6 +113,27 @@ def per_shard(function: Function, mesh: Mesh | None, whole: int = 1) -> Function
         return mapped(*args)
 
     return cast(Function, split_run)
+
+
+def place_rows(tree: Tree, mesh: Mesh | None, *, heads: bool = True) -> Tree:
+    """Constrain traced arrays with the rows of a batch first to their devices.
+
+    Rows that the data axis does not divide, such as a single one, are whole on every device.
+
+    Args:
+        heads: arrays of four dimensions are caches [B, S, K, h], whose heads are split, too.
+    """
+    if mesh is None:
+        return tree
+
+    def place(x: jax.Array) -> jax.Array:
+        cache = heads and x.ndim == len(CACHE_AXES)
+        axes = CACHE_AXES if cache else ("batch", *[None] * (x.ndim - 1))
+        placed: jax.Array = jax.lax.with_sharding_constraint(x, named(mesh, axes, x.shape))
+        return placed
+
+    placed: Tree = jax.tree.map(place, tree)
+    return placed
 
 
 def put_rows(tree: Any, mesh: Mesh | None) -> Any:

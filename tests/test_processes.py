@@ -117,17 +117,23 @@ def test_lines_are_dealt_out_in_turn(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_generate_what_one_device_does(converted, tmp_path):
-    run_two("inference", converted("custom_voice"), tmp_path)
-    wanted = generated(QwenTTS.from_pretrained(converted("custom_voice"), dtype="float32"))
-    for process in range(2):
-        found = np.load(tmp_path / f"{process}.npz")
-        assert sorted(found) == sorted(wanted)
-        for name, array in wanted.items():
-            if name.startswith("codes"):
-                np.testing.assert_array_equal(found[name], array)
-            else:  # the order of float32 sums
-                np.testing.assert_allclose(found[name], array, atol=1e-5 * np.abs(array).max())
+def test_two_processes_generate_what_one_device_does(converted, converted_25hz, tmp_path):
+    checkpoints = converted("custom_voice"), converted_25hz("custom_voice")
+    meshes = (4, 2), (8, 1)
+    asked = [x for each in zip(checkpoints, meshes, strict=True) for x in (each[0], *each[1])]
+    for report in run_two("inference", tmp_path, *asked):
+        assert len(report["refusals"]) == 2
+        assert all("but the mesh has devices of 2;" in text for text in report["refusals"])
+    for n, checkpoint in enumerate(checkpoints):
+        wanted = generated(QwenTTS.from_pretrained(checkpoint, dtype="float32"))
+        for process in range(2):
+            found = np.load(tmp_path / f"{n}.{process}.npz")
+            assert sorted(found) == sorted(wanted)
+            for name, array in wanted.items():
+                if name.startswith("codes"):
+                    np.testing.assert_array_equal(found[name], array)
+                else:  # the order of float32 sums
+                    np.testing.assert_allclose(found[name], array, atol=1e-5 * np.abs(array).max())
 
 
 @pytest.mark.slow

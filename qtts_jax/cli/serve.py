@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from qtts_jax.cli.common import add_model, load_tts, note, positive
+from qtts_jax.cli.common import add_flow, add_model, load_tts, note, positive, set_flow
 from qtts_jax.extras import import_extra
 from qtts_jax.serving.http.settings import API_KEY
 
@@ -64,6 +64,7 @@ def add_command(commands: Any) -> None:
     group.add_argument(
         "--max-waiting", type=positive, default=64, help="requests (default: %(default)s)"
     )
+    add_flow(parser.add_argument_group("decoder of a 25 Hz tokenizer"))
     parser.set_defaults(run=_serve)
 
 
@@ -77,8 +78,10 @@ def _serve(args: argparse.Namespace) -> int:
     from qtts_jax.serving.http.settings import ServerSettings
     from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
+    tts = load_tts(args)
+    set_flow(args, tts.speech_tokenizer, {})
     engine = Engine(
-        load_tts(args),
+        tts,
         EngineSettings(
             rows=sizes_up_to(args.rows, 4),
             chunk_frames=sizes_up_to(args.chunk_frames, 4),

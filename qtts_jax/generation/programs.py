@@ -19,11 +19,9 @@ from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.layers import dispatch
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.placement import per_shard, row_count, traced_for
-from qtts_jax.sharding import CACHE_AXES, named, rows
+from qtts_jax.placement import per_shard, place_rows, row_count, traced_for
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Tree = TypeVar("Tree")
 
 
 class Programs:
@@ -80,12 +78,12 @@ class Programs:
             text, length = conditions.text, conditions.text_length
             text = jax.lax.dynamic_update_slice(text, new, (0, length[0], 0))
             after = conditions._replace(text=text, text_length=length + count)
-            return _place_rows(after, mesh)
+            return place_rows(after, mesh)
 
         def grow(cache: jax.Array, *, capacity: int) -> jax.Array:
             """Pad keys or values [B, S, K, h] to `capacity` positions."""
             padded = jnp.pad(cache, ((0, 0), (0, capacity - cache.shape[1]), (0, 0), (0, 0)))
-            return _place_rows(padded, mesh)
+            return place_rows(padded, mesh)
 
         self.start = jax.jit(start, static_argnames="capacity")
         self.run = jax.jit(run, static_argnames=("methods", "frames"), donate_argnames="state")
@@ -117,20 +115,6 @@ def over_rows(function: Function, mesh: Mesh | None) -> Function:
 
     def run(params: Params, *arguments: Any) -> Any:
         with traced_for(mesh):
-            return _place_rows(function(params, *arguments), mesh)
+            return place_rows(function(params, *arguments), mesh)
 
     return cast(Function, run)
-
-
-def _place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
-    """Constrain rows to the data axis, heads of caches [B, S, K, h] to the model axis."""
-    if mesh is None:
-        return tree
-
-    def place(x: jax.Array) -> jax.Array:
-        split = named(mesh, CACHE_AXES, x.shape) if x.ndim == len(CACHE_AXES) else rows(mesh)
-        placed: jax.Array = jax.lax.with_sharding_constraint(x, split)
-        return placed
-
-    placed: Tree = jax.tree.map(place, tree)
-    return placed

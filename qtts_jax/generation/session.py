@@ -106,8 +106,9 @@ class Session:
         self.limits = [min(frames, self.limits[0])]
         self._max_frames = self.limits[0]
         self.exhausted = self.frames_asked >= self._max_frames
-        rows = np.minimum(np.asarray(self.conditions.max_frames), np.int32(frames))
-        self.conditions = self.conditions._replace(max_frames=jnp.asarray(rows))
+        rows = np.minimum(fetch(self.conditions.max_frames), np.int32(frames))
+        placed = put_rows(jnp.asarray(rows), self.mesh)
+        self.conditions = self.conditions._replace(max_frames=placed)
 
     def grow_cache(self, frames: int) -> None:
         """Count `frames` more frames and grow the caches if they are too small for them."""

@@ -17,6 +17,7 @@ import numpy as np
 from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import check_finite
+from qtts_jax.serving.block_audio import BlockAudio
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
@@ -41,7 +42,7 @@ _NOT_READY = "the server is stopping or not ready yet; try again later."
 
 
 class Engine:
-    """Generates many utterances at once on one device.
+    """Generates many utterances at once on one device, or on a mesh of this process.
 
     An utterance is prefilled with those that wait beside it, put into a free row of the running
     batch, and leaves it at the end of a device program; all rows run in the same programs. Its
@@ -49,11 +50,11 @@ class Engine:
     Methods may be called from any thread.
 
     Args:
-        tts: a checkpoint; with audio, a 12 Hz one.
+        tts: a checkpoint.
         settings: sizes and limits.
 
     Raises:
-        RequestError: a 25 Hz checkpoint with audio, or one on several devices.
+        RequestError: the checkpoint is on devices of several processes.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings | None = None) -> None:
@@ -62,6 +63,10 @@ class Engine:
             tts.speech_tokenizer.samples_per_frame / tts.speech_tokenizer.sample_rate
         )
         self._prefill = Prefill(tts, self.settings)
+        self._makes_blocks = not self.settings.offline and not self._prefill.audio_in_rows
+        self._chunk_frames = self.settings.chunk_frames
+        if self._makes_blocks:  # a short first chunk does not complete a block of audio
+            self._chunk_frames = self._chunk_frames[-1:]
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[Utterance] = deque()
         # Taken out of the batch until more of their text arrives, and those whose text has.
@@ -128,7 +133,7 @@ class Engine:
             RequestError: the request is beyond the engine's limits.
         """
         wished = pace.chunk_frames
-        sizes = self.settings.chunk_frames if wished is None else tuple(wished)
+        sizes = self._chunk_frames if wished is None else tuple(wished)
         if not sizes or min(sizes) < 1:
             raise RequestError(f"chunk_frames must be whole numbers from 1, not {wished!r}.")
         request, needs = self._prefill.checked(request)
@@ -142,6 +147,7 @@ class Engine:
             text_ids,
             self.tts.config.talker.lag,
             pace.prebuffer,
+            pace.whole,
         )
         with self._lock:
             if not self.ready:
@@ -324,6 +330,7 @@ class Engine:
         begin = time.monotonic()
         try:
             rows = self._prefill([utterance.request for utterance in utterances])
+            decoders = [self._decoder(utterance) for utterance in utterances]
             jax.block_until_ready(rows[-1].state.hidden)  # to measure the time
         except Exception as error:  # the fault of one request must not end the others
             if len(utterances) == 1:
@@ -332,11 +339,17 @@ class Engine:
             for utterance in utterances:
                 self._admit([utterance])
             return
-        for utterance, row in zip(utterances, rows, strict=True):
-            utterance.started = begin
+        for utterance, row, decoder in zip(utterances, rows, decoders, strict=True):
+            utterance.started, utterance.decoder = begin, decoder
             row = append_text(self._prefill, row, 0, utterance.early_ids)
             self._group.add(utterance, row)
         self._costs.measured(("prefill", len(utterances)), time.monotonic() - begin)
+
+    def _decoder(self, utterance: Utterance) -> BlockAudio | None:
+        """Makes the audio of an utterance; None where the programs of the rows do."""
+        if not self._makes_blocks:
+            return None
+        return BlockAudio(self.tts.speech_tokenizer, utterance.request, utterance.whole)
 
     def _run(self, frames: int) -> None:
         """Run one program and deliver its audio."""
@@ -346,11 +359,11 @@ class Engine:
         wave = np.zeros((len(codes), 0), np.float32)  # [B, samples]
         if device_wave is not None:
             wave = np.asarray(device_wave)
-        self._costs.measured((size, frames), time.monotonic() - begin)
         samples = wave.shape[1] // frames
         for row, utterance in enumerate(self._group.tenants):
             if utterance is not None:
                 self._deliver(utterance, codes[row], wave[row], samples)
+        self._costs.measured((size, frames), time.monotonic() - begin)
 
     def _deliver(
         self, utterance: Utterance, codes: np.ndarray, wave: np.ndarray, samples: int
@@ -359,8 +372,8 @@ class Engine:
 
         Args:
             codes: [T, Q], negative after the last frame.
-            wave: [T * samples].
-            samples: per frame.
+            wave: [T * samples], the audio that the rows have made.
+            samples: per frame; 0 where they make none.
         """
         try:
             check_finite(codes[None])
@@ -372,13 +385,21 @@ class Engine:
         if made:
             utterance.made += made
             utterance.chunks += 1
-            utterance.held.append(Chunk(wave[: made * samples], codes[:made]))
-        if utterance.made >= utterance.prebuffer:
-            self._release(utterance)
+            decoder, new = utterance.decoder, codes[:made]
+            audio = wave[: made * samples] if decoder is None else decoder.push(new)
+            self._hold(utterance, Chunk(audio, new))
+            plays = len(audio) and utterance.audible >= utterance.prebuffer
+            if plays or self.settings.offline:
+                self._release(utterance)
         if utterance.made >= utterance.max_frames:
             self._end(utterance, Done("length"))
         elif generated < len(codes):
             self._end(utterance, Done("stop"))
+
+    def _hold(self, utterance: Utterance, chunk: Chunk) -> None:
+        """Keep a chunk until it is delivered."""
+        utterance.audible += len(chunk.wave) / self.tts.speech_tokenizer.samples_per_frame
+        utterance.held.append(chunk)
 
     def _release(self, utterance: Utterance) -> None:
         """Deliver the chunks that are held, as one."""
@@ -392,6 +413,10 @@ class Engine:
 
     def _end(self, utterance: Utterance, event: Done | Failed) -> None:
         """Free all that an utterance holds and deliver what is held and its last event."""
+        complete = isinstance(event, Done) and event.reason != "cancelled"
+        if complete and utterance.decoder is not None and utterance.made:
+            rest = utterance.decoder.finish()
+            self._hold(utterance, Chunk(rest, np.zeros((0, 1), np.int32)))
         self._release(utterance)
         if utterance in self._group.running:
             self._group.remove(utterance)

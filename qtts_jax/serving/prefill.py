@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.batch import MIN_TEXT, bucket, host_batch
@@ -17,6 +18,7 @@ from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.models.tokenizer_12hz import DecoderState
+from qtts_jax.placement import put_rows, row_count
 from qtts_jax.serving.row_programs import Rows, row_programs
 from qtts_jax.serving.settings import EngineSettings, at_least
 from qtts_jax.sharding import mesh_of
@@ -36,28 +38,29 @@ class Prefill:
     """Makes rows of one shape from requests of any kind.
 
     Args:
-        tts: a checkpoint; with audio, a 12 Hz one.
+        tts: a checkpoint.
         settings: of the engine.
 
     Attributes:
+        mesh: devices that the checkpoint is on; None for a single one.
+        audio_in_rows: the programs of the rows make audio, too; otherwise codes alone, which at
+            25 Hz `BlockAudio` decodes.
         max_frames: of one utterance.
         capacities: positions of the caches, ascending.
 
     Raises:
-        RequestError: a 25 Hz checkpoint with audio, or one on several devices.
+        RequestError: the checkpoint is on devices of several processes.
     """
 
     def __init__(self, tts: QwenTTS, settings: EngineSettings) -> None:
         codec: Any = tts.speech_tokenizer
-        if codec.needs_voice and not settings.offline:
-            raise RequestError(
-                "the serving engine streams 12 Hz checkpoints only; use `qtts batch` or "
-                "`QwenTTS.stream` for this 25 Hz one."
-            )
-        if mesh_of(tts.params) is not None:
-            raise RequestError("the serving engine runs on one device; load without a mesh.")
+        self.mesh = mesh_of(tts.params)
+        _check_one_process(self.mesh)
+        self.audio_in_rows = not settings.offline and not codec.needs_voice
         self.tts, self.settings, self._codec = tts, settings, codec
-        self._start = programs(tts.config).start
+        generation = programs(tts.config, self.mesh)
+        self._start, self._row_multiple = generation.start, generation.row_multiple
+        self._rows = row_programs(tts.config, self.mesh)
         self._context = tts.config.talker.context
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
         self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
@@ -66,9 +69,9 @@ class Prefill:
             self.max_frames + talker.lag, talker.transformer.max_positions
         )
         self._fresh_audio: Any = NO_AUDIO
-        if not settings.offline:
+        if self.audio_in_rows:
             self._decoder = codec.part("decoder")
-            self._fresh_audio = self._new_audio()
+            self._fresh_audio = self._one_row(self._new_state())
         self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
 
     def checked(self, request: Request) -> tuple[Request, SamplingPlan]:
@@ -111,7 +114,7 @@ class Prefill:
 
         They run as one batch, at most the last of `prefill_sizes`.
         """
-        rows = at_least(self.settings.prefill_sizes, len(requests))
+        rows = self.whole_rows(at_least(self.settings.prefill_sizes, len(requests)))
         inputs, _ = host_batch(self.tts.config, requests, multiple=rows)
         trailing = np.full((rows, self._text_room(requests)), -1, np.int32)  # [B, S]
         for row, request in zip(trailing, requests, strict=False):
@@ -123,18 +126,24 @@ class Prefill:
             prompt=inputs.prompt._replace(text=text), trailing=trailing, pad=pad
         )
         capacity = at_least(self.capacities, text.shape[1])
-        state, conditions = self._start(params, inputs, capacity=capacity)
+        state, conditions = self._start(params, put_rows(inputs, self.mesh), capacity=capacity)
         together = Rows(conditions, state, NO_AUDIO)
-        take = row_programs(self.tts.config).take
         each = (
             [together]
             if rows == 1
-            else [take(together, np.asarray([row], np.int32)) for row in range(len(requests))]
+            else [
+                self._rows.take(together, np.asarray([row], np.int32))
+                for row in range(len(requests))
+            ]
         )
         return [
             row._replace(audio=self._audio(request.reference))
             for row, request in zip(each, requests, strict=True)
         ]
+
+    def whole_rows(self, rows: int) -> int:
+        """The fewest rows from `rows` on that the devices can share (`Programs.row_multiple`)."""
+        return -(-rows // self._row_multiple) * self._row_multiple
 
     def _text_room(self, requests: Sequence[Request]) -> int:
         """Text ids that the rows have room for: offline in few sizes, else always the most."""
@@ -144,29 +153,38 @@ class Prefill:
 
     def _audio(self, reference: np.ndarray | None) -> Any:
         """The decoder's state [1, ...] after a reference, which is decoded once and kept."""
-        if reference is None or self.settings.offline:
+        if reference is None or not self.audio_in_rows:
             return self._fresh_audio
         key = reference.tobytes()
         if key not in self._after_reference:
             run, start = self._codec.programs.decode, 0
-            state = self._new_audio()
+            state = self._new_state()
             for size in split(len(reference), BLOCKS[0]):
-                _, state = run(self._decoder, reference[None, start : start + size], state)
+                block = reference[None, start : start + size]
+                _, state = run(self._decoder, np.repeat(block, row_count(self.mesh), 0), state)
                 start += size
-            self._after_reference[key] = state
+            self._after_reference[key] = self._one_row(state)
             if len(self._after_reference) > KEPT_REFERENCES:
                 self._after_reference.popitem(last=False)
         self._after_reference.move_to_end(key)
         return self._after_reference[key]
 
-    def _new_audio(self) -> DecoderState:
-        """The decoder's state before the first frame, placed as the parameters are.
+    def _new_state(self) -> DecoderState:
+        """The decoder's state before the first frame, one row for each device of the data axis.
 
-        All other arrays of a row are placed so; a different placement would need other programs.
+        It is placed as the parameters are, as all other arrays of a row: a different placement
+        would need other programs.
         """
-        state = self._codec.programs.decoder_state(self._decoder, 1)
-        placed: DecoderState = jax.device_put(state, jax.tree.leaves(self._decoder)[0].sharding)
+        state = self._codec.programs.decoder_state(self._decoder, row_count(self.mesh))
+        if self.mesh is None:
+            state = jax.device_put(state, jax.tree.leaves(self._decoder)[0].sharding)
+        placed: DecoderState = state
         return placed
+
+    def _one_row(self, state: DecoderState) -> DecoderState:
+        """The first row of a state, alone."""
+        one: DecoderState = state if self.mesh is None else self._rows.first(state)
+        return one
 
     def decode_every_block(self) -> None:
         """Run the programs that in-context references of any length are decoded with."""
@@ -175,3 +193,17 @@ class Prefill:
             self._audio(np.zeros((size, self._codec.codebooks), np.int32))
             size //= 2
         self._after_reference.clear()
+
+
+def _check_one_process(mesh: Mesh | None) -> None:
+    """Check that one process has all devices: with several, each would need all requests.
+
+    Raises:
+        RequestError: a mesh that spans processes.
+    """
+    count = 0 if mesh is None else len({device.process_index for device in mesh.devices.flat})
+    if count > 1:
+        raise RequestError(
+            f"the serving engine runs in one process, but the mesh has devices of {count}; start "
+            "one in each process, on a mesh of its own devices."
+        )

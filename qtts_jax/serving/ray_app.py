@@ -31,7 +31,7 @@ class Arguments(BaseModel):
     """What `args` of a Serve configuration may say.
 
     Attributes:
-        model: folder of a converted 12 Hz checkpoint, on every node; None is nano.
+        model: folder of a converted checkpoint, on every node; None is nano.
         dtype, weights: as of `QwenTTS.from_pretrained`.
         replicas: servers.
         actor: `ray_actor_options` of a replica: the devices that it has for itself.

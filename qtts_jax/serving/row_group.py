@@ -34,14 +34,15 @@ class RowGroup:
     """
 
     def __init__(self, prefill: Prefill, blank: Rows) -> None:
-        config = prefill.tts.config
+        config, mesh = prefill.tts.config, prefill.mesh
         self._prefill, self._blank = prefill, blank
-        self._sizes, self._capacities = prefill.settings.rows, prefill.capacities
-        self._programs = row_programs(config)
-        self._frames = programs(config).run
-        if not prefill.settings.offline:
+        self._sizes = sorted({prefill.whole_rows(size) for size in prefill.settings.rows})
+        self._capacities = prefill.capacities
+        self._programs = row_programs(config, mesh)
+        self._frames = programs(config, mesh).run
+        if prefill.audio_in_rows:
             codec = prefill.tts.speech_tokenizer
-            self._frames_and_audio = frames_and_audio_program(config, codec.config)
+            self._frames_and_audio = frames_and_audio_program(config, codec.config, mesh)
             self._decoder = codec.part("decoder")
         # Positions of a row before its first frame, beside those of its prompt.
         self._lag = config.talker.lag
@@ -102,11 +103,11 @@ class RowGroup:
         self._rows = append_text(self._prefill, self._rows, row, ids)
 
     def run(self, frames: int) -> tuple[jax.Array, jax.Array | None]:
-        """Dispatch `frames` more frames of every row, and their audio.
+        """Dispatch `frames` more frames of every row, and their audio where the rows make it.
 
         Returns:
             codes [B, frames, Q] int32, negative where a row has no frame, and samples [B, n]
-            float32; None instead of these offline.
+            float32; None instead of these where the rows make codes alone.
         """
         self._pack()
         self._make_room(frames)
@@ -119,7 +120,7 @@ class RowGroup:
         params, (conditions, state, audio) = self._prefill.tts.params, self._rows
         options = {"methods": plan, "frames": frames}
         wave: jax.Array | None = None
-        if self._prefill.settings.offline:
+        if not self._prefill.audio_in_rows:
             codes, state = self._frames(params, conditions, state, **options)
         else:
             codes, wave, state, audio = self._frames_and_audio(
@@ -211,7 +212,7 @@ class RowGroup:
 
 def append_text(prefill: Prefill, rows: Rows, row: int, ids: Sequence[int]) -> Rows:
     """`rows` with text ids added after those that row number `row` has."""
-    append = row_programs(prefill.tts.config).append
+    append = row_programs(prefill.tts.config, prefill.mesh).append
     for start in range(0, len(ids), APPEND):
         part = ids[start : start + APPEND]
         padded = np.full((1, APPEND), -1, np.int32)

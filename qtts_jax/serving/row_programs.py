@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.models.tts_model import TTSModel
+from qtts_jax.placement import place_rows, traced_for
 
 
 class Rows(NamedTuple):
@@ -69,11 +72,27 @@ def with_text_room(rows: Rows, ids: int) -> Rows:
 class RowPrograms:
     """These functions jitted, and the one that appends text to a row.
 
-    Large arrays that are replaced are donated; `take` keeps its argument.
+    Large arrays that are replaced are donated; `take` keeps its argument. On a mesh every result is
+    placed as the programs that make frames place it, so that these are compiled once.
+
+    Args:
+        mesh: devices that the rows are on; None for a single one.
     """
 
-    def __init__(self, config: TTSConfig) -> None:
+    def __init__(self, config: TTSConfig, mesh: Mesh | None = None) -> None:
         graphdef, _ = abstract(TTSModel, config)
+
+        def placed(function: Callable[..., Rows]) -> Callable[..., Rows]:
+            @functools.wraps(function)
+            def run(*args: Any) -> Rows:
+                conditions, state, audio = function(*args)
+                return Rows(
+                    place_rows(conditions, mesh),
+                    place_rows(state, mesh),
+                    place_rows(audio, mesh, heads=False),
+                )
+
+            return run
 
         def append(
             params: Params,
@@ -83,22 +102,28 @@ class RowPrograms:
             count: jax.Array,
         ) -> DecodeInputs:
             """Write embedded ids [1, n], the first `count` of them real, after a row's text."""
-            with matmul_precision(params):
+            with traced_for(mesh), matmul_precision(params):
                 new = bind(graphdef, params).talker.embed_text(ids)  # [1, n, D]
             start = (row, conditions.text_length[row], jnp.zeros((), row.dtype))
-            return conditions._replace(
+            longer = conditions._replace(
                 text=jax.lax.dynamic_update_slice(conditions.text, new, start),
                 text_length=conditions.text_length.at[row].add(count),
             )
+            return place_rows(longer, mesh)
 
-        self.take = jax.jit(take)
-        self.insert = jax.jit(insert, donate_argnums=0)
-        self.with_capacity = jax.jit(with_capacity, static_argnums=1)
-        self.with_text_room = jax.jit(with_text_room, static_argnums=1)
+        def first(audio: Any) -> Any:
+            """The first row of a decoder's state, alone."""
+            return place_rows(jax.tree.map(lambda x: x[:1], audio), mesh, heads=False)
+
+        self.take = jax.jit(placed(take))
+        self.insert = jax.jit(placed(insert), donate_argnums=0)
+        self.with_capacity = jax.jit(placed(with_capacity), static_argnums=1)
+        self.with_text_room = jax.jit(placed(with_text_room), static_argnums=1)
         self.append = jax.jit(append, donate_argnums=1)
+        self.first = jax.jit(first)
 
 
 @functools.lru_cache(maxsize=16)
-def row_programs(config: TTSConfig) -> RowPrograms:
-    """The programs of a configuration, shared by every engine that has it."""
-    return RowPrograms(config)
+def row_programs(config: TTSConfig, mesh: Mesh | None = None) -> RowPrograms:
+    """The programs of a configuration and mesh, shared by every engine that has both."""
+    return RowPrograms(config, mesh)

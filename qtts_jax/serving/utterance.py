@@ -11,13 +11,15 @@ import numpy as np
 
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplingPlan
+from qtts_jax.serving.block_audio import BlockAudio
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Audio of some frames: float32 [n] in [-1, 1], and the codes int32 [T, Q] it was made of.
 
-    Offline there is no audio: n is 0.
+    Offline there is no audio: n is 0. At 25 Hz the audio is that of earlier frames, and the last
+    chunk may be audio alone.
     """
 
     wave: np.ndarray
@@ -57,11 +59,14 @@ class Pace:
     Attributes:
         chunk_frames: wished frames of the first chunks; the last number is repeated. None: those of
             the engine's settings.
-        prebuffer: frames that are made before the first are delivered.
+        prebuffer: frames whose audio is made before the first is delivered.
+        whole: the audio is used when it is complete. A 25 Hz decoder then waits for all that a
+            block depends on, which gives the audio of whole decoding.
     """
 
     chunk_frames: Sequence[int] | None = None
     prebuffer: int = 0
+    whole: bool = False
 
 
 DEFAULT_PACE = Pace()
@@ -80,11 +85,14 @@ class Utterance:
         deliver: takes its events; called by the engine's thread, so it must return at once.
         text_ids: text ids known so far that are fed along with the frames.
         lag: text ids that must be known beyond those of a frame (`TalkerConfig.lag`).
-        prebuffer: frames that are made before the first are delivered.
+        prebuffer: frames whose audio is made before the first is delivered.
+        whole: as of `Pace`.
         early_ids: text ids that arrived before the utterance had a row.
         budget: the most frames that text which arrived in parts can need; None until it is whole.
         frames: frames dispatched to the device.
         made, chunks: frames and chunks made.
+        audible: frames whose audio is made; at 25 Hz fewer than `made`.
+        decoder: makes the audio where the programs of the rows do not; None before the start.
         held: chunks that are not delivered yet.
         cancelled: the client has left.
         submitted, started, first_audio, ended: times of `time.monotonic`, None before.
@@ -98,11 +106,14 @@ class Utterance:
     text_ids: int
     lag: int = 0
     prebuffer: int = 0
+    whole: bool = False
     early_ids: list[int] = field(default_factory=list)
     budget: int | None = None
     frames: int = 0
     made: int = 0
     chunks: int = 0
+    audible: float = 0.0
+    decoder: BlockAudio | None = None
     held: list[Chunk] = field(default_factory=list)
     cancelled: bool = False
     submitted: float = field(default_factory=time.monotonic)
@@ -127,7 +138,7 @@ class Utterance:
         """When a client that plays from the first audio on has no more; None before the first."""
         if self.first_audio is None:
             return None
-        return self.first_audio + self.made * seconds_per_frame
+        return self.first_audio + self.audible * seconds_per_frame
 
 
 class EventQueue:

@@ -6,11 +6,13 @@ import json
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qtts_jax.errors import RequestError
 from qtts_jax.io.atomic_files import write_whole
+from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -69,7 +71,8 @@ class VoiceStore:
                 f"the name of a voice must be 1 to 64 letters, digits, - or _, not {name[:80]!r}."
             )
         names = self.names()
-        if name in names or name.lower() in self._reserved:
+        # Some file systems ignore case.
+        if name.lower() in self._reserved | {each.lower() for each in names}:
             raise RequestError(f"there is a voice {name!r} already; choose another name.")
         if len(names) >= self._most:
             raise RequestError(f"there are {self._most} voices, the most allowed; delete one.")
@@ -102,7 +105,10 @@ class VoiceStore:
 def _save(path: Path, voice: VoiceClonePromptItem) -> None:
     """Write the arrays, then the .json that makes the voice exist."""
     codes = np.zeros((0,), np.int32) if voice.ref_code is None else voice.ref_code
-    np.savez(path.with_suffix(".npz"), codes=codes, embedding=voice.ref_spk_embedding)
+    arrays: dict[str, Any] = {"codes": codes, "embedding": voice.ref_spk_embedding}
+    if (decoder := voice.decoder_voice) is not None:
+        arrays |= {"decoder_xvector": decoder.xvector, "decoder_mel": decoder.ref_mel}
+    np.savez(path.with_suffix(".npz"), **arrays)
     facts = {"ref_text": voice.ref_text, "x_vector_only": voice.x_vector_only_mode}
     write_whole(path, json.dumps(facts, ensure_ascii=False).encode())
 
@@ -110,8 +116,10 @@ def _save(path: Path, voice: VoiceClonePromptItem) -> None:
 def _load(path: Path) -> VoiceClonePromptItem:
     facts = json.loads(path.read_text(encoding="utf-8"))
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        codes, embedding = arrays["codes"], arrays["embedding"]
+        codes, embedding, decoder = arrays["codes"], arrays["embedding"], None
+        if "decoder_xvector" in arrays:
+            decoder = ReferenceVoice(arrays["decoder_xvector"], arrays["decoder_mel"])
     timbre = bool(facts["x_vector_only"])
     return VoiceClonePromptItem(
-        None if timbre else codes, embedding, timbre, not timbre, facts["ref_text"]
+        None if timbre else codes, embedding, timbre, not timbre, facts["ref_text"], decoder
     )

@@ -14,6 +14,7 @@ from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup
+from qtts_jax.serving.warmup_25hz import every_block_program
 from qtts_jax.speech_tokenizer.batch_shapes import cover
 from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS
 
@@ -34,12 +35,11 @@ def warm_up(prefill: Prefill) -> RowGroup:
         for name in group.every_program(settings.chunk_frames):
             bar.set_postfix_str(name)
             bar.update()
-        if "voice_clone" in prefill.tts.modes:
-            bar.set_postfix_str("references")
-            prefill.decode_every_block()
-            for recording in _recordings(prefill):
-                prefill.tts.encode_references([recording], ["Words."], [False], [None])
-                bar.update()
+        most = settings.max_reference_seconds
+        in_rows = prefill.audio_in_rows
+        for name in _references(prefill) if in_rows else every_block_program(prefill.tts, most):
+            bar.set_postfix_str(name)
+            bar.update()
     return group
 
 
@@ -61,6 +61,17 @@ def _blank_request(prefill: Prefill, positions: int) -> Request:
         trailing=np.zeros(0, np.int32),
     )
     return Request(prompt, replace(tts.defaults, max_new_tokens=2), seed=0)
+
+
+def _references(prefill: Prefill) -> Iterator[str]:
+    """Run every program that 12 Hz references need; yields their names."""
+    if "voice_clone" not in prefill.tts.modes:
+        return
+    yield "references"
+    prefill.decode_every_block()
+    for recording in _recordings(prefill):
+        yield "references"
+        prefill.tts.encode_references([recording], ["Words."], [False], [None])
 
 
 def _recordings(prefill: Prefill) -> Iterator[tuple[np.ndarray, int]]:

@@ -70,7 +70,7 @@ class WholeSpeech(Generic[Key]):
     `QwenTTS.speak`. A fault is that of its request alone.
 
     Args:
-        tts: a checkpoint on one device.
+        tts: a checkpoint.
         rows: utterances generated together.
     """
 

@@ -22,7 +22,7 @@ from qtts_jax.models.tokenizer_25hz.schedule import schedule
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.speech_tokenizer.batch_shapes import group
 from qtts_jax.speech_tokenizer.checks import check_chunk
-from qtts_jax.speech_tokenizer.host_stream_25hz import open_host_stream, step_host_stream
+from qtts_jax.speech_tokenizer.host_decoder_25hz import HostStreamDecoder
 from qtts_jax.speech_tokenizer.inputs_25hz import (
     check_flow,
     check_frames,
@@ -323,42 +323,47 @@ class SpeechTokenizer25Hz(SpeechTokenizer):
             RequestError: as `decode`.
             ConfigError: attention blocks that do not hold whole codes cannot be streamed.
         """
+        options: dict[str, Any] = {"steps": steps, "guidance": guidance, "look_ahead": look_ahead}
+        decoder = self.host_decoder(voice, noise=noise, seed=seed, **options)
+        for chunk in chunks:
+            wave = decoder.push(check_frames(chunk, self._dit))
+            if wave.size:
+                yield wave
+        wave = decoder.finish()
+        if wave.size:
+            yield wave
+
+    def host_decoder(
+        self,
+        voice: ReferenceVoice | None = None,
+        *,
+        noise: np.ndarray | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        look_ahead: int | None = None,
+    ) -> HostStreamDecoder:
+        """A decoder of one utterance whose codes arrive on the host.
+
+        Args:
+            voice, noise, seed, steps, guidance, look_ahead: as `stream_decode`.
+
+        Raises:
+            RequestError, ConfigError: as `stream_decode`.
+        """
         found = self.decoder_voice(voice)
         steps, guidance = self._flow(steps, guidance)
-        rows = self.devices  # on a mesh every device works on the one row
-        array, keys = check_noise(noise, 0, self._dit), noise_keys([seed] * rows)
+        array, keys = check_noise(noise, 0, self._dit), noise_keys([seed] * self.devices)
         self._warn_once()
-        params = self.part("decoder")
-        state = open_host_stream(
+        return HostStreamDecoder(
             self._decode,
-            params,
-            np.repeat(found.xvector[None], rows, 0),
-            np.repeat(found.ref_mel[None], rows, 0),
+            self.part("decoder"),
+            found,
+            keys if array is None else array,
             steps=steps,
             guidance=guidance,
             look_ahead=look_ahead,
         )
-        done = 0
-
-        def push(codes: np.ndarray, final: bool) -> np.ndarray:
-            nonlocal state, done
-            start, done = done, done + len(codes)
-            portion: Any = keys
-            if array is not None:
-                check_noise(array, done, self._dit)
-                part = array[None, start * self._dit.repeats : done * self._dit.repeats]
-                portion = np.repeat(part, rows, 0)
-            block = np.repeat(codes[None], rows, 0)  # [B, t]
-            wave, state = step_host_stream(self._decode, params, block, state, portion, final=final)
-            return wave[0]
-
-        for chunk in chunks:
-            wave = push(check_frames(chunk, self._dit), False)
-            if wave.size:
-                yield wave
-        wave = push(np.zeros((0,), np.int32), True)
-        if wave.size:
-            yield wave
 
     def open_stream(self, session: Session, requests: Sequence[Request]) -> SpeechStream25Hz:
         """See the base class; `steps`, `guidance` and `look_ahead` are the tokenizer's own."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from qtts_jax.configs.tokenizer_25hz_decoder import Decoder25HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, bind, matmul_precision, shapes_of
+from qtts_jax.models.speaker_encoder import min_frames
 from qtts_jax.models.tokenizer_25hz.decoder import Decoder25Hz, Decoder25HzState
 from qtts_jax.models.tokenizer_25hz.flow import Conditioning
 from qtts_jax.models.tokenizer_25hz.schedule import Schedule, frame_noise
@@ -154,7 +155,7 @@ class DecodePrograms:
         if lengths is None:
             lengths = np.full(len(reference), frames)
         padded = reference
-        if frames >= REFERENCE_FRAMES // 4:
+        if frames >= min_frames(self.config.dit.reference_encoder):  # fewer are refused
             padded = np.pad(reference, ((0, 0), (0, -frames % REFERENCE_FRAMES), (0, 0)))
         return self.condition(
             params, jnp.asarray(xvector, jnp.float32), padded, np.asarray(lengths, np.int32)

@@ -140,6 +140,7 @@ def line(id_, **extra):
         (line("b", temperature=0), 'for greedy decoding use "greedy": true'),
         (line("b", text="word " * 40000, split=False), "model's context"),
         (line("a"), "used twice"),
+        (line("A"), "'A' differs from 'a' in case alone"),
         ('{"id": "b", "text": "Hi.", "top_k": Infinity}', "top_k must be a whole number"),
         ('{"id": "b", "text": "Hi.", "top_k": NaN}', "top_k must be a whole number"),
         ('{"id": "b", "text": "Hi.", "temperature": -Infinity}', "temperature must be a finite"),

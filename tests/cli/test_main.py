@@ -169,6 +169,7 @@ def test_info_of_a_mesh(model_option, capsys):
             ["say", "Hi.", "-o", "OUT/a.wav", "--subtalker-temperature", "-1"],
             "--subtalker-temperature must be above 0",
         ),
+        (["serve", "--steps", "3"], "only a 25 Hz tokenizer takes --steps"),
         (["encode", "OUT/none.wav", "OUT"], "is a folder"),
         (["say", "Hi.", "-o", "OUT"], "OUT"),
     ],

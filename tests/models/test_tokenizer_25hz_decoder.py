@@ -220,6 +220,18 @@ def test_enough_look_ahead_is_exact(programs, params, given, offline):
     np.testing.assert_allclose(wave, offline, rtol=0, atol=2e-6)
 
 
+def test_references_of_all_lengths_share_a_program(programs, params, given):
+    """Short ones, too: a server must not compile one for each."""
+    vectors, mel = given["xvector"], given["reference"]  # [B, 9, M]
+    longer = np.repeat(mel, 5, axis=1)
+    programs.condition_padded(params, vectors, longer)
+    count = programs.condition._cache_size()
+    found = programs.condition_padded(params, vectors, mel)
+    assert programs.condition._cache_size() == count
+    exact = programs.condition(params, vectors, mel, np.full(ROWS, 9, np.int32))
+    np.testing.assert_allclose(found.voice, exact.voice, rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_many_blocks_in_one_limited_step(programs, params, given):
     """`step_blocks` with several blocks is several steps of one."""

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -253,3 +254,11 @@ def test_logits_that_are_not_finite_fail_their_own_request(model, engine, monkey
         collect(events)
     monkeypatch.undo()
     assert engine.healthy and engine.running == 0
+
+
+def test_a_mesh_that_spans_processes_is_refused(model, monkeypatch):
+    devices = np.array([[SimpleNamespace(process_index=i)] for i in (0, 0, 1)])
+    mesh = SimpleNamespace(devices=devices)
+    monkeypatch.setattr("qtts_jax.serving.prefill.mesh_of", lambda params: mesh)
+    with pytest.raises(RequestError, match="the mesh has devices of 2; start one in each process"):
+        Engine(model)

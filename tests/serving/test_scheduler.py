@@ -1,11 +1,8 @@
 """The choice of the next program, and the sizes that are compiled."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from qtts_jax.errors import RequestError
-from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
 from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
@@ -78,9 +75,3 @@ def test_sizes():
 def test_impossible_settings_are_refused(fields, message):
     with pytest.raises(RequestError, match=message):
         EngineSettings(**fields)
-
-
-def test_checkpoints_of_25_hz_are_refused():
-    tokenizer = SimpleNamespace(needs_voice=True)
-    with pytest.raises(RequestError, match="12 Hz"):
-        Prefill(SimpleNamespace(speech_tokenizer=tokenizer), EngineSettings())

@@ -1,6 +1,7 @@
 """Uploaded voices: encoded once, spoken as offline, capped, kept across restarts."""
 
 import base64
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from qtts_jax.errors import RequestError
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
 from qtts_jax.serving.voices import VoiceStore
+from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 from qtts_jax.tts.voices import VoiceClone
 from tests.support.live_server import live_server
@@ -59,6 +61,8 @@ def test_a_store_keeps_voices_and_checks_names(tmp_path):
         "icl": VoiceClonePromptItem(codes, vector, False, True, "Wörter"),
         "timbre": VoiceClonePromptItem(None, vector, True, False),
     }
+    decoder = ReferenceVoice(3 * vector, np.ones((5, 2), np.float32))
+    voices["timbre"] = dataclasses.replace(voices["timbre"], decoder_voice=decoder)
     store = VoiceStore(tmp_path, 2, ["ryan"])
     for name, voice in voices.items():
         store.add(name, voice)
@@ -66,6 +70,10 @@ def test_a_store_keeps_voices_and_checks_names(tmp_path):
     assert again.names() == ["icl", "timbre"]
     np.testing.assert_array_equal(again.get("icl").ref_code, codes)
     assert again.get("icl").ref_text == "Wörter" and again.get("timbre").ref_code is None
+    found = again.get("timbre").decoder_voice
+    np.testing.assert_array_equal(found.xvector, decoder.xvector)
+    np.testing.assert_array_equal(found.ref_mel, decoder.ref_mel)
+    assert again.get("icl").decoder_voice is None
     store.remove("timbre")  # by another server
     store.add("timbre", VoiceClonePromptItem(None, 2 * vector, True, False))
     assert again.get("timbre").ref_spk_embedding[0] == 2.0
@@ -73,7 +81,12 @@ def test_a_store_keeps_voices_and_checks_names(tmp_path):
     assert again.names() == ["icl"] and again.get("timbre") is None
     store.add("timbre", voices["timbre"])
     assert again.get("../icl") is None and again.get("nobody") is None
-    for name, message in (("Ryan", "already"), ("icl", "already"), ("../x", "letters")):
+    for name, message in (
+        ("Ryan", "already"),
+        ("icl", "already"),
+        ("Icl", "already"),
+        ("../x", "letters"),
+    ):
         with pytest.raises(RequestError, match=message):
             again.check_name(name)
     with pytest.raises(RequestError, match="most allowed"):

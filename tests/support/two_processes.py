@@ -11,13 +11,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 
 from qtts_jax import QwenTTS, processes
+from qtts_jax.errors import RequestError
+from qtts_jax.serving.engine import Engine
 from qtts_jax.sharding import make_mesh
+from qtts_jax.tts import requests
 from qtts_jax.tts.voices import CustomVoice
 from tests.support.helpers import virtual_devices
 
@@ -65,7 +70,10 @@ def run_two(what, *arguments):
 
 
 def generated(tts):
-    """Codes and audio of requests of unlike lengths, sampled and greedy, by name."""
+    """Codes and audio of requests of unlike lengths, sampled and greedy, whole and streamed."""
+    codec = tts.speech_tokenizer
+    if codec.needs_voice:
+        codec.set_flow(steps=2)
     texts = ("Short one.", "One that is a little longer.", "Three.")
     asked = [
         CustomVoice(
@@ -73,6 +81,7 @@ def generated(tts):
             "ryan",
             language="english",
             seed=i,
+            decoder_voice=codec.placeholder_voice(),
             sampling={"max_new_tokens": 4 + i, "do_sample": i != 1, "subtalker_dosample": i != 1},
         )
         for i, text in enumerate(texts)
@@ -80,13 +89,30 @@ def generated(tts):
     found = {}
     for i, speech in enumerate(tts.generate(asked)):
         found |= {f"codes{i}": speech.codes, f"wave{i}": speech.wave}
+    # Text that arrives without a limit is bounded by the runaway guard.
+    parts = replace(asked[1], text=iter(["One that is ", "a little longer."]), sampling={})
+    with mock.patch.object(requests, "frame_budget", return_value=7):
+        chunks = list(tts.stream(parts, [1]))
+    found["wave of a stream"] = np.concatenate(chunks)
     return found
 
 
-def inference(checkpoint, directory):
-    """Save what is generated on a mesh of the devices of both processes."""
-    tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=make_mesh(4, 2))
-    np.savez(Path(directory) / f"{processes.number()}.npz", **generated(tts))
+def inference(directory, *checkpoints):
+    """Save what is generated on a mesh of the devices of both processes.
+
+    Args:
+        checkpoints: for each its folder, and the data and the model axis of its mesh.
+    """
+    refusals = []
+    for n in range(0, len(checkpoints), 3):
+        checkpoint, *sizes = checkpoints[n : n + 3]
+        tts = QwenTTS.from_pretrained(checkpoint, dtype="float32", mesh=make_mesh(*map(int, sizes)))
+        np.savez(Path(directory) / f"{n // 3}.{processes.number()}.npz", **generated(tts))
+        try:
+            Engine(tts)
+        except RequestError as error:
+            refusals.append(str(error))
+    return {"refusals": refusals}
 
 
 def train(directory, steps, mesh):

@@ -70,7 +70,7 @@ def parse_lines(text: str, modes: Sequence[str], fail: Fail) -> Iterator[Line]:
     Args:
         modes: what the checkpoint does; the first is the default.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # ids by their lower-case form
     # Not `splitlines`: it also splits at characters that JSON allows inside strings (U+2028).
     for number, raw in enumerate(text.split("\n"), 1):
         if not raw.strip():
@@ -84,12 +84,18 @@ def parse_lines(text: str, modes: Sequence[str], fail: Fail) -> Iterator[Line]:
             if isinstance(data, dict) and isinstance(data.get("id"), str):
                 id_ = data["id"]
             data = _check(data, modes)
-            if data["id"] in seen:
-                raise RequestError(f"the id {data['id']!r} is used twice; make ids unique.")
+            other = seen.get(data["id"].lower())
+            if other == data["id"]:
+                raise RequestError(f"the id {other!r} is used twice; make ids unique.")
+            if other is not None:
+                raise RequestError(
+                    f"the id {data['id']!r} differs from {other!r} in case alone, and file systems "
+                    "that ignore case would keep one of their results; make ids unique."
+                )
         except QTTSError as error:
             fail(number, id_, error)
             continue
-        seen.add(data["id"])
+        seen[data["id"].lower()] = data["id"]
         yield Line(number, data)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from qtts_jax.cli.batch.voice_cache import VoiceCache
 from qtts_jax.errors import QTTSError, RequestError
 from qtts_jax.generation.batch import bucket
 from qtts_jax.serving.whole import WholeSpeech
-from qtts_jax.sharding import mesh_of
 from qtts_jax.tts.qwen_tts import QwenTTS
 from qtts_jax.tts.requests import Plan
 from qtts_jax.tts.synthesis import Speech
@@ -196,32 +193,8 @@ def _speak(
             else:
                 yield line, plan
 
-    # The engine runs on one device; on several, groups of lines wait for their longest.
-    speak = (
-        WholeSpeech[Line](tts, rows).speak
-        if mesh_of(tts.params) is None
-        else partial(speak_groups, tts, rows)
-    )
-    for line, speech in speak(plans()):
+    for line, speech in WholeSpeech[Line](tts, rows).speak(plans()):
         if isinstance(speech, Exception):
             fail(line.number, line.id, speech)
         else:
             yield line, speech
-
-
-def speak_groups(
-    tts: QwenTTS, rows: int, plans: Iterator[tuple[Line, Plan]]
-) -> Iterator[tuple[Line, Speech | Exception]]:
-    """Generate lines in groups, each as one batch; if the batch fails, one by one."""
-    while group := list(itertools.islice(plans, rows)):
-        try:
-            speeches: list[Speech | Exception] = [*tts.speak([plan for _, plan in group])]
-        except Exception:
-            # One request that does not fit must not cost the others of its group.
-            speeches = []
-            for _, plan in group:
-                try:
-                    speeches += tts.speak([plan])
-                except Exception as error:
-                    speeches.append(error)
-        yield from zip([line for line, _ in group], speeches, strict=True)

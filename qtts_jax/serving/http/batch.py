@@ -59,7 +59,7 @@ async def _one(service: Service, item: BatchItem) -> Result:
         encode = encoder(item.response_format, service.tts.sample_rate)
         wanted = await service.voice_request(item, item.input, item.stream_text)
         prepared = await run_in_threadpool(service.tts.prepare, wanted)
-        pace = service.pace(item)
+        pace = service.pace(item, whole=True)
         speaking = await Speaking.begin(service, prepared, pace, None, _never_leaves)
     except BusyError:
         raise

@@ -91,11 +91,11 @@ class Service:
         )
         return (await asyncio.wrap_future(encoded))[0]
 
-    def pace(self, body: Voicing) -> Pace:
-        """When the audio of a request is to be delivered."""
+    def pace(self, body: Voicing, whole: bool = False) -> Pace:
+        """When the audio of a request is to be delivered; `whole` as of `Pace`."""
         wished = self.settings.prebuffer_ms if body.prebuffer_ms is None else body.prebuffer_ms
         prebuffer = math.ceil(wished / 1e3 / self.engine.seconds_per_frame)
-        return Pace(self._chunk_frames(body), prebuffer)
+        return Pace(self._chunk_frames(body), prebuffer, whole)
 
     def _chunk_frames(self, body: Voicing) -> list[int] | None:
         """Wished frames of the first chunks, if the body wishes any."""

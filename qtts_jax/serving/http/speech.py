@@ -53,5 +53,6 @@ async def _begin(service: Service, body: SpeechRequest, request: Request) -> Spe
     """Submit a request when it is its client's turn, and wait for its first audio."""
     wanted = await service.voice_request(body, body.input, body.stream_text)
     prepared = await run_in_threadpool(service.tts.prepare, wanted)
-    client, pace = request.headers.get(CLIENT), service.pace(body)
+    at_once = not body.stream and body.stream_format == "audio"
+    client, pace = request.headers.get(CLIENT), service.pace(body, whole=at_once)
     return await Speaking.begin(service, prepared, pace, client, request.receive)
