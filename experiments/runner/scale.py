@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from experiments import command
-from experiments.nano.talker_recipe import NANO_MIX, NANO_TOKEN_LETTERS, nano_talker
+from experiments.nano.talker_recipe import (
+    NANO_ALIGNMENT_WEIGHT,
+    NANO_CODE_NOISE,
+    NANO_MIX,
+    NANO_PREDICTOR_FRAMES,
+    NANO_PREDICTOR_WEIGHT,
+    NANO_TOKEN_LETTERS,
+    nano_talker,
+)
 from experiments.nano.text_vocabulary import Merge, TextIds, learn_merges, text_ids
 from experiments.runner.recipe import FAMILY, Changes, Recipe, Stage, Stage25Hz, changed
 from experiments.train.recipe_25hz import PRESETS, STAGES, TRAINERS
@@ -19,6 +27,15 @@ from qtts_jax.training.trainer import TrainerConfig
 
 # Preset speakers and no descriptions: what a talker of an ablation is trained on and speaks as.
 PRESET_MIX = replace(NANO_MIX, preset=1.0, no_speaker=0.0, in_context=0.0, instruct=0.0)
+# Losses and noise of the shipped voice, as arguments of `TalkerTaskConfig`.
+NANO_TALKER_OPTIONS: dict[str, object] = {
+    "dtype": "bfloat16",
+    "predictor_weight": NANO_PREDICTOR_WEIGHT,
+    "predictor_chunk": 16384,
+    "predictor_frames": NANO_PREDICTOR_FRAMES,
+    "code_noise": NANO_CODE_NOISE,
+    "alignment_weight": NANO_ALIGNMENT_WEIGHT,
+}
 
 
 @dataclass(frozen=True)

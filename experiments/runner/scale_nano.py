@@ -6,13 +6,9 @@ import dataclasses
 
 from experiments import command
 from experiments.nano.talker_recipe import (
-    NANO_ALIGNMENT_WEIGHT,
     NANO_BATCH_POSITIONS,
-    NANO_CODE_NOISE,
     NANO_MERGES,
     NANO_POSITIONS,
-    NANO_PREDICTOR_FRAMES,
-    NANO_PREDICTOR_WEIGHT,
     NANO_TALKER_TRAINER,
 )
 from experiments.nano.tokenizer_recipe import (
@@ -23,7 +19,14 @@ from experiments.nano.tokenizer_recipe import (
     nano_tokenizer,
 )
 from experiments.runner.recipe import Stage
-from experiments.runner.scale import PRESET_MIX, Scale, preset_talker, quiet, stages_25hz
+from experiments.runner.scale import (
+    NANO_TALKER_OPTIONS,
+    PRESET_MIX,
+    Scale,
+    preset_talker,
+    quiet,
+    stages_25hz,
+)
 from experiments.train.recipe_25hz import PRESETS
 from qtts_jax.data import TalkerBatchConfig
 
@@ -48,14 +51,7 @@ NANO = Scale(
     stages_25hz=stages_25hz("nano", 20_000),
     crop_seconds=NANO_TOKENIZER_FRAMES / 12.5,
     talker=preset_talker,
-    talker_options={
-        "dtype": "bfloat16",
-        "predictor_weight": NANO_PREDICTOR_WEIGHT,
-        "predictor_chunk": 16384,
-        "predictor_frames": NANO_PREDICTOR_FRAMES,
-        "code_noise": NANO_CODE_NOISE,
-        "alignment_weight": NANO_ALIGNMENT_WEIGHT,
-    },
+    talker_options=NANO_TALKER_OPTIONS,
     talker_batches=TalkerBatchConfig(
         mix=PRESET_MIX,
         positions=NANO_POSITIONS,

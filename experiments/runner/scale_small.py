@@ -12,15 +12,18 @@ from dataclasses import replace
 
 from experiments import command
 from experiments.nano.talker_recipe import (
-    NANO_ALIGNMENT_WEIGHT,
-    NANO_CODE_NOISE,
     NANO_MERGES,
-    NANO_PREDICTOR_FRAMES,
-    NANO_PREDICTOR_WEIGHT,
 )
 from experiments.nano.tokenizer_recipe import NANO_TOKENIZER_FRAMES, nano_tokenizer
 from experiments.runner.recipe import Stage, Stage25Hz
-from experiments.runner.scale import PRESET_MIX, Scale, preset_talker, quiet, stages_25hz
+from experiments.runner.scale import (
+    NANO_TALKER_OPTIONS,
+    PRESET_MIX,
+    Scale,
+    preset_talker,
+    quiet,
+    stages_25hz,
+)
 from experiments.runner.speech import TEACHER_WIDTH
 from experiments.train.recipe_25hz import PRESETS
 from qtts_jax.data import TalkerBatchConfig
@@ -100,14 +103,7 @@ SMALL = Scale(
     stages_25hz=_stages_25hz(),
     crop_seconds=NANO_TOKENIZER_FRAMES / 12.5,
     talker=preset_talker,
-    talker_options={
-        "dtype": "bfloat16",
-        "predictor_weight": NANO_PREDICTOR_WEIGHT,
-        "predictor_chunk": 16384,
-        "predictor_frames": NANO_PREDICTOR_FRAMES,
-        "code_noise": NANO_CODE_NOISE,
-        "alignment_weight": NANO_ALIGNMENT_WEIGHT,
-    },
+    talker_options=NANO_TALKER_OPTIONS,
     # Clips of one sentence at 12.5 Hz, and those of twice as many frames.
     talker_batches=TalkerBatchConfig(mix=PRESET_MIX, positions=(112, 256), batch_positions=4096),
     talker_trainer=_trainer(
