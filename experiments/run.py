@@ -3,7 +3,7 @@
     python -m experiments.run --list
     python -m experiments.run rate --minutes 1
     python -m experiments.run rate --scale nano --data speech --teacher whisper
-    python -m experiments.run rate mtp codebooks teacher --scale small --data speech --processes 6
+    python -m experiments.run mtp text_layout --scale small --data speech --processes 6
     python -m experiments.run --report --results experiments/results/ablations
 
 Expected: one line for every piece that begins (tokenizer, codes, talker, scores), then the table.
@@ -37,7 +37,7 @@ from experiments.runner.worker import Request
 from qtts_jax.cli.common import positive
 from qtts_jax.errors import ConfigError, DataError, QTTSError
 
-PIECES, TEACHER = "pieces", "teacher.npz"
+PIECES = "pieces"
 SCALES = ("tiny", "small", "nano")
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--teacher",
         type=Path,
-        help="converted Whisper encoder for codebook 0 (tiny and small have their own)",
+        help="converted Whisper encoder for codebook 0 (tiny has its own, small needs none)",
     )
     parser.add_argument("--processes", type=positive, default=1, help="at once on a GPU")
     parser.add_argument("--judges", nargs="+", help="kinds of judges (default: those of the scale)")
@@ -126,7 +126,7 @@ def planned(
     from qtts_jax.evaluation.panel import KINDS
 
     scale = ALL[args.scale]
-    dataset, teacher = _recordings(args, scale.own_speech, scale.own_teacher)
+    dataset, teacher = _recordings(args, scale.own_speech)
     judges = tuple(scale.judges if args.judges is None else args.judges)
     if unknown := sorted(set(judges) - set(KINDS)):
         raise ConfigError(f"there is no judge {unknown[0]!r}; choose among {', '.join(KINDS)}.")
@@ -199,36 +199,30 @@ def report(chosen: Ablation, scale: str, folder: Path, failures: table.Failures)
         print(f"{path} and {path.with_suffix('.png').name}")
 
 
-def _recordings(args: Namespace, own_speech: bool, own_teacher: bool):  # type: ignore[no-untyped-def]
+def _recordings(args: Namespace, own_speech: bool):  # type: ignore[no-untyped-def]
     """The dataset, and the teacher if there is one.
 
     Raises:
         ConfigError: the scale needs a dataset and none is named.
-        DataError: the recordings, or the features of the teacher, cannot be made.
+        DataError: the recordings cannot be made.
     """
     from qtts_jax import data
 
     if args.data is not None:
-        dataset, options = data.Dataset(args.data), ["--data", str(args.data.absolute())]
-        if args.teacher is not None or not own_teacher:
-            return dataset, args.teacher
-        place = args.out / f"teacher-{dataset.digest[:12]}"
-    elif own_speech:
-        place, options = args.out / f"speech-{args.scale}", []
-    else:
+        return data.Dataset(args.data), args.teacher
+    if not own_speech:
         raise ConfigError(
             f"the scale {args.scale} needs recordings: --data names a dataset of `python -m "
             "qtts_jax.data prepare`."
         )
-    if not (place / TEACHER).is_file():
-        print(
-            "the shipped voice speaks the recordings, or encodes those of --data (once)", flush=True
-        )
+    place = args.out / f"speech-{args.scale}"
+    if not (place / "teacher.npz").is_file():
+        print("the shipped voice speaks the recordings (once)", flush=True)
         # By another process: JAX would keep the memory of a GPU in this one.
         argv = [sys.executable, "-m", "experiments.runner.speech", "--out", str(place.absolute())]
-        if subprocess.run([*argv, *options], cwd=command.ROOT).returncode:
-            raise DataError("recordings or features were not made, for the reason above.")
-    return data.Dataset(args.data or place / "dataset"), place / TEACHER
+        if subprocess.run(argv, cwd=command.ROOT).returncode:
+            raise DataError("the recordings were not made, for the reason above.")
+    return data.Dataset(place / "dataset"), place / "teacher.npz"
 
 
 def _absolute(request: Request) -> Request:

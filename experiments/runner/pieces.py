@@ -24,6 +24,7 @@ from experiments.runner.training import Totals, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.data.splits import TRAIN
+from qtts_jax.embedded import DIRECTORY
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params
@@ -63,13 +64,17 @@ class Setting:
 
 def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
-    settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
-    tokenizer = key_of(
-        "tokenizer", settings, seed, setting.dataset.digest, _teacher_key(setting.teacher),
-        setting.minutes,
-    )  # fmt: skip
+    settings, digest = (
+        (recipe.tokenizer, recipe.stages, recipe.crop_seconds),
+        setting.dataset.digest,
+    )
+    run = key_of(
+        "tokenizer", settings, seed, digest, _teacher_key(setting.teacher), setting.minutes
+    )
+    # The shipped tokenizer and its codes are those of all seeds.
+    tokenizer = run if recipe.stages else key_of("tokenizer", settings, digest)
     talker = key_of(
-        tokenizer, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
+        run, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
         recipe.talker_trainer, recipe.sentences_per_clip,
     )  # fmt: skip
     scoring = Scoring(setting.judges, setting.scale.test_clips, setting.scale.seconds)
@@ -99,7 +104,12 @@ def _teacher_key(teacher: Path | None) -> str | None:
 def _tokenizer(
     setting: Setting, recipe: Recipe, seed: int, seconds: float | None, folder: Path, _: Records
 ) -> dict[str, Any]:
-    """Train all stages and export the tokenizer."""
+    """Train all stages and export the tokenizer; without stages it is the shipped one."""
+    if not recipe.stages:
+        if not (folder / MODEL).is_dir():
+            with new_directory(folder / MODEL, overwrite=False) as out:
+                shutil.copytree(DIRECTORY / FOLDER, out, dirs_exist_ok=True)
+        return {"stages": [], "parameters": _parameters(recipe)}
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
         return tokenizer_25hz(setting.dataset, recipe, str(dtype), seed, seconds, folder, MODEL)
@@ -139,8 +149,12 @@ def _tokenizer(
     if not (folder / MODEL).is_dir():
         with new_directory(folder / MODEL, overwrite=False) as out:
             shutil.copytree(place / MODEL, out, dirs_exist_ok=True)
-    size = sum(x.size for x in jax.tree.leaves(abstract(Tokenizer12Hz, recipe.tokenizer)[1]))
-    return {"stages": stages, "parameters": size}
+    return {"stages": stages, "parameters": _parameters(recipe)}
+
+
+def _parameters(recipe: Recipe) -> int:
+    """Number of parameters of the 12 Hz tokenizer of a recipe."""
+    return sum(x.size for x in jax.tree.leaves(abstract(Tokenizer12Hz, recipe.tokenizer)[1]))
 
 
 def _features(teacher: Path | None, waves: data.Waves) -> data.Features | None:

@@ -23,6 +23,7 @@ from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import Record, TalkerBatchConfig
+from qtts_jax.errors import ConfigError
 from qtts_jax.training.trainer import TrainerConfig
 
 # Preset speakers and no descriptions: what a talker of an ablation is trained on and speaks as.
@@ -46,6 +47,7 @@ class Scale:
         name: as in `--scale`.
         tokenizer, stages, crop_seconds, talker_options, talker_batches, talker_trainer: see
             `Recipe`.
+            Without stages the tokenizer is the shipped one, for questions of the talker alone.
         tokenizer_25hz, stages_25hz: the same for the 25 Hz family.
         talker: the talker for a tokenizer, text ids, languages and speakers.
         merges: of the text vocabulary.
@@ -53,7 +55,6 @@ class Scale:
         test_clips: clips that are scored.
         seconds: longest utterance that is generated.
         own_speech: the shipped voice makes the recordings; otherwise `--data` names them.
-        own_teacher: the shipped tokenizer is the semantic teacher; otherwise `--teacher` names it.
     """
 
     name: str
@@ -71,7 +72,6 @@ class Scale:
     test_clips: int
     seconds: float
     own_speech: bool = False
-    own_teacher: bool = False
 
     def vocabulary(self, records: Iterable[Record]) -> list[Merge]:
         """The merges that the training texts teach."""
@@ -87,9 +87,12 @@ class Scale:
             records: training clips, whose texts, languages and speakers the talker has.
 
         Raises:
-            ConfigError: a change names no field, or is impossible.
+            ConfigError: a change names no field, or is impossible, or changes the tokenizer at a
+                scale that has the shipped one.
         """
         mine = {p: x for p, x in changes.items() if p.startswith("tokenizer.")}
+        if not self.stages:
+            self._check_talker_only(changes)
         flow = changes.get(FAMILY) == "25 Hz"
         family = self.tokenizer_25hz if flow else self.tokenizer
         tokenizer = changed({"tokenizer": family}, mine)["tokenizer"]
@@ -111,6 +114,14 @@ class Scale:
         recipe = changed(base, {p: x for p, x in changes.items() if p not in mine and p != FAMILY})
         rate = recipe.frame_rate
         return replace(recipe, talker_batches=replace(recipe.talker_batches, frame_rate=rate))
+
+    def _check_talker_only(self, changes: Changes) -> None:
+        fixed = [p for p in changes if p == FAMILY or p.startswith(("tokenizer.", "stages."))]
+        if fixed:
+            raise ConfigError(
+                f"the scale {self.name} has the shipped tokenizer, and the variation changes "
+                f"{fixed[0]}; choose a scale that trains tokenizers (`--scale`)."
+            )
 
     def talker_25hz(
         self,

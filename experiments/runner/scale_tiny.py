@@ -129,7 +129,6 @@ TINY = Scale(
     test_clips=12,
     seconds=5.0,
     own_speech=True,
-    own_teacher=True,
 )
 
 

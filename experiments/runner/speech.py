@@ -8,8 +8,7 @@ clips of about 2.8 s, 52 to train and 12 to test, with different sentences.
     OUT/teacher.npz                   features of the semantic teacher, of the training clips
 
 Whisper is in no plain install. The teacher is the shipped tokenizer instead, whose codebook 0 was
-trained to follow Whisper: a feature is the entry of codebook 0 of a frame, 64 numbers. With
-`--data DATASET` the features alone are made, of another dataset.
+trained to follow Whisper: a feature is the entry of codebook 0 of a frame, 64 numbers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ OBJECTS = ("the blue door", "a small boat", "seven letters", "the kitchen table"
 PLACES = ("by the river", "before lunch", "in the garden", "last winter", "near the station",
           "after the storm", "on Sunday", "at noon")  # fmt: skip
 LONGEST_SECONDS = 6.0
-TEACHER, TEACHER_WIDTH = "teacher.npz", 64
 
 
 def sentences(count: int) -> list[str]:
@@ -61,15 +59,9 @@ def make_speech(directory: Path) -> data.Dataset:
         sweep(directory)
         data.prepare(_speak(directory), prepared, progress=False)
     dataset = data.Dataset(prepared)
-    make_teacher(dataset, directory)
+    if not (directory / "teacher.npz").is_file():
+        write_whole(directory / "teacher.npz", npz_bytes(_teacher(dataset)))
     return dataset
-
-
-def make_teacher(dataset: data.Dataset, directory: Path) -> None:
-    """Write `directory / "teacher.npz"` for the training clips, unless it is there."""
-    if not (directory / TEACHER).is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / TEACHER, npz_bytes(_teacher(dataset)))
 
 
 def stored_teacher(path: Path, waves: Waves) -> data.Features:
@@ -116,8 +108,8 @@ def _teacher(dataset: data.Dataset) -> dict[str, np.ndarray]:
     book = tokenizer.params["encoder"]["quantizer"]["semantic"]
     entries = np.asarray(book["embed_sum"], np.float32)[0]
     entries = entries / np.asarray(book["usage"], np.float32)[0][:, None]  # [V, D]
-    encoded = data.encode_dataset(dataset, DIRECTORY, progress=False)
-    codes = [encoded[i] for i in dataset.select("train")]
+    chosen = dataset.select("train")
+    codes = tokenizer.encode([(dataset.wave(i), dataset.sample_rate) for i in chosen])
     starts = np.concatenate([[0], np.cumsum([len(c) for c in codes])])
     values = entries[np.concatenate([c[:, 0] for c in codes])]
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
@@ -129,14 +121,11 @@ def _teacher(dataset: data.Dataset) -> dict[str, np.ndarray]:
 
 
 def _make() -> None:
-    if sys.argv[3:4] == ["--data"]:
-        make_teacher(data.Dataset(sys.argv[4]), Path(sys.argv[2]))
-    else:
-        make_speech(Path(sys.argv[2]))
+    make_speech(Path(sys.argv[2]))
 
 
 def main() -> int:
-    """Make corpus or features in the folder named on the command line, in a process of its own."""
+    """Make the corpus in the folder named on the command line, in a process of its own."""
     if sys.argv[1:2] != ["--out"]:
         return command.exit_status_of_library(__file__, "experiments.run")
     return command.exit_status(__file__, _make)

@@ -1,4 +1,4 @@
-"""Variations are changes of a recipe by path; those of all questions fit both scales."""
+"""Variations are changes of a recipe by path; those of all questions fit the scales."""
 
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ def test_the_talker_follows_from_the_changed_tokenizer():
 
 
 @pytest.mark.parametrize("name", ablation.names())
-@pytest.mark.parametrize("scale", [TINY, SMALL, NANO], ids=lambda scale: scale.name)
+@pytest.mark.parametrize("scale", [TINY, NANO], ids=lambda scale: scale.name)
 def test_every_variation_is_a_recipe_of_its_own(name, scale):
     recipes = [scale.recipe(c, RECORDS) for c in ablation.load(name).variations.values()]
     for recipe in recipes:
@@ -49,7 +49,20 @@ def test_the_arms_of_rate_have_one_bit_rate_and_as_many_frames_a_step():
     )
 
 
-@pytest.mark.parametrize("scale", [TINY, SMALL, NANO], ids=lambda scale: scale.name)
+@pytest.mark.parametrize("name", ["mtp", "text_layout"])
+def test_the_scale_with_the_shipped_tokenizer_has_variations_of_the_talker(name):
+    recipes = [SMALL.recipe(c, RECORDS) for c in ablation.load(name).variations.values()]
+    assert len(set(map(repr, recipes))) == len(recipes)
+    assert {(r.stages, r.model.talker.codebooks) for r in recipes} == {((), 22)}
+
+
+@pytest.mark.parametrize("changes", [flow_25hz(), codebooks(8), {"stages.*.rows": 3}])
+def test_the_scale_with_the_shipped_tokenizer_refuses_to_change_it(changes):
+    with pytest.raises(ConfigError, match="has the shipped tokenizer, .*choose a scale that"):
+        SMALL.recipe(changes, RECORDS)
+
+
+@pytest.mark.parametrize("scale", [TINY, NANO], ids=lambda scale: scale.name)
 def test_the_25_hz_family_has_a_talker_with_one_codebook(scale):
     recipe = scale.recipe(flow_25hz() | {"tokenizer.encoder.entries": 128}, RECORDS)
     talker = recipe.model.talker
