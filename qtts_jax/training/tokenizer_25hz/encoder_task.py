@@ -19,7 +19,8 @@ from qtts_jax.data.whisper import window_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_25hz import Encoder25Hz
-from qtts_jax.training.task import Groups, Metrics, Task
+from qtts_jax.training.counted_task import CountedTask
+from qtts_jax.training.task import Groups, Metrics
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
     QuantizerOutput,
@@ -66,7 +67,7 @@ class Encoded(NamedTuple):
     revived: jax.Array
 
 
-class EncoderTask(Task):
+class EncoderTask(CountedTask):
     """Gradients of the encoder and of its heads (a `Task` of the trainer).
 
     The batch has `audio` [B, N] at 16 kHz, N whole codes, with real mel `frames` [B] (whole codes
@@ -93,8 +94,6 @@ class EncoderTask(Task):
         ConfigError: the configuration cannot be trained.
     """
 
-    accumulate: int
-
     def __init__(
         self,
         config: Tokenizer25HzConfig,
@@ -107,11 +106,9 @@ class EncoderTask(Task):
         start: Params | None = None,
     ) -> None:
         check_trainable_25hz(config)
-        if accumulate < 1:
-            raise ConfigError(f"accumulate must be 1 or more, not {accumulate}.")
+        super().__init__(accumulate)
         self.config, self.training, self.start = config, training, start
         self.dtype, self.precision = jnp.dtype(dtype), precision
-        self.accumulate = accumulate
         self._sizes = (config.encoder, heads)
 
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, dict[str, Any]]:
@@ -127,10 +124,6 @@ class EncoderTask(Task):
             trained = cast(trained, jnp.dtype(jnp.float32))
         heads = nnx.to_pure_dict(nnx.state(EncoderHeads(self._sizes, rngs=nnx.Rngs(heads_key))))
         return {ENCODER: trained, HEADS: heads}, {"book": book, "calls": jnp.zeros((), jnp.int32)}
-
-    def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `Task.at_step`: `calls` decides when the codebook changes."""
-        return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
         self, params: Groups, extras: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array
