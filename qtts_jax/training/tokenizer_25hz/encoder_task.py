@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 
@@ -87,8 +88,8 @@ class EncoderTask(CountedTask):
         dtype: of the computation; losses, codebook and mel are always float32.
         precision: of float32 products (`jax.default_matmul_precision`).
         accumulate: microbatches of a step.
-        start: tree of an `Encoder25Hz`; None for random parameters and a codebook that the first
-            batch initializes.
+        start: tree of an `Encoder25Hz`, whose codebook the first batch initializes if the tree
+            says that it is not (`whisper_start`); None for random parameters and such a codebook.
 
     Raises:
         ConfigError: the configuration cannot be trained.
@@ -110,6 +111,7 @@ class EncoderTask(CountedTask):
         self.config, self.training, self.start = config, training, start
         self.dtype, self.precision = jnp.dtype(dtype), precision
         self._sizes = (config.encoder, heads)
+        self._filled = start is not None and bool(np.all(start["quantizer"]["initialized"] > 0))
 
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, dict[str, Any]]:
         """Initial float32 parameters and codebook; see `Task.init`."""
@@ -201,7 +203,7 @@ class EncoderTask(CountedTask):
                 self.training.codebook,
                 accumulate=self.accumulate,
                 last=(extras["calls"] + 1) % self.accumulate == 0,
-                initialized=self.start is not None,
+                initialized=self._filled,
                 real=real,
             )
         rows = x.shape[0]
