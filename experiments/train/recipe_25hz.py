@@ -127,6 +127,25 @@ def _nano() -> Recipe25Hz:
     )
 
 
+def _whisper_base() -> Recipe25Hz:
+    """nano with an encoder of the sizes of Whisper base (20 M parameters), for `--whisper`.
+
+    The codebook is as wide as the encoder, as published, so that nothing random stands between
+    Whisper's layers.
+    """
+    nano = _nano()
+    encoder = replace(
+        nano.tokenizer.encoder,
+        width=512,
+        heads=8,
+        layers=6,
+        quantizer_layer=3,
+        codebook_width=512,
+        output_width=512,
+    )
+    return replace(nano, tokenizer=replace(nano.tokenizer, encoder=encoder))
+
+
 def _tiny() -> Recipe25Hz:
     """A few hundred thousand parameters that train on a CPU, to try the commands."""
     config = tiny_tokenizer_25hz(tokenizer_25hz())
@@ -167,6 +186,7 @@ def _tiny() -> Recipe25Hz:
 PRESETS: dict[str, Callable[[], Recipe25Hz]] = {
     "tiny": _tiny,
     "nano": _nano,
+    "whisper-base": _whisper_base,
     "released": _released,
 }
 

@@ -24,6 +24,7 @@ from qtts_jax.training.task import Task
 from qtts_jax.training.tokenizer_25hz.encoder_task import EncoderTask
 from qtts_jax.training.tokenizer_25hz.flow_task import FLOW, FlowTask
 from qtts_jax.training.tokenizer_25hz.vocoder_task import VOCODER, VocoderTask
+from qtts_jax.training.tokenizer_25hz.whisper_start import whisper_start
 
 Voices = dict[str, ReferenceVoice]
 
@@ -55,6 +56,7 @@ class StageOptions:
         model: checkpoint whose codes the flow decodes.
         continue_part: begin with the flow or vocoder of the checkpoint.
         xvectors: folder with `campplus.onnx`; None for x-vectors of zeros.
+        whisper: converted Whisper encoder that a new encoder begins as; None for a random one.
     """
 
     stage: Stage
@@ -65,6 +67,7 @@ class StageOptions:
     model: Path | None = None
     continue_part: bool = False
     xvectors: Path | None = None
+    whisper: Path | None = None
 
 
 def prepare_stage(
@@ -108,13 +111,15 @@ def encoder_stage(
     dataset: data.Dataset,
 ) -> Prepared:
     """Stages "encoder" and "mel"."""
-    c = config.encoder
+    c, encoder = config.encoder, None if start is None else start["encoder"]
+    if options.whisper is not None:
+        encoder = whisper_start(c, *data.load_whisper(options.whisper), options.seed)
     task = EncoderTask(
         config,
         recipe.heads,
         recipe.encoder_training(options.stage),
         dtype=options.dtype,
-        start=None if start is None else start["encoder"],
+        start=encoder,
     )
     batches = data.TranscribedBatches(
         data.resampled_waves(clips, c.sample_rate),

@@ -16,6 +16,9 @@ frames of the recordings. RUN/model is a whole tokenizer (averaged weights, bflo
 stage trains. So the last stage writes the finished one. The same command again continues the run;
 RUN/weights has the heads too, for --start of the next run of an encoder stage.
 
+With --whisper WHISPER (made by `python -m qtts_jax.data teacher`) the encoder begins as that of
+Whisper instead of at random; its sizes must be equal: --preset whisper-base for Whisper base.
+
 DATASET is made by `python -m qtts_jax.data prepare` at the output rate of the tokenizer (24 kHz).
 Voices of its speakers are written with the flow: the checkpoint decodes with them by name, with
 "default" else. Without --xvectors all x-vectors are zeros, and the reference mel alone carries the
@@ -58,6 +61,11 @@ def main() -> None:
         "--model", type=Path, help="25 Hz tokenizer whose other parts are kept; flow needs one"
     )
     parser.add_argument(
+        "--whisper",
+        type=Path,
+        help="encoder: converted Whisper encoder to begin as (default: random)",
+    )
+    parser.add_argument(
         "--continue-part",
         action="store_true",
         help="begin with the flow or vocoder of --model (default: random)",
@@ -71,6 +79,8 @@ def main() -> None:
     args = parse(parser)
     if args.stage == "flow" and args.model is None:
         parser.error("flow needs --model, whose codes it decodes")
+    if args.whisper is not None and (args.stage != "encoder" or args.model or args.start):
+        parser.error("--whisper needs the stage encoder, without --model and --start")
     if args.continue_part and (args.model is None or args.stage not in ("flow", "vocoder")):
         parser.error("--continue-part needs --model and the stage flow or vocoder")
     session(args)
@@ -105,6 +115,7 @@ def session(args: argparse.Namespace) -> None:
         args.model,
         args.continue_part,
         args.xvectors,
+        args.whisper,
     )
     prepared = prepare_stage(options, recipe, config, start, clips, dataset)
 

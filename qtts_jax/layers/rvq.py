@@ -6,6 +6,8 @@ the (decayed) number of them; the entry itself is their quotient.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -17,6 +19,9 @@ from qtts_jax.layers.param import constant, normal, param
 
 # The smallest count an entry is divided by (upstream `epsilon`).
 MIN_USAGE = 1e-5
+# Most values of a table of vectors by entries, 128 MiB of float32: every vector against 32768
+# entries would take gigabytes.
+TABLE_VALUES = 1 << 25
 
 
 class RVQ(nnx.Module):
@@ -132,7 +137,39 @@ def nearest(x: jax.Array, entries: jax.Array) -> jax.Array:
     Returns:
         [...] int32.
     """
-    # |x|^2 is the same for all entries; leaving it out also leaves out its rounding.
+    count = entries.shape[0]
+    blocks, size = entry_blocks(math.prod(x.shape[:-1]), count)
+    if blocks == 1:
+        return jnp.argmin(_distances(x, entries), axis=-1).astype(jnp.int32)
+
+    def search(
+        best: tuple[jax.Array, jax.Array], start: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        found = _distances(x, jax.lax.dynamic_slice_in_dim(entries, start, size))  # [..., size]
+        index = start + jnp.argmin(found, axis=-1).astype(jnp.int32)
+        least = jnp.min(found, axis=-1)
+        closer = least < best[0]
+        return (jnp.where(closer, least, best[0]), jnp.where(closer, index, best[1])), None
+
+    # The last block begins early enough to be full; entries seen twice change nothing.
+    starts = jnp.minimum(size * jnp.arange(blocks), count - size)
+    begin = jnp.full(x.shape[:-1], jnp.inf), jnp.zeros(x.shape[:-1], jnp.int32)
+    return jax.lax.scan(search, begin, starts)[0][1]
+
+
+def entry_blocks(vectors: int, entries: int) -> tuple[int, int]:
+    """How many blocks of entries, and entries of each, keep a table within `TABLE_VALUES`.
+
+    Blocks are of entries and not of vectors, whose rows may lie on several devices.
+    """
+    size = max(1, min(entries, TABLE_VALUES // max(1, vectors)))
+    return -(-entries // size), size
+
+
+def _distances(x: jax.Array, entries: jax.Array) -> jax.Array:
+    """Squared distances [..., V] to all entries, but for |x|^2.
+
+    That is the same for all entries; leaving it out also leaves out its rounding.
+    """
     dot = jnp.einsum("...d,vd->...v", x, entries, precision=jax.lax.Precision.HIGHEST)
-    distance = jnp.sum(jnp.square(entries), axis=-1) - 2 * dot
-    return jnp.argmin(distance, axis=-1).astype(jnp.int32)
+    return jnp.sum(jnp.square(entries), axis=-1) - 2 * dot

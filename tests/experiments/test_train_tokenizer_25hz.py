@@ -2,16 +2,21 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from experiments.train import tokenizer_25hz
 from experiments.train.recipe_25hz import PRESETS, STAGES, TRAINERS, Recipe25Hz
+from experiments.train.stages_25hz import StageOptions, prepare_stage
 from qtts_jax import SpeechTokenizer
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
+from qtts_jax.data import load_waves
 from qtts_jax.data.prepare import prepare
+from qtts_jax.data.whisper import WhisperConfig, WhisperEncoder
+from qtts_jax.data.whisper_files import CONFIG
 from qtts_jax.functional import abstract
 from qtts_jax.io.checkpoint import flatten_params, load_params
 from qtts_jax.models.tokenizer_25hz import Tokenizer25Hz
@@ -20,6 +25,7 @@ from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer.config import DiscriminatorConfig, TokenizerTraining
 from qtts_jax.training.tokenizer_25hz.config import check_trainable_25hz
+from qtts_jax.training.tokenizer_25hz.whisper_start import SIZES
 from tests.support import tiny_onnx
 from tests.support.checkpoint_25hz import MATRIX
 from tests.support.small_tokenizer_25hz import HEADS, toy_config
@@ -61,6 +67,46 @@ def test_presets_can_be_trained_and_have_optimizers():
         assert set(make().rows) == set(STAGES) == set(TRAINERS), name
         config = make().tokenizer
         assert Tokenizer25HzConfig.from_hf(config.to_hf()) == config
+
+
+def test_the_preset_of_whisper_base_has_its_sizes():
+    config = PRESETS["whisper-base"]().tokenizer.encoder
+    assert {n: getattr(config, n) for n in SIZES} == {n: getattr(WhisperConfig(), n) for n in SIZES}
+
+
+def write_whisper(folder, sizes):
+    """Files of `convert_whisper` with random weights; the weights."""
+    rng, shapes = np.random.default_rng(0), flatten_params(abstract(WhisperEncoder, sizes)[1])
+    drawn = {name: rng.normal(0, 0.2, x.shape).astype(np.float16) for name, x in shapes.items()}
+    folder.mkdir()
+    save_file({n.replace("/", "."): x for n, x in drawn.items()}, folder / "part-0.safetensors")
+    (folder / CONFIG).write_text(json.dumps(asdict(sizes)))
+    return drawn
+
+
+def test_the_encoder_stage_begins_as_whisper(tmp_path):
+    c = recipe().tokenizer.encoder
+    sizes = WhisperConfig(c.n_mels, c.width, c.heads, c.layers)
+    drawn = write_whisper(tmp_path / "whisper", sizes)
+    dataset = prepare(corpus(tmp_path), tmp_path / "speech", sample_rate=RATE, progress=False)
+    clips = load_waves(dataset, dataset.select("train"), progress=False)
+    options = StageOptions("encoder", "float32", threads=0, whisper=tmp_path / "whisper")
+    prepared = prepare_stage(options, recipe(), recipe().tokenizer, None, clips, dataset)
+    prepared.batches.close()
+    start = flatten_params(prepared.task.start)
+    for name, value in drawn.items():
+        np.testing.assert_array_equal(start[name], value.astype(np.float32), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "others", [("mel",), ("encoder", "--model", "m"), ("encoder", "--start", "s")]
+)
+def test_whisper_is_refused_where_there_is_an_encoder(others, monkeypatch, capsys):
+    arguments = ["--data", "d", "--out", "o", "--whisper", "w"]
+    monkeypatch.setattr(sys, "argv", ["tokenizer_25hz", *others, *arguments])
+    with pytest.raises(SystemExit):
+        tokenizer_25hz.main()
+    assert "--whisper needs the stage encoder" in capsys.readouterr().err
 
 
 def changed_parts(before, after):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
 from qtts_jax.errors import ConfigError
-from qtts_jax.layers.rvq import MIN_USAGE, RVQ, SplitRVQ, divide, nearest
+from qtts_jax.layers.rvq import MIN_USAGE, RVQ, SplitRVQ, divide, entry_blocks, nearest
 
 CONFIG = QuantizerConfig(books=6, semantic=2, entries=12, width=4, model_width=10)
 
@@ -101,6 +101,22 @@ def test_width_that_needs_no_projection_has_none():
 def test_equally_near_entries_give_the_first():
     table = jnp.array([[5.0, 5.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     assert nearest(jnp.array([[0.0, 3.0], [0.9, 0.0]]), table).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("values", [1, 7 * 30, 16 * 30])
+def test_search_in_blocks_of_entries_finds_the_same(values, monkeypatch):
+    """Blocks of 1, 7 and 16 entries; of equal entries in different blocks the first one wins."""
+    rng = np.random.default_rng(3)
+    table = rng.standard_normal((20, 4)).astype(np.float32)
+    table[19] = table[2]
+    x = rng.standard_normal((3, 10, 4)).astype(np.float32)
+    x[0, :2] = table[2]
+    whole = np.asarray(jax.jit(lambda x: nearest(x, table))(x))
+    monkeypatch.setattr("qtts_jax.layers.rvq.TABLE_VALUES", values)
+    assert entry_blocks(30, 20)[0] > 1
+    found = np.asarray(jax.jit(lambda x: nearest(x, table))(x))
+    np.testing.assert_array_equal(found, whole)
+    assert found.dtype == np.int32 and found[0, 0] == 2 and len(np.unique(found)) > 10
 
 
 def test_near_tie_far_from_the_origin_is_still_resolved():

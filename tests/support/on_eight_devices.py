@@ -22,6 +22,7 @@ from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.talker.full_sequence import run_stack
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.mesh_gradients import mesh_gradients
 from tests.support.small_talker import batch_of, small
 
 MESHES = {
@@ -64,18 +65,6 @@ def make(mesh, directory, steps, task=None, start=None):
     return Trainer(task, Same(), config, directory, start=start)
 
 
-def gradients(trainer):
-    """Loss and gradients on the mesh of a trainer, of parameters laid out as it lays them out."""
-    state = trainer._first()
-    batch = jax.tree.map(lambda x: x[0], trainer.mesh.put([batch_of(8)], 1))
-    run = jax.jit(trainer.mesh.traced(trainer.task.gradients))
-    grads, _, metrics = run(state.params, state.extras, batch, jax.random.key(0))
-    whole = trainer.mesh.replicated
-    return {n: np.asarray(jax.device_put(g, whole)) for n, g in flatten_params(grads).items()}, {
-        n: float(v) for n, v in metrics.items()
-    }
-
-
 def split_share(trainer):
     """Share of the parameter and moment elements that a device holds."""
     shapes = jax.tree.leaves((trainer._shapes.params, trainer._shapes.optimizer))
@@ -89,7 +78,7 @@ def compare_gradients(directory, names):
     report, wanted = {}, None
     for name in ("one", *names):
         trainer = make(MESHES[name], directory / name, 2)
-        grads, metrics = gradients(trainer)
+        grads, _, metrics = mesh_gradients(trainer, batch_of(8))
         wanted = wanted or (grads, metrics)
         scale = max(float(np.abs(g).max()) for g in wanted[0].values())
         report[name] = {

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from qtts_jax.layers.rvq import MIN_USAGE, divide, nearest
+from qtts_jax.training.tokenizer.assigned import count_and_sum
 from qtts_jax.training.tokenizer.config import CodebookTraining
 
 # k-means on a batch of fewer vectors finds fewer centres: a vector that is its own centre would
@@ -197,13 +198,11 @@ def update(
     Returns:
         the codebook and the number of entries revived (int32).
     """
-    # A product with one-hot rows, since a scatter-add on a GPU gives other bits on every run.
-    chosen = jax.nn.one_hot(codes, book["usage"].shape[0], dtype=jnp.float32)
     if real is not None:
-        chosen = jnp.where(real[:, None], chosen, 0)
+        codes = jnp.where(real, codes, -1)
         vectors = jnp.where(real[:, None], vectors, 0)  # 0 times NaN is NaN
-    new_usage = book["new_usage"] + jnp.sum(chosen, axis=0)
-    new_sum = book["new_sum"] + jnp.matmul(chosen.T, vectors, precision=jax.lax.Precision.HIGHEST)
+    count, total = count_and_sum(vectors, codes, book["usage"].shape[0])
+    new_usage, new_sum = book["new_usage"] + count, book["new_sum"] + total
     keep = settings.decay
     usage = keep * book["usage"] + (1 - keep) * new_usage
     embed_sum = keep * book["embed_sum"] + (1 - keep) * new_sum
@@ -250,9 +249,7 @@ def kmeans(
 
     def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         middle = carry[0]
-        member = jax.nn.one_hot(nearest(vectors, middle), centres, dtype=jnp.float32)
-        counts = jnp.sum(member, axis=0)
-        sums = jnp.matmul(member.T, vectors, precision=jax.lax.Precision.HIGHEST)
+        counts, sums = count_and_sum(vectors, nearest(vectors, middle), centres)
         means = sums / jnp.maximum(counts, 1)[:, None]
         return jnp.where(counts[:, None] > 0, means, middle), counts
 

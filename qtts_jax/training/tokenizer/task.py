@@ -22,7 +22,7 @@ from qtts_jax.dsp.stft import envelope_spectra, log10_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.training.task import Task
+from qtts_jax.training.counted_task import CountedTask
 from qtts_jax.training.tokenizer import losses
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
@@ -84,7 +84,7 @@ class Reconstruction(NamedTuple):
     revived: jax.Array
 
 
-class TokenizerTask(Task):
+class TokenizerTask(CountedTask):
     """Gradients of the tokenizer and of its discriminators (a `Task` of the trainer).
 
     The batch has `audio` [B, N] in [-1, 1] at the model's rate, N whole frames, and with a teacher
@@ -113,8 +113,6 @@ class TokenizerTask(Task):
             codes to start from.
     """
 
-    accumulate: int
-
     def __init__(
         self,
         config: Tokenizer12HzConfig,
@@ -131,11 +129,9 @@ class TokenizerTask(Task):
                 "the stage decoder needs a tokenizer whose codes are trained; give one to start "
                 "from."
             )
-        if accumulate < 1:
-            raise ConfigError(f"accumulate must be 1 or more, not {accumulate}.")
+        super().__init__(accumulate)
         self.config, self.training = config, training
         self.dtype, self.precision = jnp.dtype(dtype), precision
-        self.accumulate = accumulate
         self._model = abstract(Tokenizer12Hz, config)[0]
         frame = config.samples_per_frame
         spectra = sum(e.mels * e.steps(frame) for e in training.spectra) or None
@@ -165,10 +161,6 @@ class TokenizerTask(Task):
         norms = first_balance(self.training) if self.training.decodes else {}
         calls = jnp.zeros((), jnp.int32)
         return groups, {"books": books, "frozen": frozen, "calls": calls, "norms": norms}
-
-    def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `Task.at_step`: `calls` decides when codebooks change and discriminators start."""
-        return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
         self,

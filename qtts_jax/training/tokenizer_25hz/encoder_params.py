@@ -16,7 +16,7 @@ def split_encoder(params: Params) -> tuple[Params, Codebooks]:
 
     The codebook has a leading axis Q = 1. Its entries are those stored; only their weights in the
     moving averages come from `usage`, which a checkpoint may hold as 0 (the official class starts
-    so).
+    so). Where `initialized` is 0, the first batch fills the codebook.
     """
     quantizer = params["quantizer"]
     entries = jnp.asarray(quantizer["codebook"], jnp.float32)
@@ -25,7 +25,7 @@ def split_encoder(params: Params) -> tuple[Params, Codebooks]:
     stored = {
         "embed_sum": (entries * usage[:, None])[None],
         "usage": usage[None],
-        "initialized": jnp.ones((1, 1)),
+        "initialized": jnp.asarray(quantizer["initialized"], jnp.float32)[None],
     }
     projections = {name: x for name, x in quantizer.items() if name not in STORED}
     trained = {name: x for name, x in params.items() if name != "quantizer"}

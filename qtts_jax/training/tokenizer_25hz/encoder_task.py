@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 
@@ -19,7 +20,8 @@ from qtts_jax.data.whisper import window_mel
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_25hz import Encoder25Hz
-from qtts_jax.training.task import Groups, Metrics, Task
+from qtts_jax.training.counted_task import CountedTask
+from qtts_jax.training.task import Groups, Metrics
 from qtts_jax.training.tokenizer.codebook_ema import (
     Codebooks,
     QuantizerOutput,
@@ -66,7 +68,7 @@ class Encoded(NamedTuple):
     revived: jax.Array
 
 
-class EncoderTask(Task):
+class EncoderTask(CountedTask):
     """Gradients of the encoder and of its heads (a `Task` of the trainer).
 
     The batch has `audio` [B, N] at 16 kHz, N whole codes, with real mel `frames` [B] (whole codes
@@ -86,14 +88,12 @@ class EncoderTask(Task):
         dtype: of the computation; losses, codebook and mel are always float32.
         precision: of float32 products (`jax.default_matmul_precision`).
         accumulate: microbatches of a step.
-        start: tree of an `Encoder25Hz`; None for random parameters and a codebook that the first
-            batch initializes.
+        start: tree of an `Encoder25Hz`, whose codebook the first batch initializes if the tree
+            says that it is not (`whisper_start`); None for random parameters and such a codebook.
 
     Raises:
         ConfigError: the configuration cannot be trained.
     """
-
-    accumulate: int
 
     def __init__(
         self,
@@ -107,12 +107,11 @@ class EncoderTask(Task):
         start: Params | None = None,
     ) -> None:
         check_trainable_25hz(config)
-        if accumulate < 1:
-            raise ConfigError(f"accumulate must be 1 or more, not {accumulate}.")
+        super().__init__(accumulate)
         self.config, self.training, self.start = config, training, start
         self.dtype, self.precision = jnp.dtype(dtype), precision
-        self.accumulate = accumulate
         self._sizes = (config.encoder, heads)
+        self._filled = start is not None and bool(np.all(start["quantizer"]["initialized"] > 0))
 
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, dict[str, Any]]:
         """Initial float32 parameters and codebook; see `Task.init`."""
@@ -127,10 +126,6 @@ class EncoderTask(Task):
             trained = cast(trained, jnp.dtype(jnp.float32))
         heads = nnx.to_pure_dict(nnx.state(EncoderHeads(self._sizes, rngs=nnx.Rngs(heads_key))))
         return {ENCODER: trained, HEADS: heads}, {"book": book, "calls": jnp.zeros((), jnp.int32)}
-
-    def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `Task.at_step`: `calls` decides when the codebook changes."""
-        return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
         self, params: Groups, extras: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array
@@ -208,7 +203,7 @@ class EncoderTask(Task):
                 self.training.codebook,
                 accumulate=self.accumulate,
                 last=(extras["calls"] + 1) % self.accumulate == 0,
-                initialized=self.start is not None,
+                initialized=self._filled,
                 real=real,
             )
         rows = x.shape[0]

@@ -18,7 +18,8 @@ from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract, bind, cast
 from qtts_jax.models.tokenizer_25hz.vocoder import Vocoder
-from qtts_jax.training.task import Groups, Metrics, Task
+from qtts_jax.training.counted_task import CountedTask
+from qtts_jax.training.task import Groups, Metrics
 from qtts_jax.training.tokenizer.config import TokenizerTraining
 from qtts_jax.training.tokenizer.discriminators import Discriminators
 from qtts_jax.training.tokenizer.sample_losses import (
@@ -31,7 +32,7 @@ from qtts_jax.training.tokenizer_25hz.config import check_trainable_25hz
 VOCODER = "vocoder"
 
 
-class VocoderTask(Task):
+class VocoderTask(CountedTask):
     """Gradients of the vocoder and of its discriminators (a `Task` of the trainer).
 
     The batch has `mel` [B, F, M], natural-log mel frames, and `audio` [B, N] in [-1, 1], their
@@ -54,8 +55,6 @@ class VocoderTask(Task):
         ConfigError: the configuration cannot be trained, or `training` is of another stage.
     """
 
-    accumulate: int
-
     def __init__(
         self,
         config: Tokenizer25HzConfig,
@@ -72,11 +71,9 @@ class VocoderTask(Task):
                 f"a vocoder is trained with TokenizerTraining(stage='decoder'), not "
                 f"{training.stage!r}; change the stage."
             )
-        if accumulate < 1:
-            raise ConfigError(f"accumulate must be 1 or more, not {accumulate}.")
+        super().__init__(accumulate)
         self.config, self.training, self.start = config, training, start
         self.dtype, self.precision = jnp.dtype(dtype), precision
-        self.accumulate = accumulate
         self._graph = abstract(Vocoder, config.decoder.vocoder)[0]
 
     def init(self, key: jax.Array, start: Params | None = None) -> tuple[Groups, dict[str, Any]]:
@@ -96,10 +93,6 @@ class VocoderTask(Task):
             groups[DISCRIMINATOR] = nnx.to_pure_dict(nnx.state(discriminators))
         extras = {"calls": jnp.zeros((), jnp.int32), "norms": first_balance(self.training)}
         return groups, extras
-
-    def at_step(self, extras: dict[str, Any], step: int) -> dict[str, Any]:
-        """See `Task.at_step`: `calls` decides when the discriminators start."""
-        return extras | {"calls": jnp.asarray(step * self.accumulate, jnp.int32)}
 
     def gradients(
         self, params: Groups, extras: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array
