@@ -5,9 +5,9 @@
 The same lines, one to six sentences long, are spoken twice, with the same seeds, so with the same
 codes (checked):
 
-- engine: `qtts batch` on one device. A line takes the row of one that has ended.
-- groups: `qtts batch` on a mesh, and on any device before it ran on the engine. Lines are spoken in
-  groups of a batch size in the order of the file, each until its longest has ended.
+- engine: `qtts batch`. A line takes the row of one that has ended.
+- groups: calls of Python with as many requests as the batch has rows, in the order of the file,
+  each until its longest has ended; `qtts batch` before it ran on the engine.
 
 Reading and writing of files are not counted. Each way first speaks a quarter of the lines to
 compile its programs."""
@@ -15,6 +15,7 @@ compile its programs."""
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -30,7 +31,6 @@ import numpy as np
 from experiments import command
 from experiments.bench.serve import TEXTS
 from qtts_jax.cli.batch.lines import Line
-from qtts_jax.cli.batch.run import speak_groups
 from qtts_jax.errors import QTTSError
 from qtts_jax.serving.whole import WholeSpeech
 from qtts_jax.tts.qwen_tts import QwenTTS
@@ -52,6 +52,15 @@ def planned(tts: QwenTTS, count: int, seed: int) -> list[Planned]:
         request = CustomVoice(text, tts.default_speaker, "english", seed=number)
         lines.append((Line(number, {"id": str(number)}), tts.plan(request)))
     return lines
+
+
+def speak_groups(
+    tts: QwenTTS, rows: int, plans: Iterator[Planned]
+) -> Iterator[tuple[Line, Speech]]:
+    """Speak lines in groups, each as one batch."""
+    while group := list(itertools.islice(plans, rows)):
+        speeches = tts.speak([plan for _, plan in group])
+        yield from zip([line for line, _ in group], speeches, strict=True)
 
 
 def timed(speak: Speak, lines: Sequence[Planned], rate: int) -> tuple[dict[str, Any], list[Any]]:
