@@ -64,10 +64,8 @@ class Setting:
 
 def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
-    settings, digest = (
-        (recipe.tokenizer, recipe.stages, recipe.crop_seconds),
-        setting.dataset.digest,
-    )
+    settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
+    digest = setting.dataset.digest
     run = key_of(
         "tokenizer", settings, seed, digest, _teacher_key(setting.teacher), setting.minutes
     )
