@@ -317,7 +317,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--export-parts", type=Path, nargs="+", help="a folder for each part of the model"
     )
     parser.add_argument("--merge", type=Path, help="take in clips made on another machine")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.longest and not options.voices:
+        parser.error("--longest needs --voices, whose sentences it bounds")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -58,7 +58,7 @@ def machine() -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit of the repository, with "+" where files differ.
 
-    Outside a repository (a copied tree) what the environment variable COMMIT says, or None.
+    Outside a repository (a copied tree) that of the environment variable QTTS_COMMIT, or None.
     """
 
     def git(*arguments: str) -> str:
@@ -69,7 +69,7 @@ def _commit() -> str | None:
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COMMIT")
+        return os.environ.get("QTTS_COMMIT")
 
 
 def _lines(value: Any, depth: int = 0) -> str:

@@ -45,10 +45,10 @@ class Scale:
 
     Attributes:
         name: as in `--scale`.
-        tokenizer, stages, crop_seconds, talker_options, talker_batches, talker_trainer: see
-            `Recipe`.
-            Without stages the tokenizer is the shipped one, for questions of the talker alone.
-        tokenizer_25hz, stages_25hz: the same for the 25 Hz family.
+        tokenizer, talker_options, talker_batches, talker_trainer: see `Recipe`.
+        stages, crop_seconds: of the training of a tokenizer; without stages it is the shipped one,
+            for questions of the talker alone.
+        tokenizer_25hz, stages_25hz: of the 25 Hz family; None and () without it.
         talker: the talker for a tokenizer, text ids, languages and speakers.
         merges: of the text vocabulary.
         judges: kinds of `evaluation.panel` that score by default.
@@ -59,10 +59,6 @@ class Scale:
 
     name: str
     tokenizer: Tokenizer12HzConfig
-    stages: tuple[Stage, ...]
-    tokenizer_25hz: Tokenizer25HzConfig
-    stages_25hz: tuple[Stage25Hz, ...]
-    crop_seconds: float
     talker: Callable[[Tokenizer12HzConfig, TextIds, Sequence[str], Sequence[str]], TTSConfig]
     talker_options: dict[str, object]
     talker_batches: TalkerBatchConfig
@@ -71,6 +67,10 @@ class Scale:
     judges: tuple[str, ...]
     test_clips: int
     seconds: float
+    stages: tuple[Stage, ...] = ()
+    crop_seconds: float = 0.0
+    tokenizer_25hz: Tokenizer25HzConfig | None = None
+    stages_25hz: tuple[Stage25Hz, ...] = ()
     own_speech: bool = False
 
     def vocabulary(self, records: Iterable[Record]) -> list[Merge]:

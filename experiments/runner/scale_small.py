@@ -9,7 +9,6 @@ from __future__ import annotations
 from experiments import command
 from experiments.nano.talker_recipe import NANO_MERGES
 from experiments.runner.scale import NANO_TALKER_OPTIONS, PRESET_MIX, Scale, preset_talker, quiet
-from experiments.train.recipe_25hz import PRESETS
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.data import TalkerBatchConfig
 from qtts_jax.embedded import DIRECTORY
@@ -32,10 +31,6 @@ _RULE = OptimizerConfig(
 SMALL = Scale(
     name="small",
     tokenizer=Tokenizer12HzConfig.from_hf(read_config(DIRECTORY / FOLDER)),
-    stages=(),
-    tokenizer_25hz=PRESETS["nano"]().tokenizer,
-    stages_25hz=(),
-    crop_seconds=0.0,
     talker=preset_talker,
     talker_options=NANO_TALKER_OPTIONS,
     talker_batches=TalkerBatchConfig(mix=PRESET_MIX, positions=(112, 160), batch_positions=4096),

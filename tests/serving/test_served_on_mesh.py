@@ -10,9 +10,15 @@ from tests.support.helpers import virtual_devices
 from tests.support.served_on_mesh import load, spoken_alone
 
 
-# The module that runs takes any mesh and both families; the others are run by hand.
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "mesh"), [("12hz", "2x1")])
+@pytest.mark.parametrize(
+    ("family", "mesh"),
+    [
+        pytest.param("12hz", "2x1", marks=pytest.mark.slow),
+        pytest.param("12hz", "1x2", marks=pytest.mark.by_hand),
+        pytest.param("25hz", "2x1", marks=pytest.mark.by_hand),
+        pytest.param("25hz", "1x2", marks=pytest.mark.by_hand),
+    ],
+)
 def test_a_mesh_serves_what_one_device_speaks(converted, converted_25hz, family, mesh, tmp_path):
     checkpoint = (converted if family == "12hz" else converted_25hz)("custom_voice")
     alone = tmp_path / "alone.npz"

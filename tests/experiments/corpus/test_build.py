@@ -394,3 +394,9 @@ def test_vary_step_adds_its_clips_to_the_manifest(copy):
     main(["--out", str(copy), "--steps", "vary", "--workers", "1"])
     rows = [json.loads(line) for line in (copy / "manifest.jsonl").read_text().splitlines()]
     assert {row["semitones"] for row in rows if "semitones" in row} == set(SHIFTS)
+
+
+def test_a_length_without_voices_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), "--longest", "70"])
+    assert "--longest needs --voices" in capsys.readouterr().err

@@ -126,6 +126,14 @@ def test_the_reason_of_a_failure_is_what_the_process_wrote_or_its_signal(tmp_pat
     assert command.reason(request, 1, log) == "talker: no memory"
 
 
+def test_a_result_of_a_copied_tree_has_the_commit_of_the_environment(tmp_path, monkeypatch):
+    assert len(results.machine()["commit"].rstrip("+")) == 40
+    monkeypatch.setattr(results.command, "ROOT", tmp_path)
+    assert results.machine()["commit"] is None
+    monkeypatch.setenv("QTTS_COMMIT", "abc")
+    assert results.machine()["commit"] == "abc"
+
+
 def test_two_commands_do_not_share_a_folder(tmp_path):
     with (
         command._alone(tmp_path),

@@ -60,15 +60,15 @@ def test_two_that_make_one_piece_follow_one_another(tmp_path):
 
 def test_a_finished_piece_is_not_waited_for(tmp_path):
     works = [work(tmp_path, "a", {"x", "y"}, seconds=1.5), work(tmp_path, "b", {"x", "z"})]
-    asked = []
+    checks = []
 
     def finished(piece):
-        asked.append(piece)
-        return len(asked) > 1  # x is being made when it is first asked for
+        checks.append(piece)
+        return len(checks) > 1  # at the first check x is still being made
 
     run_all(works, [{"PLACE": "0"}, {"PLACE": "1"}], lambda *_: None, finished)
     found = spans(tmp_path, works)
-    assert overlap(found["a"], found["b"]) and set(asked) == {"x"}
+    assert overlap(found["a"], found["b"]) and set(checks) == {"x"}
 
 
 def test_processes_share_a_gpu_with_a_part_of_its_memory_each(monkeypatch):
