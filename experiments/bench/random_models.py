@@ -97,7 +97,7 @@ def build(
     head["kernel"] = jax.tree.map(lambda x: x.at[config.talker.eos_id].set(0), head["kernel"])
     codec = random_params(Tokenizer12Hz, speech, dtype)
     if mesh is None:
-        params = inference_params(params)
+        params = inference_params(config, params)
     else:
         params = jax.device_put(params, shardings(mesh, logical_axes(TTSModel, config), params))
         codec = jax.device_put(codec, whole(mesh))

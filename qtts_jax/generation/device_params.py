@@ -5,14 +5,18 @@ Then only the rows that a request needs are copied to the device (`gather_text_r
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params
-from qtts_jax.layers import storage_policy
+from qtts_jax.layers import dispatch, storage_policy
 from qtts_jax.layers.host_table import HostTable
+from qtts_jax.models import code_predictor_kernel
 from qtts_jax.models.code_predictor import with_projected_rows
 
 
@@ -28,16 +32,17 @@ def load_shapes(shapes: Params) -> Params:
     return _with_table(shapes, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host))
 
 
-def inference_params(params: Params) -> Params:
+def inference_params(config: TTSConfig, params: Params) -> Params:
     """Parameters of a `TTSModel` in the layout and place that generation needs on this device.
 
     Given shapes (`jax.ShapeDtypeStruct`), it returns shapes.
     """
+    shapes = isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct)
+    changes: list[Callable[[Params], Params]] = [functools.partial(_with_streams, config)]
     if storage_policy.preproject_tables():
-        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
-            params = jax.eval_shape(with_projected_rows, params)
-        else:
-            params = with_projected_rows(params)
+        changes.insert(0, with_projected_rows)
+    for change in changes:
+        params = jax.eval_shape(change, params) if shapes else change(params)
     if storage_policy.tables_on_host():
         table = params["talker"]["text_embedding"]["table"]
         params = _with_table(params, HostTable(jax.device_get(table)))
@@ -61,6 +66,17 @@ def gather_text_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
     parts = np.split(indices, np.cumsum([np.size(x) for x in ids])[:-1])
     shaped = [part.reshape(np.shape(x)) for part, x in zip(parts, ids, strict=True)]
     return (_with_table(params, table.rows(flat)), *shaped)
+
+
+def _with_streams(config: TTSConfig, params: Params) -> Params:
+    """Parameters with packed copies of the weights that a persistent kernel reads."""
+    c = config.talker.code_predictor
+    if c is None or not dispatch.persistent_kernels():
+        return params
+    predictor = params["code_predictor"]
+    if not code_predictor_kernel.supports(c, predictor):
+        return params
+    return params | {"code_predictor": code_predictor_kernel.with_stream(c, predictor)}
 
 
 def _with_table(params: Params, table: Any) -> Params:

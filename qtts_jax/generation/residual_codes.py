@@ -14,6 +14,7 @@ from qtts_jax.generation.sampling import (
 )
 from qtts_jax.generation.speculative_codes import speculative_codes
 from qtts_jax.models.code_predictor import CodePredictor
+from qtts_jax.models.code_predictor_kernel import Draw
 
 
 def residual_codes(
@@ -43,6 +44,10 @@ def residual_codes(
         codes = speculative_codes(
             predictor, hidden, first, noise, sampler, method, draft_window
         ).codes
+        return codes, predictor.embed(codes)
+    if len(hidden) == 1 and method.partial and predictor.has_kernel():
+        draw = Draw(sampler.temperature, sampler.top_k, sampler.do_sample)
+        codes = predictor.generate_by_kernel(hidden, first, noise[:, 0], draw)
         return codes, predictor.embed(codes)
     if predictor.config.pattern == "sequential":
         return predictor.generate(

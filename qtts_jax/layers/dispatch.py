@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from qtts_jax.layers.cuda.launch import available
+from qtts_jax.layers.cuda.layout import BLOCKS
 from qtts_jax.placement import heads_whole, platform, single_device
 
 Backend = Literal["plain", "triton", "interpret"]
@@ -31,6 +34,23 @@ def decode_backend(batch: int, time: int) -> Backend:
 def matvec_backend(batch: int) -> Backend:
     """Backend of products with weights: our kernels for one row, XLA's faster ones for more."""
     return decode_backend(batch, 1) if batch == 1 else "plain"
+
+
+def persistent_kernels() -> bool:
+    """Whether one row decodes by the persistent CUDA kernels of `layers/cuda`: on Hopper GPUs.
+
+    Their blocks wait for each other, so all must run at once: a part of a GPU has too few
+    multiprocessors. Where only a library is missing, a warning names it.
+    """
+    if override is not None or platform() != "gpu" or not single_device() or not _cuda():
+        return False
+    device = jax.local_devices()[0]
+    if not device.compute_capability.startswith("9.") or device.core_count < BLOCKS:
+        return False
+    missing = available()
+    if missing:
+        warnings.warn(f"Decoding takes about twice as long as it could: {missing}.", stacklevel=2)
+    return missing is None
 
 
 def split_products() -> bool:

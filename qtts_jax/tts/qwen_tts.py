@@ -166,7 +166,7 @@ class QwenTTS(OfficialVerbs):
             raise CheckpointError(f"{directory}: {misfit}; use the tokenizer that belongs to it.")
         if mesh is None:
             params = load_params(directory, load_shapes(tree), dtype=dtype, store=store)
-            params = inference_params(params)
+            params = inference_params(config, params)
         else:
             if warning := whole_attention(config.talker, mesh):
                 warnings.warn(warning, stacklevel=2)

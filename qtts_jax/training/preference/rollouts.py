@@ -47,7 +47,7 @@ class Rollouts:
         """Parameters of generation from the groups and extras of a training state."""
         merged = self._merged(params, extras)
         if self._mesh is None:
-            return inference_params(jax.device_put(merged, jax.devices()[0]))
+            return inference_params(self._config, jax.device_put(merged, jax.devices()[0]))
         axes = logical_axes(TTSModel, self._config)
         shapes = abstract(TTSModel, self._config)[1]
         return jax.device_put(merged, shardings(self._mesh, axes, shapes))
