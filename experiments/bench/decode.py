@@ -50,6 +50,7 @@ from qtts_jax.generation.session import FRAMES_PER_CALL, Session
 from qtts_jax.layers import dispatch
 from qtts_jax.layers.preprojected_table import Projected
 from qtts_jax.layers.quantized_weights import STORED
+from qtts_jax.layers.streamed_weights import plain
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
 from qtts_jax.speech_tokenizer.stream import SpeechStream
@@ -243,7 +244,8 @@ def bytes_per_frame(tts: QwenTTS) -> int:
 
     talker, predictor = tts.params["talker"], tts.params["code_predictor"]
     codebooks = tts.config.talker.codebooks
-    once = size(talker["transformer"]) + size(talker["codec_head"]) + size(predictor["heads"])
+    head = plain(talker["codec_head"]["kernel"])
+    once = size(talker["transformer"]) + size(head) + size(plain(predictor["heads"]))
     projection = size(predictor.get("input_projection", {}))
     # With a preprojected table only the two inputs from the talker are projected.
     passes = 1 if isinstance(predictor["embeddings"], Projected) else codebooks

@@ -16,8 +16,9 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params
 from qtts_jax.layers import dispatch, storage_policy
 from qtts_jax.layers.host_table import HostTable
-from qtts_jax.models import code_predictor_kernel
+from qtts_jax.models import code_predictor_kernel, talker_kernel
 from qtts_jax.models.code_predictor import with_projected_rows
+from qtts_jax.modules import transformer_stream
 
 
 def load_shapes(shapes: Params) -> Params:
@@ -70,13 +71,17 @@ def gather_text_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
 
 def _with_streams(config: TTSConfig, params: Params) -> Params:
     """Parameters with packed copies of the weights that a persistent kernel reads."""
-    c = config.talker.code_predictor
-    if c is None or not dispatch.persistent_kernels():
+    if not dispatch.persistent_kernels():
+        return params
+    c, talker = config.talker, params["talker"]
+    if transformer_stream.supports(c.transformer, talker["transformer"]):
+        params = params | {"talker": talker_kernel.with_stream(c.transformer, talker)}
+    if c.code_predictor is None:
         return params
     predictor = params["code_predictor"]
-    if not code_predictor_kernel.supports(c, predictor):
-        return params
-    return params | {"code_predictor": code_predictor_kernel.with_stream(c, predictor)}
+    if code_predictor_kernel.supports(c.code_predictor, predictor):
+        predictor = code_predictor_kernel.with_stream(c.code_predictor, predictor)
+    return params | {"code_predictor": predictor}
 
 
 def _with_table(params: Params, table: Any) -> Params:

@@ -134,11 +134,11 @@ class CodePredictor(nnx.Module):
             noise: [Q-1, V] Gumbel noise.
             draw: sampling settings of the row.
         """
-        heads, norm = self.heads[...], self.transformer.norm
-        assert isinstance(heads, Streamed) and isinstance(norm, RMSNorm)
+        heads = self.heads[...]
+        assert isinstance(heads, Streamed)
         inputs = self._project(jnp.concatenate([hidden, first]))  # [2, D]
         embeddings = self.embeddings[...]
-        codes, _ = generate(heads.stream, embeddings, inputs, noise, draw, norm.eps)
+        codes, _ = generate(heads.stream, embeddings, inputs, noise, draw, self.config)
         return codes[None]
 
     def begin(

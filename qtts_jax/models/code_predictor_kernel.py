@@ -13,22 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qtts_jax.configs.tts import CodePredictorConfig, TransformerConfig
+from qtts_jax.configs.tts import CodePredictorConfig
 from qtts_jax.functional import Params
 from qtts_jax.layers.cuda import layout
 from qtts_jax.layers.cuda.launch import Kernel
 from qtts_jax.layers.preprojected_table import Projected
-from qtts_jax.layers.quantized_weights import Quantized
 from qtts_jax.layers.rope import rope_angles
 from qtts_jax.layers.streamed_weights import Streamed
+from qtts_jax.modules import transformer_stream
 
 F32 = jnp.float32
 VOCAB, BOOKS = 2048, 15
-# The transformer that the kernel is written for: that of every released model of the 12 Hz family.
-SIZES = {"layers": 5, "width": 1024, "heads": 16, "kv_heads": 8, "head_dim": 128, "ffn_width": 3072}
-KIND = {"norm": "rms", "ffn": "swiglu", "qk_norm": True, "layer_scale": None, "window": None}
-# Exchanges of a layer (`layer.cuh`), logits, and the best code of every block.
-WORDS = 4 * (3 * 1024 + 3072 // 2) + 8 * 512 + VOCAB + 2 * layout.BLOCKS
+LAYERS, WIDTH = 5, layout.PIECE
 SHARED_BYTES = 220 * 1024
 
 
@@ -41,37 +37,23 @@ class Draw(NamedTuple):
 
 
 def supports(c: CodePredictorConfig, params: Params) -> bool:
-    """Whether the kernel is written for this predictor: released sizes, plain bfloat16 weights."""
-    t: TransformerConfig = c.transformer
-    if c.pattern != "sequential" or (c.vocab_size, c.codebooks) != (VOCAB, BOOKS + 1):
-        return False
-    if any(getattr(t, name) != value for name, value in (SIZES | KIND).items()):
-        return False
-    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized))
-    return all(not isinstance(x, Quantized) and x.dtype == jnp.bfloat16 for x in leaves)
+    """Whether the kernel is written for this predictor, the one of all released 12 Hz models."""
+    t = c.transformer
+    sizes = (t.layers, t.width, c.vocab_size, c.codebooks)
+    return (
+        c.pattern == "sequential"
+        and sizes == (LAYERS, WIDTH, VOCAB, BOOKS + 1)
+        and transformer_stream.supports(t, params)
+    )
 
 
 def with_stream(c: CodePredictorConfig, params: Params) -> Params:
     """Parameters of a `CodePredictor` whose heads carry the packed weights of all of it."""
-    transformer, heads = params["transformer"], params["heads"]
-    blocks = [transformer["layers"][i] for i in range(c.transformer.layers)]
-    packed, norms, scales = [], [], []
-    for block in blocks:
-        mix, ffn = block["attention"], block["ffn"]
-        qkv, out = mix["qkv"]["kernel"], mix["out"]["kernel"]
-        qkv, out = qkv.reshape(-1, qkv.shape[-1]), out.reshape(len(out), -1)
-        packed.append(layout.layer(qkv, out, ffn["gate_up"]["kernel"], ffn["down"]["kernel"]))
-        norms += [block["attention_norm"]["scale"], block["ffn_norm"]["scale"]]
-        scales += [mix["q_norm"]["scale"], mix["k_norm"]["scale"]]
-    norms.append(transformer["norm"]["scale"])
+    heads, t = params["heads"], c.transformer
+    angles = rope_angles(jnp.arange(c.codebooks)[None], t.head_dim, t.rope_theta)
     rows = c.vocab_size // layout.BLOCKS
-    positions = jnp.arange(c.codebooks)[None]
-    angles = rope_angles(positions, c.transformer.head_dim, c.transformer.rope_theta)
-    stream = {
-        "layers": jnp.stack(packed),  # [L, BLOCKS, chunks, CHUNK]
+    stream = transformer_stream.stream(t, params["transformer"]) | {
         "heads": jax.lax.map(lambda head: layout.rows_of_16(head, rows), heads),
-        "norms": jnp.stack(norms).astype(F32),  # [2 L + 1, D]
-        "scales": jnp.stack(scales).astype(F32),  # [2 L, h]
         "angles": jnp.stack([angles.cos[0], angles.sin[0]], axis=-1),  # [Q, h/2, 2]
     }
     return params | {"heads": Streamed(heads, stream)}
@@ -83,7 +65,7 @@ def generate(
     inputs: jax.Array,
     noise: jax.Array,
     draw: Draw,
-    eps: float,
+    c: CodePredictorConfig,
 ) -> tuple[jax.Array, jax.Array]:
     """Codebooks 1..Q-1 of one frame of one row.
 
@@ -92,7 +74,7 @@ def generate(
         embeddings: the tables of the predictor.
         inputs: [2, D], the talker's hidden state and the embedding of codebook 0, projected.
         noise: [Q-1, V] float32 of `residual_codes.residual_noise`.
-        eps: of the norms.
+        c: sizes.
 
     Returns:
         codes [Q-1] int32 (NOT_FINITE where logits are) and their logits [Q-1, V] float32.
@@ -102,8 +84,8 @@ def generate(
         blocks=layout.BLOCKS,
         threads=32 * (layout.WARPS + 1),
         shared_bytes=SHARED_BYTES,
-        words=WORDS,
-        defines=(("RMS_EPS", f"{eps!r}f"),),
+        words=transformer_stream.words(c.transformer) + VOCAB + 2 * layout.BLOCKS,
+        defines=(("RMS_EPS", f"{c.transformer.norm_eps!r}f"),),
     )
     rows = embeddings.rows if isinstance(embeddings, Projected) else embeddings
     arguments: list[Any] = [stream["layers"], stream["heads"], rows]

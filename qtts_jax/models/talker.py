@@ -11,6 +11,8 @@ from qtts_jax.layers import dispatch
 from qtts_jax.layers.kernels.matvec import norm_matvec
 from qtts_jax.layers.linear import Embedding, Linear
 from qtts_jax.layers.param import normal
+from qtts_jax.layers.streamed_weights import Streamed, plain
+from qtts_jax.models import talker_kernel
 from qtts_jax.modules.transformer import Transformer, TransformerState
 
 
@@ -65,12 +67,22 @@ class Talker(nnx.Module):
         self, x: jax.Array, state: TransformerState, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, TransformerState]:
         """Embedded inputs [B, T, D] -> hidden states after the final norm [B, T, D]."""
+        head, norm = self.codec_head.kernel[...], self.transformer.norm
+        one = lengths is None and x.shape[:2] == (1, 1)
+        if one and isinstance(head, Streamed) and dispatch.persistent_kernels():
+            assert norm is not None
+            c = self.config.transformer
+            y, state = talker_kernel.step(c, head.stream, x[0], state)  # [1, D]
+            return norm(y).astype(x.dtype)[None], state
         return self.transformer.step(x, state, lengths)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden [..., D] -> float32 logits over the codec vocabulary [..., V]."""
         width = hidden.shape[-1]
-        flat, kernel = hidden.reshape(-1, width), self.codec_head.kernel[...]  # [N, D], [V, D]
+        flat, kernel = (
+            hidden.reshape(-1, width),
+            plain(self.codec_head.kernel[...]),
+        )  # [N, D], [V, D]
         backend = dispatch.matvec_backend(flat.shape[0])
         y: jax.Array = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)

@@ -1,6 +1,9 @@
 // All residual codes of one frame for one row in one launch: 16 positions through 5 layers, 15 heads,
 // sampling, and the embedding of each code as the next input.
+#define WIDTH 1024
 #include "layer.cuh"
+
+constexpr int D = WIDTH;
 
 constexpr int VOCAB = 2048, BOOKS = 15, LAYERS = 5, POSITIONS = BOOKS + 1;
 constexpr int CHUNKS_HEAD = 2;
@@ -10,7 +13,7 @@ constexpr int NOT_FINITE = -2;
 struct PredictorShared {
   LayerShared layer;
   float head_sums[WARPS][16];
-  float head_squares[WARPS];
+  __align__(16) float head_squares[WARPS];
   __align__(16) float qk[256];  // query and key of this block's head
   float scores[16];
   float own[16];  // logits of this block
@@ -130,14 +133,13 @@ DEV int draw(int book, const float* norm, const float* noise, float temperature,
              Ring& at, int warp, int lane) {
   const int t = threadIdx.x, block = blockIdx.x;
   uint4 a[4];
-  float2 scale = load2(norm + 2 * t);
+  Own scale, x;
+  scale.load(norm);
   float gumbel = do_sample ? load1(noise + book * VOCAB + block * 16 + lane % 16) : 0.f;
   load_tiles(a, sh.layer, ring, at, warp, lane);
-  u32 u, v;
-  await_pair(words + WORDS_AFTER_FFN + block / 32 * D + 2 * t, pass, u, v);
-  float2 x = make_float2(__uint_as_float(u), __uint_as_float(v));
-  scaled_operand(x, scale, sh.layer.operand[warp], lane);
-  rows16<1>(a, sh.layer.operand[warp], sh.head_sums[warp], lane, x, &sh.head_squares[warp]);
+  x.await(words + WORDS_AFTER_FFN, pass);
+  x.enter(scale, sh.layer.operand[warp], lane);
+  rows16<1>(a, sh.layer.operand[warp], sh.head_sums[warp], false, lane, x.squares(), &sh.head_squares[warp]);
   if (warp == 0) {
     bar_sync(10, WORKERS);
     float s = 0;
@@ -155,7 +157,7 @@ DEV int draw(int book, const float* norm, const float* noise, float temperature,
   }
   // How many of all logits are larger than each of this block's 16: exact top-k, ties stay.
   u32 all[4];
-  await_words(words + WORDS_LOGITS + t, WORKERS, pass, all);
+  await_words(words + WORDS_LOGITS + t, [](int i) { return i * WORKERS; }, pass, all);
   bar_sync(11, WORKERS);
 #pragma unroll
   for (int i = 0; i < 8; i++) {
@@ -232,13 +234,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   float residual = 0;  // row block * 8 + lane % 8, in warp 0
   int code = 0;
   for (int position = 0; position < POSITIONS; position++) {
-    float2 x;
+    Own x;
     if (position < 2) {
-      x = load2(inputs + position * D + 2 * t);
+      x.load(inputs + position * D);
       residual = load1(inputs + position * D + block * 8 + lane % 8);
     } else {
       const bf16* row = embeddings + ((size_t)(position - 2) * VOCAB + max(code, 0)) * D;
-      x = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
+      x.of[0] = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
       residual = widen(row[block * 8 + lane % 8]);
     }
     const float4 angle = *reinterpret_cast<const float4*>(angles + (position * 64 + 2 * lane) * 2);

@@ -105,15 +105,15 @@ DEV void await_pair(const u64* from, u32 tag, u32& a, u32& b) {
   a = (u32)u;
   b = (u32)v;
 }
-// N words `stride` apart, asked for together: one after the other would cost N trips to L2.
-template <int N>
-DEV void await_words(const u64* from, int stride, u32 tag, u32 (&values)[N]) {
+// N words, number i at from + at(i), asked for together: one after the other would cost N trips to L2.
+template <int N, class At>
+DEV void await_words(const u64* from, At at, u32 tag, u32 (&values)[N]) {
   u64 words[N];
   Spin spin;
   while (true) {
     bool all = true;
 #pragma unroll
-    for (int i = 0; i < N; i++) words[i] = read_word(from + i * stride);
+    for (int i = 0; i < N; i++) words[i] = read_word(from + at(i));
 #pragma unroll
     for (int i = 0; i < N; i++) all &= carries(words[i], tag);
     if (all) break;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,9 +45,16 @@ class Kernel:
         return nvrtc.to_ptx(self.source, (*self.defines, *sizes))
 
     def __call__(
-        self, arguments: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]
+        self,
+        arguments: Sequence[jax.Array],
+        results: Sequence[jax.ShapeDtypeStruct],
+        shared: Mapping[int, int] | None = None,
     ) -> list[jax.Array]:
-        """Launch the kernel on arrays of one CUDA device, in a traced function."""
+        """Launch the kernel on arrays of one CUDA device, in a traced function.
+
+        Args:
+            shared: number of an argument -> number of the result that takes its memory.
+        """
         from jax._src.lib import gpu_triton  # private, but what jax_triton stands on
 
         name = self.source.partition(".")[0]
@@ -61,7 +68,9 @@ class Kernel:
         parameters = [plain] * len(arguments) + [cleared] + [plain] * len(results)
         call = gpu_triton.TritonKernelCall(kernel, self.blocks, 1, 1, parameters)
         opaque: Any = zlib.compress(call.to_proto(name, b""))
-        made = jax.ffi.ffi_call(TARGET, [scratch, *results])(*arguments, opaque=opaque)
+        aliases = {argument: result + 1 for argument, result in (shared or {}).items()}
+        run = jax.ffi.ffi_call(TARGET, [scratch, *results], input_output_aliases=aliases)
+        made = run(*arguments, opaque=opaque)
         return list(made[1:])
 
 

@@ -4,6 +4,7 @@ A kernel runs on BLOCKS blocks of WARPS warps. A block has some rows of every ma
 some columns of those rows. The weights of a block lie in the order in which it reads them, and a
 tile of 16 x 16 in the order of the lanes' operands of the `mma.m16n8k16` instruction: lane 4 g + c
 holds the rows g and g + 8 (the pairs `low` below), and the columns of a lane are neighbours.
+Matrices of a layer that is wider than PIECE come in pieces of rows, and those in pieces of columns.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 BLOCKS, WARPS, CHUNK = 128, 16, 8192  # a chunk is counted in weights, 16 KiB in bfloat16
+PIECE, FFN_PIECE = 1024, 3072
 
 
 def rows_of_16(matrix: jax.Array, rows: int) -> jax.Array:
@@ -43,13 +45,29 @@ def layer(qkv: jax.Array, out: jax.Array, gate_up: jax.Array, down: jax.Array) -
         gate_up: [2, F, D].
         down: [D, F].
     """
-    width, ffn = out.shape[0], gate_up.shape[1]
-    # A tile holds 8 rows of gate and the 8 of up that they are multiplied with.
-    pairs = gate_up.reshape(2, BLOCKS, ffn // BLOCKS // 8, 8, width).transpose(1, 2, 0, 3, 4)
-    parts = (
-        rows_of_16(qkv, qkv.shape[0] // BLOCKS),
-        rows_of_8(out),
-        rows_of_16(pairs.reshape(2 * ffn, width), 2 * ffn // BLOCKS),
-        rows_of_8(down),
-    )
+    pieces = range(out.shape[0] // PIECE)
+    width = [slice(i * PIECE, (i + 1) * PIECE) for i in pieces]
+    ffn = [slice(i * FFN_PIECE, (i + 1) * FFN_PIECE) for i in pieces]
+    parts = [rows_of_16(qkv[:, columns], len(qkv) // BLOCKS) for columns in width]
+    parts += [rows_of_8(out[rows]) for rows in width]
+    parts += [_pairs(gate_up[:, rows, columns]) for rows in ffn for columns in width]
+    parts += [rows_of_8(down[rows, columns]) for rows in width for columns in ffn]
     return jnp.concatenate(parts, axis=1)
+
+
+def _pairs(gate_up: jax.Array) -> jax.Array:
+    """[2, FFN_PIECE, PIECE]: a tile holds 8 rows of gate and the 8 of up that go with them."""
+    rows = 2 * FFN_PIECE // BLOCKS
+    pairs = gate_up.reshape(2, BLOCKS, rows // 16, 8, PIECE).transpose(1, 2, 0, 3, 4)
+    return rows_of_16(pairs.reshape(2 * FFN_PIECE, PIECE), rows)
+
+
+def layer_words(width: int, mixed: int, qkv: int) -> int:
+    """8-byte words of the exchanges in `layer.cuh`.
+
+    Args:
+        mixed: numbers that attention gives, H h.
+        qkv: rows of queries, keys and values together.
+    """
+    copies, ffn = 4, width // PIECE * FFN_PIECE
+    return copies * (2 * width + ffn // 2 + mixed // 2) + qkv
