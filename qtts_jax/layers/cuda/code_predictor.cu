@@ -1,6 +1,7 @@
 // All residual codes of one frame for one row in one launch: 16 positions through 5 layers, 15 heads,
 // sampling, and the embedding of each code as the next input.
 #define WIDTH 1024
+#define POLL_FIRST 1
 #include "layer.cuh"
 
 constexpr int D = WIDTH;
@@ -217,7 +218,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                    int* codes, float* logits) {
   extern __shared__ __align__(1024) char ring[];
   PredictorShared& sh = *reinterpret_cast<PredictorShared*>(ring + STAGES * CHUNK);
-  const int t = threadIdx.x, warp = t / 32, lane = t % 32, block = blockIdx.x;
+  const int t = threadIdx.x, block = blockIdx.x;
+  int warp = t / 32, lane = t % 32;
   init_ring(sh.layer);
   // Positions that are not there yet have weight 0, which must not meet NaN.
   for (int i = t; i < LAYERS * POSITIONS * 16; i += THREADS) (&sh.values[0][0][0])[i] = 0;
@@ -226,34 +228,34 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (lane == 0) stream(layers, heads, sh, ring);
     return;
   }
-  const float warmth = *temperature;
-  const int k = *top_k;
-  const bool sampled = *do_sample;
   Ring at;
   u32 pass = 0;        // number of the layer pass, the tag of its words
   float residual = 0;  // row block * 8 + lane % 8, in warp 0
   int code = 0;
   for (int position = 0; position < POSITIONS; position++) {
-    Own x;
-    if (position < 2) {
-      x.load(inputs + position * D);
-      residual = load1(inputs + position * D + block * 8 + lane % 8);
-    } else {
-      const bf16* row = embeddings + ((size_t)(position - 2) * VOCAB + max(code, 0)) * D;
-      x.of[0] = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
-      residual = widen(row[block * 8 + lane % 8]);
-    }
+    // The input: two vectors, then the embedding of the newest code.
+    const bf16* row = embeddings + ((size_t)(position - 2) * VOCAB + max(code, 0)) * D;
+    auto input = [&](Own& x) {
+      if (position < 2) x.load(inputs + position * D);
+      else x.of[0] = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
+    };
+    residual = position < 2 ? load1(inputs + position * D + block * 8 + lane % 8) : widen(row[block * 8 + lane % 8]);
     const float4 angle = *reinterpret_cast<const float4*>(angles + (position * 64 + 2 * lane) * 2);
     for (int layer = 0; layer < LAYERS; layer++) {
       pass++;
+      forget(words);
+      forget(lane);
+      forget(warp);
       const float* norm = norms + layer * 2 * D;
-      project_qkv(norm, x, layer > 0, words, pass, sh.layer, ring, at, warp, lane);
+      project_qkv(
+          norm, [&](Own& x) { layer ? x.await(words + WORDS_AFTER_FFN, pass - 1) : input(x); }, words, pass, sh.layer, ring,
+          at, warp, lane);
       attend(layer, position, scales + layer * 2 * HEAD, angle, words, pass, sh, warp, lane);
       project_out(residual, words, pass, sh.layer, ring, at, warp, lane);
       feed_forward(norm + D, residual, words, pass, sh.layer, ring, at, warp, lane);
     }
     if (position == 0) continue;
-    code = draw(position - 1, norms + LAYERS * 2 * D, noise, warmth, k, sampled, embeddings, logits, words, pass, sh,
+    code = draw(position - 1, norms + LAYERS * 2 * D, noise, *temperature, *top_k, *do_sample, embeddings, logits, words, pass, sh,
                 ring, at, warp, lane);
     if (block == 0 && t == 0) codes[position - 1] = code;
   }

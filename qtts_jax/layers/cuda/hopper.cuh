@@ -95,10 +95,12 @@ DEV u32 await_word(const u64* from, u32 tag) {
   }
   return (u32)word;
 }
-// Two words side by side. One lane of the warp polls first: 32 would load L2 for nothing.
+// Two words side by side. With POLL_FIRST one lane of a warp polls alone before all read.
 DEV void await_pair(const u64* from, u32 tag, u32& a, u32& b) {
-  if (threadIdx.x % 32 == 0) await_word(from, tag);
-  __syncwarp();
+  if (POLL_FIRST) {
+    if (threadIdx.x % 32 == 0) await_word(from, tag);
+    __syncwarp();
+  }
   Spin spin;
   u64 u, v;
   while (read_words(from, u, v), !(carries(u, tag) && carries(v, tag))) spin.step();
@@ -144,6 +146,14 @@ DEV float2 unpack(u32 v) { return make_float2(__uint_as_float(v << 16), __uint_a
 DEV float widen(bf16 v) { return __uint_as_float((u32)v << 16); }
 DEV bf16 narrow(float v) { return (bf16)pack(v, 0.f); }
 
+// Addresses of a loop that depend on x are computed in each round and not kept: registers that overflow
+// go to local memory, whose reads wait behind the weights.
+template <class T>
+DEV void forget(T*& x) {
+  asm volatile("" : "+l"(x));
+}
+DEV void forget(int& x) { asm volatile("" : "+r"(x)); }
+
 // ---- Arithmetic of a warp.
 
 DEV float warp_sum(float v) {
@@ -153,7 +163,7 @@ DEV float warp_sum(float v) {
 }
 // c += a b: a is 16 rows of 16 columns, b 16 rows of 8 columns, both in the order of the lanes.
 DEV void mma(float (&c)[4], const uint4& a, u32 b0, u32 b1) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

@@ -101,25 +101,19 @@ DEV void rows16(const uint4 (&a)[R * 4], const u32* operand, float* sums, bool a
                 float* squares) {
   const uint4* p = reinterpret_cast<const uint4*>(operand + (lane % 4) * 8);
   uint4 b0 = p[0], b1 = p[1];
-  float c[R][2][4] = {};
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    mma(c[r][0], a[r * 4], b0.x, b0.y);
-    mma(c[r][1], a[r * 4 + 1], b0.z, b0.w);
-  }
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    mma(c[r][0], a[r * 4 + 2], b1.x, b1.y);
-    mma(c[r][1], a[r * 4 + 3], b1.z, b1.w);
-  }
   if (squares) {
     float s = warp_sum(of_lane);
     if (lane == 0) *squares = s;
   }
-  if (lane % 4 == 0) {
 #pragma unroll
-    for (int r = 0; r < R; r++) {
-      float low = c[r][0][0] + c[r][1][0], high = c[r][0][2] + c[r][1][2];
+  for (int r = 0; r < R; r++) {
+    float c[2][4] = {};
+    mma(c[0], a[r * 4], b0.x, b0.y);
+    mma(c[1], a[r * 4 + 1], b0.z, b0.w);
+    mma(c[0], a[r * 4 + 2], b1.x, b1.y);
+    mma(c[1], a[r * 4 + 3], b1.z, b1.w);
+    if (lane % 4 == 0) {
+      float low = c[0][0] + c[1][0], high = c[0][2] + c[1][2];
       float *to_low = sums + r * 16 + lane / 4, *to_high = to_low + 8;
       *to_low = add ? *to_low + low : low;
       *to_high = add ? *to_high + high : high;
@@ -197,20 +191,20 @@ DEV float sum8(const float (*sums)[N], int row, int lane) {
   return s + __shfl_xor_sync(~0u, s, 16);
 }
 
-// Norm and queries, keys, values of this block's 32 rows, as words of its kv head. x comes from the
-// words of the layer before, if there is one.
-DEV void project_qkv(const float* norm, Own x, bool from_words, u64* words, u32 pass, LayerShared& sh,
+// Norm and queries, keys, values of this block's 32 rows, as words of its kv head. `get` waits for x.
+template <class Get>
+DEV void project_qkv(const float* norm, Get get, u64* words, u32 pass, LayerShared& sh,
                      const char* ring, Ring& at, int warp, int lane) {
   const int block = blockIdx.x;
   u32* operand = sh.operand[warp];
-  Own scale;
+  Own scale, x;
   scale.load(norm);
 #pragma unroll
   for (int piece = 0; piece < G; piece++) {
     uint4 a[8];
     load_tiles(a, sh, ring, at, warp, lane);
     if (piece == 0) {
-      if (from_words) x.await(words + WORDS_AFTER_FFN, pass - 1);
+      get(x);
       x.enter(scale, operand, lane);
     }
     float* squares = piece == 0 ? &sh.qkv_squares[warp] : nullptr;
