@@ -59,6 +59,18 @@ def with_stream(c: CodePredictorConfig, params: Params) -> Params:
     return params | {"heads": Streamed(heads, stream)}
 
 
+def kernel(c: CodePredictorConfig) -> Kernel:
+    """The kernel of a predictor that `supports` admits."""
+    return Kernel(
+        source="code_predictor.cu",
+        blocks=layout.BLOCKS,
+        threads=32 * (layout.WARPS + 1),
+        shared_bytes=SHARED_BYTES,
+        words=transformer_stream.words(c.transformer) + VOCAB + 2 * layout.BLOCKS,
+        defines=(("RMS_EPS", f"{c.transformer.norm_eps!r}f"),),
+    )
+
+
 def generate(
     stream: dict[str, jax.Array],
     embeddings: jax.Array | Projected,
@@ -79,14 +91,6 @@ def generate(
     Returns:
         codes [Q-1] int32 (NOT_FINITE where logits are) and their logits [Q-1, V] float32.
     """
-    kernel = Kernel(
-        source="code_predictor.cu",
-        blocks=layout.BLOCKS,
-        threads=32 * (layout.WARPS + 1),
-        shared_bytes=SHARED_BYTES,
-        words=transformer_stream.words(c.transformer) + VOCAB + 2 * layout.BLOCKS,
-        defines=(("RMS_EPS", f"{c.transformer.norm_eps!r}f"),),
-    )
     rows = embeddings.rows if isinstance(embeddings, Projected) else embeddings
     arguments: list[Any] = [stream["layers"], stream["heads"], rows]
     arguments += [stream["norms"], stream["scales"], stream["angles"]]
@@ -97,5 +101,5 @@ def generate(
         jax.ShapeDtypeStruct((BOOKS,), jnp.int32),
         jax.ShapeDtypeStruct((BOOKS, VOCAB), F32),
     ]
-    codes, logits = kernel(arguments, results)
+    codes, logits = kernel(c)(arguments, results)
     return codes, logits

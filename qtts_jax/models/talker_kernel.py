@@ -34,22 +34,10 @@ def with_stream(c: TransformerConfig, params: Params) -> Params:
     return params | {"codec_head": params["codec_head"] | {"kernel": streamed}}
 
 
-def step(
-    c: TransformerConfig, stream: dict[str, jax.Array], x: jax.Array, state: TransformerState
-) -> tuple[jax.Array, TransformerState]:
-    """One position of one row.
-
-    Args:
-        stream: of `with_stream`.
-        x: [1, D].
-
-    Returns:
-        [1, D] float32 before the final norm, and the state, whose caches take the place of those
-        given.
-    """
-    caches = [cache for layer in state.layers for cache in layer]  # 2 L of [1, S, K, h]
-    numbers = range(len(caches))
-    kernel = Kernel(
+def kernel(c: TransformerConfig) -> Kernel:
+    """The kernel of a talker that `transformer_stream.supports` admits."""
+    numbers = range(2 * c.layers)
+    return Kernel(
         source="talker.cu",
         blocks=layout.BLOCKS,
         threads=32 * (layout.WARPS + 1),
@@ -64,6 +52,22 @@ def step(
             ("OUT_CACHE_LIST", ", ".join(f"out{i}" for i in numbers)),
         ),
     )
+
+
+def step(
+    c: TransformerConfig, stream: dict[str, jax.Array], x: jax.Array, state: TransformerState
+) -> tuple[jax.Array, TransformerState]:
+    """One position of one row.
+
+    Args:
+        stream: of `with_stream`.
+        x: [1, D].
+
+    Returns:
+        [1, D] float32 before the final norm, and the state, whose caches take the place of those
+        given.
+    """
+    caches = [cache for layer in state.layers for cache in layer]  # 2 L of [1, S, K, h]
     angles = rope_angles(state.position[:, None], c.head_dim, c.rope_theta)
     arguments: list[Any] = [stream["layers"], stream["norms"], stream["scales"]]
     arguments.append(jnp.stack([angles.cos[0, 0], angles.sin[0, 0]], axis=-1))  # [h/2, 2]
@@ -72,7 +76,7 @@ def step(
     first = len(arguments)
     results = [jax.ShapeDtypeStruct(x.shape, F32)]
     results += [jax.ShapeDtypeStruct(cache.shape, cache.dtype) for cache in caches]
-    shared = {first + i: 1 + i for i in numbers}
-    y, *caches = kernel([*arguments, *caches], results, shared)
+    shared = {first + i: 1 + i for i in range(len(caches))}
+    y, *caches = kernel(c)([*arguments, *caches], results, shared)
     layers = tuple(KeyValues(*caches[i : i + 2]) for i in range(0, len(caches), 2))
     return y, TransformerState(layers, state.position + 1)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from qtts_jax import compilation_cache
+from qtts_jax.errors import QTTSError
+from qtts_jax.io.atomic_files import write_whole
 
 SOURCES = Path(__file__).parent
 # The oldest GPU that has the instructions; ptxas makes machine code for the one at hand.
@@ -37,7 +43,9 @@ def library() -> ctypes.CDLL | None:
 
 @functools.cache
 def to_ptx(source: str, defines: tuple[tuple[str, str], ...]) -> str:
-    """PTX of a file of this folder, about a second of work.
+    """PTX of a file of this folder: compiled in about a second, or read from the cache.
+
+    It is kept beside the compiled programs (`compilation_cache`), named by all that it depends on.
 
     Args:
         source: its name.
@@ -46,29 +54,51 @@ def to_ptx(source: str, defines: tuple[tuple[str, str], ...]) -> str:
     Raises:
         RuntimeError: NVRTC is missing or rejects the source.
     """
+    options = (
+        f"--gpu-architecture={ARCHITECTURE}",
+        "--std=c++17",
+        *(f"--define-macro={name}={value}" for name, value in defines),
+    )
+    digest = hashlib.sha256(repr((source, options, _version())).encode())
+    for path in sorted(SOURCES.glob("*.cu*")):
+        digest.update(path.read_bytes())
+    folder = compilation_cache.directory()
+    kept = None if folder is None else folder / f"{digest.hexdigest()}.ptx"
+    if kept is not None and kept.is_file():
+        return kept.read_text()
+    ptx = _compiled(source, (*options, f"--include-path={SOURCES}"))
+    if kept is not None:
+        with contextlib.suppress(OSError, QTTSError):  # `compilation_cache.enable` warns of it
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, ptx.encode())
+    return ptx
+
+
+def _version() -> tuple[int, int]:
+    """Version of NVRTC."""
     nvrtc = library()
     if nvrtc is None:
         raise RuntimeError("NVRTC is not installed.")
-    options = [
-        f"--gpu-architecture={ARCHITECTURE}",
-        "--std=c++17",
-        f"--include-path={SOURCES}",
-        *(f"--define-macro={name}={value}" for name, value in defines),
-    ]
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "")
+    return major.value, minor.value
+
+
+def _compiled(source: str, options: tuple[str, ...]) -> str:
+    """PTX of a file of this folder."""
+    nvrtc = library()
+    assert nvrtc is not None
     program = ctypes.c_void_p()
-    text = (SOURCES / source).read_bytes()
-    _check(
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, source.encode(), 0, None, None), ""
-    )
+    text, name = (SOURCES / source).read_bytes(), source.encode()
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None), "")
     try:
-        encoded = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
+        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
         log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
         _check(failed, f"{source}: {log.decode()}")
-        ptx = _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
+        return _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return ptx.decode()
 
 
 def _read(size_of: Any, copy: Any, program: ctypes.c_void_p) -> bytes:
