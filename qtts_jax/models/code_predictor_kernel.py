@@ -49,13 +49,9 @@ def supports(c: CodePredictorConfig, params: Params) -> bool:
 
 def with_stream(c: CodePredictorConfig, params: Params) -> Params:
     """Parameters of a `CodePredictor` whose heads carry the packed weights of all of it."""
-    heads, t = params["heads"], c.transformer
-    angles = rope_angles(jnp.arange(c.codebooks)[None], t.head_dim, t.rope_theta)
-    rows = c.vocab_size // layout.BLOCKS
-    stream = transformer_stream.stream(t, params["transformer"]) | {
-        "heads": jax.lax.map(lambda head: layout.rows_of_16(head, rows), heads),
-        "angles": jnp.stack([angles.cos[0], angles.sin[0]], axis=-1),  # [Q, h/2, 2]
-    }
+    heads, rows = params["heads"], c.vocab_size // layout.BLOCKS
+    stream = transformer_stream.stream(c.transformer, params["transformer"])
+    stream["heads"] = jax.lax.map(lambda head: layout.rows_of_16(head, rows), heads)
     return params | {"heads": Streamed(heads, stream)}
 
 
@@ -93,7 +89,10 @@ def generate(
     """
     rows = embeddings.rows if isinstance(embeddings, Projected) else embeddings
     arguments: list[Any] = [stream["layers"], stream["heads"], rows]
-    arguments += [stream["norms"], stream["scales"], stream["angles"]]
+    t = c.transformer
+    angles = rope_angles(jnp.arange(c.codebooks)[None], t.head_dim, t.rope_theta)
+    arguments += [stream["norms"], stream["scales"]]
+    arguments.append(jnp.stack([angles.cos[0], angles.sin[0]], axis=-1))  # [Q, h/2, 2]
     arguments += [inputs.astype(F32), noise.astype(F32)]
     arguments += [draw.temperature.astype(F32), draw.top_k.astype(jnp.int32)]
     arguments.append(draw.do_sample.astype(jnp.int32))

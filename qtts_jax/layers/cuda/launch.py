@@ -13,10 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 
 from qtts_jax.layers.cuda import nvrtc
 
 TARGET = "triton_kernel_call_ffi"
+NO_BINDINGS = "this jaxlib cannot launch kernels in PTX"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +78,14 @@ class Kernel:
 
 def available() -> str | None:
     """Why no kernel of this folder can be launched; None where they can be."""
+    if jaxlib.version.__version_info__ < (0, 11):
+        return "jaxlib is older than 0.11"
     try:
         from jax._src.lib import gpu_triton
     except ImportError:
-        return "this jaxlib has no bindings for kernels in PTX"
+        return NO_BINDINGS
     if not hasattr(gpu_triton, "TritonKernel"):
-        return "this jaxlib has no bindings for kernels in PTX"
+        return NO_BINDINGS
     if nvrtc.library() is None:
         return "NVRTC is missing (the package nvidia-cuda-nvrtc, which jax[cuda13] installs)"
     return None

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from qtts_jax.io.atomic_files import write_whole
 SOURCES = Path(__file__).parent
 # The oldest GPU that has the instructions; ptxas makes machine code for the one at hand.
 ARCHITECTURE = "compute_90"
+# The oldest version of PTX that has them. NVRTC states its own, which an assembler of another
+# release of CUDA may not know.
+PTX = "8.0"
 _NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
 
@@ -59,7 +63,7 @@ def to_ptx(source: str, defines: tuple[tuple[str, str], ...]) -> str:
         "--std=c++17",
         *(f"--define-macro={name}={value}" for name, value in defines),
     )
-    digest = hashlib.sha256(repr((source, options, _version())).encode())
+    digest = hashlib.sha256(repr((source, options, PTX, _version())).encode())
     for path in sorted(SOURCES.glob("*.cu*")):
         digest.update(path.read_bytes())
     folder = compilation_cache.directory()
@@ -96,7 +100,8 @@ def _compiled(source: str, options: tuple[str, ...]) -> str:
         failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
         log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
         _check(failed, f"{source}: {log.decode()}")
-        return _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
+        ptx = _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
+        return re.sub(r"(?m)^\.version .*$", f".version {PTX}", ptx, count=1)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

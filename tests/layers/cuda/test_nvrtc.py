@@ -33,7 +33,7 @@ def test_code_predictor_compiles_and_is_kept(folder, monkeypatch):
     c = tts_12hz("0b6", "base").talker.code_predictor
     kernel = code_predictor_kernel.kernel(c)
     ptx = kernel.ptx()
-    assert ".entry code_predictor(" in ptx
+    assert ".entry code_predictor(" in ptx and ".version 8.0\n" in ptx
     [kept] = folder.iterdir()
     assert kept.read_text() == ptx
     nvrtc.to_ptx.cache_clear()
