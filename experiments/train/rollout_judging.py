@@ -210,6 +210,11 @@ class Judging:
         by_place = dict(zip(order, found, strict=True))
         return [by_place[i] | mine[i] for i in range(len(waves))]
 
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
     def rewards(
         self, mix: RewardMix, numbers: Sequence[int], spoken: Sequence[Speech]
     ) -> dict[str, np.ndarray]:
