@@ -268,11 +268,16 @@ def run(args: argparse.Namespace) -> None:
             models.drop()
         row = {"task": settings, **found, "took_s": time.perf_counter() - started}
         print(json.dumps(row), flush=True)
-        rows = write_row(args.out, header, row)
+        rows = write_row(args.out, header, row, args.note)
 
 
-def write_row(path: Path, header: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:
+def write_row(
+    path: Path, header: dict[str, Any], row: dict[str, Any], note: str | None = None
+) -> list[dict[str, Any]]:
     """Put a row into the result file, beside those that other commands have written meanwhile.
+
+    Args:
+        note: for the table, with the row.
 
     Returns:
         all rows, in the order of `tasks`.
@@ -280,6 +285,7 @@ def write_row(path: Path, header: dict[str, Any], row: dict[str, Any]) -> list[d
     path.parent.mkdir(parents=True, exist_ok=True)
     with (Path(tempfile.gettempdir()) / f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        row = row if note is None else row | {"note": note}
         rows = [r for r in _known(path, header) if r["task"] != row["task"]]
         rows = sorted([*rows, row], key=lambda r: Task(**r["task"]).devices)
         write_whole(path, (json.dumps(header | {"rows": rows}, indent=1) + "\n").encode())
@@ -332,7 +338,8 @@ def _figures(row: dict[str, Any]) -> str:
     if "error" in row:
         return row["error"].splitlines()[0]
     found = [text.format(row[k]) for k, text in FIGURES.items() if row.get(k) is not None]
-    return ", ".join(found) or "not available on this device"
+    text = ", ".join(found) or "not available on this device"
+    return f"{text}; {row['note']}" if "note" in row else text
 
 
 def _efficiencies(task: Task, row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -366,6 +373,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed training steps")
     parser.add_argument("--dtype", default="bfloat16", help="of weights and activations")
     parser.add_argument("--cpu-devices", type=int, help="virtual CPU devices instead of others")
+    parser.add_argument("--note", help="circumstances of the rows, shown in the table")
     parser.add_argument("--limit", type=float, default=480, help="begin nothing after seconds")
     parser.add_argument("--cache", type=Path, default=Path(".jax_cache"), help="of programs")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_sharded.json", help="results")

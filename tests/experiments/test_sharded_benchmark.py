@@ -55,7 +55,11 @@ def test_commands_that_run_at_once_write_one_file(tmp_path):
         rows = write_row(path, header, each)
     assert rows == [row(1, 2.0), row(4, 3.0)]
     assert json.loads(path.read_text()) == header | {"rows": rows}
-    assert write_row(path, header | {"devices": 2}, row(1, 4.0)) == [row(1, 4.0)]
+    noted = row(1, 4.0) | {"note": "beside others"}
+    assert write_row(path, header | {"devices": 2}, row(1, 4.0), "beside others") == [noted]
+    settings = {"versions": {"jax": "1"}, "settings": {}}
+    result = json.loads(path.read_text()) | settings
+    assert "4 ms; beside others" in render({"bench_sharded.x.json": result})
 
 
 def test_table_gives_weak_and_strong_efficiency():
