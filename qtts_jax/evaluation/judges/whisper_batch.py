@@ -97,8 +97,7 @@ class WhisperBatchJudge:
             prompts = np.full((self._rows, _PROMPT), _START, np.int32)
             for row, (_, wave, code) in enumerate(group):
                 batch[row, : len(wave)], lengths[row] = wave, len(wave)
-                language = self._tokenizer.token_to_id(f"<|{code}|>")
-                prompts[row] = _START, language, _TRANSCRIBE, _NO_TIMES
+                prompts[row] = _START, self._language(code), _TRANSCRIBE, _NO_TIMES
             tokens = _transcribe(
                 self._sizes, self._encoder, self._decoder, self._never, self._not_first,
                 batch, lengths, prompts,
@@ -107,6 +106,11 @@ class WhisperBatchJudge:
                 text = [int(t) for t in row if t < _END]
                 words[place].append(self._tokenizer.decode(text).strip())
         return [" ".join(words[place]).strip() for place in range(len(waves))]
+
+    def _language(self, code: str) -> int:
+        token: int | None = self._tokenizer.token_to_id(f"<|{code}|>")
+        assert token is not None, code
+        return token
 
 
 _TOKENS = "embeddings/weight"
@@ -186,7 +190,7 @@ def _decode(
             x = x + linear(f"{name}/self_attention/linear_1", mixed)
             inner = norm(f"{name}/attention/layer_norm", x)
             (q,) = split(linear(f"{name}/attention/linear_0", inner), 1)
-            mixed = attend(q, *encoded, True)
+            mixed = attend(q, encoded[0], encoded[1], True)
             x = x + linear(f"{name}/attention/linear_2", mixed)
             inner = linear(f"{name}/ffn/linear_0", norm(f"{name}/ffn/layer_norm", x))
             x = x + linear(f"{name}/ffn/linear_1", jax.nn.gelu(inner, approximate=False))
