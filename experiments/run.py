@@ -7,13 +7,13 @@
     python -m experiments.run --report --results experiments/results/ablations
 
 Expected: one line for every piece that begins (tokenizer, codes, talker, scores), then the table.
-NAME is a file of `experiments/ablations/`, or the path of a file of that form; what several of
-them need is made once. Each run is a process of its own, at most `--processes` on a GPU at a time
-(one on a CPU). The same command again goes on where an earlier one was stopped or killed, and its
-results are the same; a run that fails is named with its reason and stops no other. Steps are the
-budget; `--minutes` bounds the training of a run. RESULTS/SCALE/NAME/ has a JSON file for every run,
-RESULTS/SCALE/NAME.md and .png the tables and the picture; `--report` makes these again from what is
-there."""
+NAME is a file of `experiments/ablations/`, or the path of a file of that form; what several of them
+need is made once. Each run is a process of its own, at most `--processes` on a GPU at a time, or on
+a CPU, each on its share of the cores. The same command again goes on where an earlier one was
+stopped or killed, and its results are the same; a run that fails is named with its reason and stops
+no other. Steps are the budget; `--minutes` bounds the training of a run. RESULTS/SCALE/NAME/ has a
+JSON file for every run, RESULTS/SCALE/NAME.md and .png the tables and the picture; `--report` makes
+these again from what is there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main() -> None:
         type=Path,
         help="converted Whisper encoder for codebook 0 (tiny has its own, small needs none)",
     )
-    parser.add_argument("--processes", type=positive, default=1, help="at once on a GPU")
+    parser.add_argument("--processes", type=positive, default=1, help="at once on a GPU or CPU")
     parser.add_argument("--judges", nargs="+", help="kinds of judges (default: those of the scale)")
     args = parser.parse_args()
     folder = args.results or args.out / "results"

@@ -72,10 +72,9 @@ def prompt_text(tts: QwenTTS) -> str:
     return text
 
 
-def request(tts: QwenTTS, seed: int, frames: int) -> Any:
-    return tts.prepare_custom_voice(
-        prompt_text(tts), "ryan", "english", seed=seed, max_new_tokens=frames + 1
-    )
+def request(tts: QwenTTS, seed: int, frames: int, text: str | None = None) -> Any:
+    text = text or prompt_text(tts)
+    return tts.prepare_custom_voice(text, "ryan", "english", seed=seed, max_new_tokens=frames + 1)
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -85,7 +84,8 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def start(tts: QwenTTS, seeds: range, frames: int) -> SpeechStream:
-    requests = [request(tts, i, frames) for i in seeds]
+    text = prompt_text(tts)  # once, since it takes a while
+    requests = [request(tts, i, frames, text) for i in seeds]
     session = Session(tts.config, tts.params, requests)
     return tts.speech_tokenizer.open_stream(session, requests)
 

@@ -26,13 +26,21 @@ again, so that a command that was cut short (`--limit`) goes on where it stopped
 Programs are kept in `--cache`, so that a second run does not compile. Efficiency in the table is
 the speed of n devices over n times that of one. In a few minutes on a host with four GPUs:
 
-    python -m experiments.bench.sharded --devices 1,4 --meshes 1x1,4x1 --parts decode,train
+    python -m experiments.bench.sharded --devices 1,4 --meshes 1x1,4x1 --parts decode,train --weak
+
+Commands with different rows may run at once, each on GPUs of its own, and write one file. A command
+uses the first devices that it sees, so the order of CUDA_VISIBLE_DEVICES says which:
+
+    export XLA_PYTHON_CLIENT_PREALLOCATE=false
+    CUDA_VISIBLE_DEVICES=0,1,2,3 python -m experiments.bench.sharded --devices 1 --parts decode &
+    CUDA_VISIBLE_DEVICES=2,3,0,1 python -m experiments.bench.sharded --devices 2 --parts train
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import json
 import os
 import platform
@@ -61,6 +69,7 @@ from experiments.bench.decode import (
 from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.generation.session import Session, generate_codes
+from qtts_jax.io.atomic_files import write_whole
 from qtts_jax.sharding import make_mesh
 
 RESULTS = Path("experiments/results")
@@ -104,16 +113,19 @@ def tasks(args: argparse.Namespace, devices: int) -> list[Task]:
         for data, model in meshes:
             if f"{data}x{model}" not in (args.meshes or [f"{data}x{model}"]):
                 continue
-            sizes = {b * data for b in args.batches} | {b for b in args.totals if b % data == 0}
+            sizes = {b * data for b in args.batches}
+            if not args.weak:
+                sizes |= {b for b in args.totals if b % data == 0}
             rows = sorted(sizes) if model == 1 else [data]
-            if n == 1:
+            if n == 1 and not args.weak:
                 rows = sorted({1, *rows})
             found.append(Task("codes", data, model, 5))
             found += [Task("decode", data, model, count) for count in rows]
             found.append(Task("first_audio", data, model, 1))
             found += [Task("collectives", data, model, rows[-1])] * (n > 1)
             if model == 1:
-                own = sorted({args.train_rows * data, args.train_rows * max(counts)})
+                own = {args.train_rows * n}
+                own = sorted(own if args.weak else own | {args.train_rows * max(counts)})
                 axes = [(n, 1), (1, n)] if n > 1 else [(1, 1)]
                 found += [Task("train", d, 1, r, fsdp) for d, fsdp in axes for r in own]
     return sorted((t for t in found if t.part in args.parts), key=lambda t: t.devices)
@@ -238,9 +250,7 @@ def run(args: argparse.Namespace) -> None:
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "settings": {"size": args.size, "dtype": args.dtype, "positions": args.positions},
     }
-    before = json.loads(args.out.read_text()) if args.out.exists() else {}
-    same = all(before.get(name) == value for name, value in header.items())
-    rows = before["rows"] if before and same else []
+    rows = _known(args.out, header)
     models, one = Models(args.size), {}
     for task in tasks(args, len(devices)):
         settings = dataclasses.asdict(task)
@@ -256,11 +266,37 @@ def run(args: argparse.Namespace) -> None:
         except Exception as error:  # such as too little memory: the next task may have enough
             found = {"error": f"{type(error).__name__}: {error}"[:300]}
             models.drop()
-        rows = [row for row in rows if row["task"] != settings]
-        rows.append({"task": settings, **found, "took_s": time.perf_counter() - started})
-        print(json.dumps(rows[-1]), flush=True)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n")
+        row = {"task": settings, **found, "took_s": time.perf_counter() - started}
+        print(json.dumps(row), flush=True)
+        rows = write_row(args.out, header, row, args.note)
+
+
+def write_row(
+    path: Path, header: dict[str, Any], row: dict[str, Any], note: str | None = None
+) -> list[dict[str, Any]]:
+    """Put a row into the result file, beside those that other commands have written meanwhile.
+
+    Args:
+        note: for the table, with the row.
+
+    Returns:
+        all rows, in the order of `tasks`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (Path(tempfile.gettempdir()) / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        row = row if note is None else row | {"note": note}
+        rows = [r for r in _known(path, header) if r["task"] != row["task"]]
+        rows = sorted([*rows, row], key=lambda r: Task(**r["task"]).devices)
+        write_whole(path, (json.dumps(header | {"rows": rows}, indent=1) + "\n").encode())
+    return rows
+
+
+def _known(path: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a result file, none where it is of other devices, versions or settings."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    same = all(before.get(name) == value for name, value in header.items())
+    return before["rows"] if before and same else []
 
 
 def render(results: dict[str, Any]) -> str:
@@ -302,7 +338,8 @@ def _figures(row: dict[str, Any]) -> str:
     if "error" in row:
         return row["error"].splitlines()[0]
     found = [text.format(row[k]) for k, text in FIGURES.items() if row.get(k) is not None]
-    return ", ".join(found) or "not available on this device"
+    text = ", ".join(found) or "not available on this device"
+    return f"{text}; {row['note']}" if "note" in row else text
 
 
 def _efficiencies(task: Task, row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -331,10 +368,12 @@ def main() -> None:
     parser.add_argument("--batches", type=_numbers, default=[256], help="rows a device of data")
     parser.add_argument("--totals", type=_numbers, default=[256], help="rows of all devices")
     parser.add_argument("--train-rows", type=int, default=2, help="rows a device")
+    parser.add_argument("--weak", action="store_true", help="weak scaling alone, and no latency")
     parser.add_argument("--positions", type=int, default=8192, help="of a training row")
     parser.add_argument("--steps", type=int, default=5, help="timed training steps")
     parser.add_argument("--dtype", default="bfloat16", help="of weights and activations")
     parser.add_argument("--cpu-devices", type=int, help="virtual CPU devices instead of others")
+    parser.add_argument("--note", help="circumstances of the rows, shown in the table")
     parser.add_argument("--limit", type=float, default=480, help="begin nothing after seconds")
     parser.add_argument("--cache", type=Path, default=Path(".jax_cache"), help="of programs")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_sharded.json", help="results")

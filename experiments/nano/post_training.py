@@ -28,8 +28,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import command
-from experiments.train.rollout_judging import Judging, expectations, load_panel, seeded
+from experiments.train.rollout_judging import Judging, expectations, seeded
 from qtts_jax import QwenTTS
+from qtts_jax.cli.common import positive
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.bootstrap import Estimate, Score, estimate
 from qtts_jax.evaluation.rewards import RewardMix
@@ -64,8 +65,8 @@ def score(args: argparse.Namespace) -> None:
     expected = expectations(before, prompts, requests, args.rows, args.out / "before")
     tts = QwenTTS.from_pretrained(args.model)
     requests = read_prompts(args.prompts, tts)[1]
-    panel = load_panel(JUDGES, args.out / "scores.jsonl")
-    judging = Judging(panel, prompts, expected, tts.sample_rate)
+    memo = args.out / "scores.jsonl"
+    judging = Judging(JUDGES, prompts, expected, tts.sample_rate, memo, args.judge_processes)
     mix = RewardMix()
     numbers = np.repeat(np.arange(len(requests)), args.best_of).tolist()
     requested = seeded([requests[n] for n in numbers], args.seed)
@@ -181,6 +182,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the speech")
     parser.add_argument("--best-of", type=int, default=1, help="draws of a prompt, the best counts")
     parser.add_argument("--rows", type=int, default=64, help="most speech generated at once")
+    parser.add_argument(
+        "--judge-processes", type=positive, default=1, help="processes that judge, a core each"
+    )
     args = parser.parse_args()
     if args.model is not None:
         if args.before is None or args.prompts is None:

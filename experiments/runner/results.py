@@ -48,11 +48,18 @@ def machine() -> dict[str, Any]:
     return {
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": f"{_cores()} cores, {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def _cores() -> str:
+    """The number of cores that this process may use, of how many if there are more."""
+    there = os.cpu_count()
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return str(own) if own == there else f"{own} of {there}"
 
 
 def _commit() -> str | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from experiments import command
 
 POLL_SECONDS = 0.2
+CORES = "QTTS_RUN_CORES"
+"""Environment variable of a process of an ablation: the cores that it may use, by comma."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,17 @@ def devices(processes: int = 1) -> list[dict[str, str]]:
 
     Args:
         processes: of one GPU, each with its part of the memory. A small model uses a GPU only now
-            and then, and other processes compile or score meanwhile.
+            and then, and other processes compile or score meanwhile. Of a CPU, each with its share
+            of the cores of this process.
     """
     code = "import jax; print(jax.default_backend(), jax.local_device_count())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     backend, count = out.stdout.split()[-2:]
+    if backend == "cpu" and processes > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // processes)
+        groups = [cores[n : n + share] for n in range(0, share * min(processes, len(cores)), share)]
+        return [{CORES: ",".join(map(str, group))} for group in groups]
     if backend not in ("gpu", "cuda", "rocm"):
         return [{}]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -97,9 +105,13 @@ def run_all(
 
 def _start(work: Work, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     work.log.parent.mkdir(parents=True, exist_ok=True)
+    argv = list(work.argv)
+    if CORES in environment:
+        # Before the program begins, since libraries count the cores when they are loaded.
+        argv = ["taskset", "--cpu-list", environment[CORES], *argv]
     with work.log.open("ab") as log:
         return subprocess.Popen(
-            work.argv,
+            argv,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

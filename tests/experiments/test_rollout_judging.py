@@ -1,0 +1,51 @@
+"""Judges in processes of their own, and judges that score all speech at once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments.train import rollout_judging
+from experiments.train.rollout_judging import Expected, Judging
+
+RATE = 24_000
+PROMPTS = [{"text": "Ten ten.", "language": "english"}, {"text": "No.", "language": "English"}]
+EXPECTED = Expected(np.array([1.0, 2.0]), {})
+
+
+def spoken(*seconds):
+    wave = np.sin(np.arange(3 * RATE) / 40).astype(np.float32)
+    return [SimpleNamespace(wave=wave[: int(s * RATE)], ended=s < 2) for s in seconds]
+
+
+@pytest.mark.slow
+def test_processes_give_the_scores_of_one(tmp_path):
+    speech = spoken(1.5, 0.5, 2.0)
+    alone = Judging(["duration"], PROMPTS, EXPECTED, RATE).scores([0, 0, 1], speech)
+    assert [s["duration"][0] for s in alone] == pytest.approx([0.5, 0.5, 0.0])
+    assert [s["no_eos"][0] for s in alone] == [0, 0, 1]
+    memo = tmp_path / "scores.jsonl"
+    several = Judging(["duration"], PROMPTS, EXPECTED, RATE, memo, processes=2)
+    assert several.scores([0, 0, 1], speech) == alone
+    several.close()
+    assert len(memo.read_text().splitlines()) == 3
+
+
+def test_judges_on_the_devices_score_all_speech_at_once(monkeypatch):
+    class Whisper:
+        def transcribe(self, waves, languages):
+            assert languages == ["english", "english"] and not len(waves[1])
+            return ["10:10", ""]
+
+    class Opinions:
+        def scores(self, waves):
+            assert len(waves) == 1  # without speech there is no opinion
+            return [3.5]
+
+    monkeypatch.setattr(rollout_judging, "WhisperBatchJudge", Whisper)
+    monkeypatch.setattr(rollout_judging, "DistillMOSJudge", Opinions)
+    judging = Judging(["asr", "mos", "duration"], PROMPTS, EXPECTED, RATE, devices=True)
+    first, second = judging.scores([0, 1], spoken(1.0, 0.0))
+    assert first["wer"] == (0, 2) and first["mos"] == (3.5, 1)
+    assert second["wer"] == (1, 1) and "mos" not in second
+    assert second["duration"] == (1.0, 1)
