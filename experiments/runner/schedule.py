@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,8 @@ def devices(processes: int = 1) -> list[dict[str, str]]:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     backend, count = out.stdout.split()[-2:]
     if backend == "cpu" and processes > 1:
+        if shutil.which("taskset") is None:  # not Linux
+            return [{}] * processes
         cores = sorted(os.sched_getaffinity(0))
         share = max(1, len(cores) // processes)
         groups = [cores[n : n + share] for n in range(0, share * min(processes, len(cores)), share)]

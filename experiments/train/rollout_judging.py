@@ -159,8 +159,8 @@ class Judging:
         judges: kinds of `load_panel`.
         sample_rate: of the speech.
         memo: file that keeps the scores.
-        processes: at once, each with judges of its own on a core of its own and without
-            accelerators; 1 judges in this process.
+        processes: at once, each with judges of its own on a core of its own (on Linux) and
+            without accelerators; 1 judges in this process.
         devices: let `asr` and `mos` score all speech at once on the devices of this process, the
             words without a beam (`judges/whisper_batch.py`) and nothing kept.
 
@@ -191,7 +191,8 @@ class Judging:
             self._panel = load_panel(judges, memo)
             return
         spawn = multiprocessing.get_context("spawn")
-        cores = sorted(os.sched_getaffinity(0))
+        pins = hasattr(os, "sched_getaffinity")  # on Linux
+        cores = sorted(os.sched_getaffinity(0)) if pins else [None]
         turns = spawn.SimpleQueue()
         for core in itertools.islice(itertools.cycle(cores), processes):
             turns.put(core)
@@ -266,7 +267,8 @@ _judging: Judging
 def _begin(turns: Any, *own: Any) -> None:
     """Load the judges in a new process, which uses one core and no accelerator."""
     global _judging
-    os.sched_setaffinity(0, {turns.get()})
+    if (core := turns.get()) is not None:
+        os.sched_setaffinity(0, {core})
     jax.config.update("jax_platforms", "cpu")
     compilation_cache.enable()
     _judging = Judging(*own)
