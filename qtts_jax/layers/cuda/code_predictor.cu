@@ -1,5 +1,5 @@
-// All residual codes of one frame for one row in one launch: 16 positions through 5 layers, 15 heads,
-// sampling, and the embedding of each code as the next input.
+// All residual codes of one frame for one row in one launch: 16 positions through 5 layers, 15
+// heads, sampling, and the embedding of each code as the next input.
 #define WIDTH 1024
 #define POLL_FIRST 1
 #include "layer.cuh"
@@ -42,7 +42,9 @@ DEV void stream(const char* layers, const char* heads, PredictorShared& sh, char
           from = weights + layer_bytes + later * CHUNK;
           if (layer + 1 == LAYERS) {
             from = first + later * CHUNK;
-            if (position) from = later < CHUNKS_HEAD ? head + later * CHUNK : first + (later - CHUNKS_HEAD) * CHUNK;
+            if (position)
+              from = later < CHUNKS_HEAD ? head + later * CHUNK
+                                         : first + (later - CHUNKS_HEAD) * CHUNK;
           }
         }
         prefetch_bulk(from, CHUNK);
@@ -51,7 +53,8 @@ DEV void stream(const char* layers, const char* heads, PredictorShared& sh, char
     if (position)
       for (int c = 0; c < CHUNKS_HEAD; c++) {
         streamer.send(head + c * CHUNK);
-        if (position + 1 < POSITIONS) prefetch_bulk(first + (AHEAD - CHUNKS_HEAD + c) * CHUNK, CHUNK);
+        if (position + 1 < POSITIONS)
+          prefetch_bulk(first + (AHEAD - CHUNKS_HEAD + c) * CHUNK, CHUNK);
       }
   }
 }
@@ -65,8 +68,8 @@ DEV void keep_best(float& value, int& id, int lanes) {
   }
 }
 
-// Causal attention of one position. Each block mixes 16 channels of one query head; the 16 blocks of
-// a kv head share its queries, key and value.
+// Causal attention of one position. Each block mixes 16 channels of one query head; the 16 blocks
+// of a kv head share its queries, key and value.
 DEV void attend(int layer, int position, const float* scales, float4 angle, u64* words, u32 pass,
                 PredictorShared& sh, int warp, int lane) {
   const int t = threadIdx.x, group = blockIdx.x / 16, rank = blockIdx.x % 16, head = rank / 8;
@@ -76,8 +79,10 @@ DEV void attend(int layer, int position, const float* scales, float4 angle, u64*
   if (t < 272) {
     int channel = t < 128 ? head * 128 + t : t < 256 ? t + 128 : 384 + rank % 8 * 16 + t - 256;
     float v = __uint_as_float(await_word(words + WORDS_QKV + group * 512 + channel, pass));
-    if (t < 256) sh.qk[t] = v;
-    else sh.values[layer][position][t - 256] = narrow(v);
+    if (t < 256)
+      sh.qk[t] = v;
+    else
+      sh.values[layer][position][t - 256] = narrow(v);
   }
   bar_sync(2, WORKERS);
   if (warp <= position) {  // a warp a key
@@ -129,9 +134,9 @@ DEV void attend(int layer, int position, const float* scales, float4 angle, u64*
 }
 
 // Final norm, one head, and the draw of its code by all blocks; every thread returns the code.
-DEV int draw(int book, const float* norm, const float* noise, float temperature, int top_k, bool do_sample,
-             const bf16* embeddings, float* logits, u64* words, u32 pass, PredictorShared& sh, const char* ring,
-             Ring& at, int warp, int lane) {
+DEV int draw(int book, const float* norm, const float* noise, float temperature, int top_k,
+             bool do_sample, const bf16* embeddings, float* logits, u64* words, u32 pass,
+             PredictorShared& sh, const char* ring, Ring& at, int warp, int lane) {
   const int t = threadIdx.x, block = blockIdx.x;
   uint4 a[4];
   Own scale, x;
@@ -140,7 +145,8 @@ DEV int draw(int book, const float* norm, const float* noise, float temperature,
   load_tiles(a, sh.layer, ring, at, warp, lane);
   x.await(words + WORDS_AFTER_FFN, pass);
   x.enter(scale, sh.layer.operand[warp], lane);
-  rows16<1>(a, sh.layer.operand[warp], sh.head_sums[warp], false, lane, x.squares(), &sh.head_squares[warp]);
+  rows16<1>(a, sh.layer.operand[warp], sh.head_sums[warp], false, lane, x.squares(),
+            &sh.head_squares[warp]);
   if (warp == 0) {
     bar_sync(10, WORKERS);
     float s = 0;
@@ -204,18 +210,20 @@ DEV int draw(int book, const float* norm, const float* noise, float temperature,
   int code = sh.best_id[0];
 #pragma unroll
   for (int i = 1; i < 4; i++)
-    if (sh.best[i] > value || (sh.best[i] == value && sh.best_id[i] < code)) value = sh.best[i], code = sh.best_id[i];
+    if (sh.best[i] > value || (sh.best[i] == value && sh.best_id[i] < code))
+      value = sh.best[i], code = sh.best_id[i];
   return value == -INF ? NOT_FINITE : code;
 }
 
-// layers [5][128 blocks][15 chunks], heads [15][128 blocks][2 chunks], embeddings [15][2048][D] bfloat16,
-// norms [5][2][D] then [D], scales [5][2][HEAD] of queries and of keys, angles [16][64] of cosine and sine,
-// inputs [2][D], noise [15][2048]. The results: words (zeros before the launch), codes [15], logits [15][2048].
+// layers [5][128 blocks][15 chunks], heads [15][128 blocks][2 chunks], embeddings [15][2048][D]
+// bfloat16, norms [5][2][D] then [D], scales [5][2][HEAD] of queries and of keys, angles [16][64]
+// of cosine and sine, inputs [2][D], noise [15][2048]. The results: words (zeros before the
+// launch), codes [15], logits [15][2048].
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    code_predictor(const char* layers, const char* heads, const bf16* embeddings, const float* norms,
-                   const float* scales, const float* angles, const float* inputs, const float* noise,
-                   const float* temperature, const int* top_k, const int* do_sample, u64* words,
-                   int* codes, float* logits) {
+    code_predictor(const char* layers, const char* heads, const bf16* embeddings,
+                   const float* norms, const float* scales, const float* angles,
+                   const float* inputs, const float* noise, const float* temperature,
+                   const int* top_k, const int* do_sample, u64* words, int* codes, float* logits) {
   extern __shared__ __align__(1024) char ring[];
   PredictorShared& sh = *reinterpret_cast<PredictorShared*>(ring + STAGES * CHUNK);
   const int t = threadIdx.x, block = blockIdx.x;
@@ -236,10 +244,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     // The input: two vectors, then the embedding of the newest code.
     const bf16* row = embeddings + ((size_t)(position - 2) * VOCAB + max(code, 0)) * D;
     auto input = [&](Own& x) {
-      if (position < 2) x.load(inputs + position * D);
-      else x.of[0] = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
+      if (position < 2)
+        x.load(inputs + position * D);
+      else
+        x.of[0] = unpack(*reinterpret_cast<const u32*>(row + 2 * t));
     };
-    residual = position < 2 ? load1(inputs + position * D + block * 8 + lane % 8) : widen(row[block * 8 + lane % 8]);
+    residual = position < 2 ? load1(inputs + position * D + block * 8 + lane % 8)
+                            : widen(row[block * 8 + lane % 8]);
     const float4 angle = *reinterpret_cast<const float4*>(angles + (position * 64 + 2 * lane) * 2);
     for (int layer = 0; layer < LAYERS; layer++) {
       pass++;
@@ -248,18 +259,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       forget(warp);
       const float* norm = norms + layer * 2 * D;
       project_qkv(
-          norm, [&](Own& x) { layer ? x.await(words + WORDS_AFTER_FFN, pass - 1) : input(x); }, words, pass, sh.layer, ring,
-          at, warp, lane);
+          norm, [&](Own& x) { layer ? x.await(words + WORDS_AFTER_FFN, pass - 1) : input(x); },
+          words, pass, sh.layer, ring, at, warp, lane);
       attend(layer, position, scales + layer * 2 * HEAD, angle, words, pass, sh, warp, lane);
       project_out(residual, words, pass, sh.layer, ring, at, warp, lane);
       feed_forward(norm + D, residual, words, pass, sh.layer, ring, at, warp, lane);
     }
     if (position == 0) continue;
-    code = draw(position - 1, norms + LAYERS * 2 * D, noise, *temperature, *top_k, *do_sample, embeddings, logits, words, pass, sh,
-                ring, at, warp, lane);
+    code = draw(position - 1, norms + LAYERS * 2 * D, noise, *temperature, *top_k, *do_sample,
+                embeddings, logits, words, pass, sh, ring, at, warp, lane);
     if (block == 0 && t == 0) codes[position - 1] = code;
   }
 }
 
 static_assert(WORDS == WORDS_BEST + 2 * BLOCKS, "the caller clears WORDS words");
-static_assert(SHARED_BYTES >= STAGES * CHUNK + sizeof(PredictorShared), "the caller asks for SHARED_BYTES");
+static_assert(SHARED_BYTES >= STAGES * CHUNK + sizeof(PredictorShared),
+              "the caller asks for SHARED_BYTES");

@@ -50,16 +50,15 @@ DEV void mbar_wait(u32 bar, u32 parity) {
 
 DEV void bulk_load(u32 to, const void* from, u32 bytes, u32 bar) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
       "l"(from), "r"(bytes), "r"(bar)
       : "memory");
 }
 DEV void prefetch_bulk(const void* from, u32 bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
-DEV void prefetch_line(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
+DEV void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
 // ---- Barriers of some warps: the one that finishes waits (sync), the others go on (arrive).
 
@@ -74,7 +73,8 @@ DEV void bar_sync(int id, int threads) {
 // Relaxed accesses are enough, because nothing but the word itself is passed on.
 
 DEV void put_word(u64* to, u32 value, u32 tag) {
-  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"((u64)tag << 32 | value) : "memory");
+  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"((u64)tag << 32 | value)
+               : "memory");
 }
 DEV u64 read_word(const u64* from) {
   u64 word;
@@ -82,7 +82,10 @@ DEV u64 read_word(const u64* from) {
   return word;
 }
 DEV void read_words(const u64* from, u64& a, u64& b) {
-  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(a), "=l"(b) : "l"(from) : "memory");
+  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];"
+               : "=l"(a), "=l"(b)
+               : "l"(from)
+               : "memory");
 }
 DEV bool carries(u64 word, u32 tag) { return (u32)(word >> 32) == tag; }
 
@@ -107,7 +110,8 @@ DEV void await_pair(const u64* from, u32 tag, u32& a, u32& b) {
   a = (u32)u;
   b = (u32)v;
 }
-// N words, number i at from + at(i), asked for together: one after the other would cost N trips to L2.
+// N words, number i at from + at(i), asked for together: one after the other would cost N trips to
+// L2.
 template <int N, class At>
 DEV void await_words(const u64* from, At at, u32 tag, u32 (&values)[N]) {
   u64 words[N];
@@ -142,12 +146,14 @@ DEV u32 pack(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
   return v;
 }
-DEV float2 unpack(u32 v) { return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)); }
+DEV float2 unpack(u32 v) {
+  return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));
+}
 DEV float widen(bf16 v) { return __uint_as_float((u32)v << 16); }
 DEV bf16 narrow(float v) { return (bf16)pack(v, 0.f); }
 
-// Addresses of a loop that depend on x are computed in each round and not kept: registers that overflow
-// go to local memory, whose reads wait behind the weights.
+// Addresses of a loop that depend on x are computed in each round and not kept: registers that
+// overflow go to local memory, whose reads wait behind the weights.
 template <class T>
 DEV void forget(T*& x) {
   asm volatile("" : "+l"(x));
@@ -163,8 +169,7 @@ DEV float warp_sum(float v) {
 }
 // c += a b: a is 16 rows of 16 columns, b 16 rows of 8 columns, both in the order of the lanes.
 DEV void mma(float (&c)[4], const uint4& a, u32 b0, u32 b1) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));

@@ -1,13 +1,13 @@
 // Parts of one transformer layer for one row, computed by all blocks of one kernel together.
 //
 // 128 blocks of 16 working warps, and one warp that streams weights. The weights of a block lie in
-// the order in which it needs them (`persistent_layout.py`), so the streaming warp copies one chunk
+// the order in which it needs them (`layout.py`), so the streaming warp copies one chunk
 // after the other into a ring in shared memory and waits for nothing but room. Every block has some
 // rows of each matrix. Vectors go from block to block through L2 as words that carry the number of
 // the layer pass, so a reader waits for the words it needs and there is no barrier over the grid.
 //
-// Everything is written for vectors of 1024 and 3072 numbers; a wider layer (WIDTH = 2048) is a loop
-// over G pieces of the rows and G of the columns of each matrix.
+// Everything is written for vectors of 1024 and 3072 numbers; a wider layer (WIDTH = 2048) is a
+// loop over G pieces of the rows and G of the columns of each matrix.
 //
 // Few chunks are in flight at a time, because words wait in the same queues as bulk copies; what
 // comes a few chunks later is prefetched into L2 meanwhile.
@@ -25,17 +25,18 @@ constexpr float SCORE_SCALE = 0.08838834764831845f;  // HEAD ** -0.5
 // Words that every block reads exist four times: 32 blocks poll the same lines, not 128.
 constexpr int COPIES = 4;
 
-constexpr int WORDS_AFTER_ATTENTION = 0;                                    // residual stream
-constexpr int WORDS_AFTER_FFN = WORDS_AFTER_ATTENTION + COPIES * WIDTH;     // residual stream
-constexpr int WORDS_ACTIVATED = WORDS_AFTER_FFN + COPIES * WIDTH;           // pairs of bfloat16
-constexpr int WORDS_MIXED = WORDS_ACTIVATED + COPIES * G * FFN_PIECE / 2;   // pairs of bfloat16
-constexpr int WORDS_QKV = WORDS_MIXED + COPIES * MIXED / 2;                 // 512 of each kv head
+constexpr int WORDS_AFTER_ATTENTION = 0;                                   // residual stream
+constexpr int WORDS_AFTER_FFN = WORDS_AFTER_ATTENTION + COPIES * WIDTH;    // residual stream
+constexpr int WORDS_ACTIVATED = WORDS_AFTER_FFN + COPIES * WIDTH;          // pairs of bfloat16
+constexpr int WORDS_MIXED = WORDS_ACTIVATED + COPIES * G * FFN_PIECE / 2;  // pairs of bfloat16
+constexpr int WORDS_QKV = WORDS_MIXED + COPIES * MIXED / 2;                // 512 of each kv head
 constexpr int WORDS_LAYER = WORDS_QKV + KV * 512;
 
 // Partial sums of the warps of a block, and what goes to the tensor cores.
 struct LayerShared {
   u64 full[STAGES], empty[STAGES];
-  float qkv_sums[WARPS][32], out_sums[WARPS][8 * G], gate_up_sums[WARPS][48 * G], down_sums[WARPS][8 * G];
+  float qkv_sums[WARPS][32], out_sums[WARPS][8 * G], gate_up_sums[WARPS][48 * G],
+      down_sums[WARPS][8 * G];
   __align__(16) float qkv_squares[WARPS];
   __align__(16) float gate_up_squares[WARPS];
   __align__(16) u32 operand[WARPS][96 * G];
@@ -52,11 +53,13 @@ struct Ring {
 // The warp that streams: copies chunks into the ring, IN_FLIGHT at a time.
 struct Streamer {
   u32 ring, full, empty;
-  u32 stage = 0, parity = 1;       // of the next chunk; in the first round every stage is empty
-  u32 back = 0, back_parity = 0;   // of the chunk IN_FLIGHT before it
+  u32 stage = 0, parity = 1;      // of the next chunk; in the first round every stage is empty
+  u32 back = 0, back_parity = 0;  // of the chunk IN_FLIGHT before it
   int sent = 0;
   DEV Streamer(char* memory, LayerShared& sh)
-      : ring(shared_address(memory)), full(shared_address(sh.full)), empty(shared_address(sh.empty)) {}
+      : ring(shared_address(memory)),
+        full(shared_address(sh.full)),
+        empty(shared_address(sh.empty)) {}
   DEV void send(const char* from) {
     mbar_wait(empty + 8 * stage, parity);
     if (sent >= IN_FLIGHT) {
@@ -81,7 +84,8 @@ DEV void init_ring(LayerShared& sh) {
 
 // The next T tiles of this warp, from the ring into registers.
 template <int T>
-DEV void load_tiles(uint4 (&a)[T], LayerShared& sh, const char* ring, Ring& at, int warp, int lane) {
+DEV void load_tiles(uint4 (&a)[T], LayerShared& sh, const char* ring, Ring& at, int warp,
+                    int lane) {
 #pragma unroll
   for (int i = 0; i < T / TILES; i++) {
     mbar_wait(shared_address(&sh.full[at.stage]), at.parity);
@@ -94,11 +98,12 @@ DEV void load_tiles(uint4 (&a)[T], LayerShared& sh, const char* ring, Ring& at, 
   }
 }
 
-// R times 16 rows times 64 values of this warp, added to `sums` unless this is the first piece. While
-// products are under way, the squares of a lane are summed over the warp where `squares` is given.
+// R times 16 rows times 64 values of this warp, added to `sums` unless this is the first piece.
+// While products are under way, the squares of a lane are summed over the warp where `squares` is
+// given.
 template <int R>
-DEV void rows16(const uint4 (&a)[R * 4], const u32* operand, float* sums, bool add, int lane, float of_lane,
-                float* squares) {
+DEV void rows16(const uint4 (&a)[R * 4], const u32* operand, float* sums, bool add, int lane,
+                float of_lane, float* squares) {
   const uint4* p = reinterpret_cast<const uint4*>(operand + (lane % 4) * 8);
   uint4 b0 = p[0], b1 = p[1];
   if (squares) {
@@ -121,12 +126,13 @@ DEV void rows16(const uint4 (&a)[R * 4], const u32* operand, float* sums, bool a
   }
 }
 
-// 8 rows times T * 32 values of this warp, added to `sums` unless this is the first piece: a tile holds
-// two blocks of columns, and the second block meets the odd columns of b, so that no half of a product
-// is padding.
+// 8 rows times T * 32 values of this warp, added to `sums` unless this is the first piece: a tile
+// holds two blocks of columns, and the second block meets the odd columns of b, so that no half of
+// a product is padding.
 template <int T>
 DEV void rows8(const uint4 (&a)[T], const u32* operand, float* sums, bool add, int lane) {
-  const uint4* p = reinterpret_cast<const uint4*>(operand + (lane / 4 % 2) * (T * 8) + (lane % 4) * (T * 2));
+  const uint4* p =
+      reinterpret_cast<const uint4*>(operand + (lane / 4 % 2) * (T * 8) + (lane % 4) * (T * 2));
   float c[2][4] = {};
 #pragma unroll
   for (int i = 0; i < T / 2; i++) {
@@ -172,7 +178,8 @@ struct Own {
     for (int i = 0; i < G; i++) s += of[i].x * of[i].x + of[i].y * of[i].y;
     return s;
   }
-  // Times the scale of a norm as operands of the warp; the factor of the norm comes after the product.
+  // Times the scale of a norm as operands of the warp; the factor of the norm comes after the
+  // product.
   DEV void enter(const Own& scale, u32* operand, int lane) const {
 #pragma unroll
     for (int i = 0; i < G; i++)
@@ -191,7 +198,8 @@ DEV float sum8(const float (*sums)[N], int row, int lane) {
   return s + __shfl_xor_sync(~0u, s, 16);
 }
 
-// Norm and queries, keys, values of this block's 32 rows, as words of its kv head. `get` waits for x.
+// Norm and queries, keys, values of this block's 32 rows, as words of its kv head. `get` waits for
+// x.
 template <class Get>
 DEV void project_qkv(const float* norm, Get get, u64* words, u32 pass, LayerShared& sh,
                      const char* ring, Ring& at, int warp, int lane) {
@@ -234,8 +242,8 @@ DEV void put_mixed(u64* words, int channel, float mixed, u32 pass, int lane) {
 }
 
 // Output projection of attention and residual sum. Warp g has row block * 8 + lane % 8 of piece g.
-DEV void project_out(float& residual, u64* words, u32 pass, LayerShared& sh, const char* ring, Ring& at, int warp,
-                     int lane) {
+DEV void project_out(float& residual, u64* words, u32 pass, LayerShared& sh, const char* ring,
+                     Ring& at, int warp, int lane) {
   const int block = blockIdx.x;
   u32* operand = sh.operand[warp];
 #pragma unroll
@@ -261,8 +269,8 @@ DEV void project_out(float& residual, u64* words, u32 pass, LayerShared& sh, con
 }
 
 // Norm, gate and up of SwiGLU: 24 numbers a block and piece, as pairs.
-DEV void activate(const float* norm, u64* words, u32 pass, LayerShared& sh, const char* ring, Ring& at, int warp,
-                  int lane) {
+DEV void activate(const float* norm, u64* words, u32 pass, LayerShared& sh, const char* ring,
+                  Ring& at, int warp, int lane) {
   u32* operand = sh.operand[warp];
   Own scale, x;
   scale.load(norm);
@@ -277,8 +285,8 @@ DEV void activate(const float* norm, u64* words, u32 pass, LayerShared& sh, cons
         x.await(words + WORDS_AFTER_ATTENTION, pass);
         x.enter(scale, operand, lane);
       }
-      rows16<3>(a, operand + 32 * columns, sh.gate_up_sums[warp] + 48 * piece, columns > 0, lane, x.squares(),
-                first ? &sh.gate_up_squares[warp] : nullptr);
+      rows16<3>(a, operand + 32 * columns, sh.gate_up_sums[warp] + 48 * piece, columns > 0, lane,
+                x.squares(), first ? &sh.gate_up_squares[warp] : nullptr);
     }
   if (warp < 3 * G) {
     bar_sync(8, WORKERS);
@@ -298,15 +306,16 @@ DEV void activate(const float* norm, u64* words, u32 pass, LayerShared& sh, cons
     float y = gate / (1 + __expf(-gate)) * up, other = __shfl_down_sync(~0u, y, 1);
     int pair = warp / 3 * (FFN_PIECE / 2) + blockIdx.x * 12 + warp % 3 * 4 + lane % 8 / 2;
     if (lane % 2 == 0)
-      put_word(words + WORDS_ACTIVATED + lane / 8 * (G * FFN_PIECE / 2) + pair, pack(y, other), pass);
+      put_word(words + WORDS_ACTIVATED + lane / 8 * (G * FFN_PIECE / 2) + pair, pack(y, other),
+               pass);
   } else {
     bar_arrive(8, WORKERS);
   }
 }
 
 // Norm, SwiGLU and its residual sum.
-DEV void feed_forward(const float* norm, float& residual, u64* words, u32 pass, LayerShared& sh, const char* ring,
-                      Ring& at, int warp, int lane) {
+DEV void feed_forward(const float* norm, float& residual, u64* words, u32 pass, LayerShared& sh,
+                      const char* ring, Ring& at, int warp, int lane) {
   activate(norm, words, pass, sh, ring, at, warp, lane);
   const int block = blockIdx.x;
   u32* operand = sh.operand[warp];
@@ -317,7 +326,8 @@ DEV void feed_forward(const float* norm, float& residual, u64* words, u32 pass, 
       uint4 a[6];
       load_tiles(a, sh, ring, at, warp, lane);
       if (piece == 0 && columns == 0) {
-        const u64* mine = words + WORDS_ACTIVATED + block / 32 * (G * FFN_PIECE / 2) + warp * 96 + lane;
+        const u64* mine =
+            words + WORDS_ACTIVATED + block / 32 * (G * FFN_PIECE / 2) + warp * 96 + lane;
         u32 v[3 * G];
         await_words(mine, [](int i) { return i / 3 * (FFN_PIECE / 2) + i % 3 * 32; }, pass, v);
 #pragma unroll
@@ -339,7 +349,8 @@ DEV void feed_forward(const float* norm, float& residual, u64* words, u32 pass, 
 struct Half {  // channels 2l, 2l+1, 64+2l and 65+2l of a head, in lane l
   float a, b, c, d;
 };
-// Channels of a query or key times the scale of its norm, turned by the rotary angles; `squares`: of this lane.
+// Channels of a query or key times the scale of its norm, turned by the rotary angles; `squares`:
+// of this lane.
 DEV Half turned(const float* raw, const float* scale, float4 angle, int lane, float& squares) {
   float2 low = *reinterpret_cast<const float2*>(raw + 2 * lane);
   float2 high = *reinterpret_cast<const float2*>(raw + 64 + 2 * lane);
@@ -348,7 +359,9 @@ DEV Half turned(const float* raw, const float* scale, float4 angle, int lane, fl
   return {low.x * angle.x - high.x * angle.y, low.y * angle.z - high.y * angle.w,
           high.x * angle.x + low.x * angle.y, high.y * angle.z + low.y * angle.w};
 }
-DEV float dot(const Half& x, const Half& y) { return x.a * y.a + x.b * y.b + x.c * y.c + x.d * y.d; }
+DEV float dot(const Half& x, const Half& y) {
+  return x.a * y.a + x.b * y.b + x.c * y.c + x.d * y.d;
+}
 // The scales of a lane's channels.
 DEV void head_scales(const float* scales, int lane, float (&of)[4]) {
 #pragma unroll

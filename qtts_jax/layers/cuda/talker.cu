@@ -5,21 +5,21 @@
 // Of a block: 2 heads x 128 sums, then maximum and total of both.
 constexpr int PART = 272;
 constexpr int WORDS_PART = WORDS_LAYER;
-constexpr int AT_ONCE = 2;          // positions of a half warp whose keys and values are read together
+constexpr int AT_ONCE = 2;  // positions of a half warp whose keys and values are read together
 constexpr int STRIDE = 16 * WARPS;  // between the positions of a warp, every second of a half
 
 struct TalkerShared {
   LayerShared layer;
-  // Pointers to keys and values of every layer. An array of the kernel's own would be local memory, whose
-  // reads wait behind the weights.
+  // Pointers to keys and values of every layer. An array of the kernel's own would be local memory,
+  // whose reads wait behind the weights.
   bf16* caches[2 * LAYERS];
   int filled;
-  __align__(16) float qkv[512];           // of this block's kv head: two queries, key, value
-  __align__(16) float query[2][HEAD];     // normalized and turned
-  __align__(16) u32 fresh[2][HEAD / 2];   // key and value of the new position, pairs of bfloat16
+  __align__(16) float qkv[512];          // of this block's kv head: two queries, key, value
+  __align__(16) float query[2][HEAD];    // normalized and turned
+  __align__(16) u32 fresh[2][HEAD / 2];  // key and value of the new position, pairs of bfloat16
   __align__(16) float mixed[WARPS][2][HEAD];  // sums of the warps' positions
-  float top[WARPS][2], total[WARPS][2];   // maximum of their scores, sum of the exponentials
-  float parts[288];                       // of the 16 blocks of a kv head: 16 channels, maximum, total
+  float top[WARPS][2], total[WARPS][2];       // maximum of their scores, sum of the exponentials
+  float parts[288];  // of the 16 blocks of a kv head: 16 channels, maximum, total
 };
 
 DEV void stream(const char* layers, TalkerShared& sh, char* ring) {
@@ -30,8 +30,10 @@ DEV void stream(const char* layers, TalkerShared& sh, char* ring) {
     for (int c = 0; c < CHUNKS_LAYER; c++) {
       streamer.send(weights + c * CHUNK);
       const int later = c + AHEAD;
-      if (later < CHUNKS_LAYER) prefetch_bulk(weights + later * CHUNK, CHUNK);
-      else if (layer + 1 < LAYERS) prefetch_bulk(weights + layer_bytes + (later - CHUNKS_LAYER) * CHUNK, CHUNK);
+      if (later < CHUNKS_LAYER)
+        prefetch_bulk(weights + later * CHUNK, CHUNK);
+      else if (layer + 1 < LAYERS)
+        prefetch_bulk(weights + layer_bytes + (later - CHUNKS_LAYER) * CHUNK, CHUNK);
     }
 }
 
@@ -94,12 +96,14 @@ DEV void dots(const float (&query)[8], const uint4 (&keys)[N], float (&scores)[N
 
 // Attention of the new position over the cache, and its write. The 16 blocks of a kv head share the
 // positions, and then the channels of its two query heads.
-DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const float* angles, u64* words, u32 pass,
-                TalkerShared& sh, int warp, int lane) {
+DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const float* angles,
+                u64* words, u32 pass, TalkerShared& sh, int warp, int lane) {
   const int t = threadIdx.x, group = blockIdx.x / 16, rank = blockIdx.x % 16, head = rank / 8;
   const int side = lane / 16, first = rank * WARPS + warp + side * STRIDE;
   uint4 k[AT_ONCE], v[AT_ONCE];
-  auto row = [&](bf16* cache, int position) { return cache + ((size_t)position * KV + group) * HEAD; };
+  auto row = [&](bf16* cache, int position) {
+    return cache + ((size_t)position * KV + group) * HEAD;
+  };
   auto load = [&](int from) {
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++) {
@@ -117,7 +121,8 @@ DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const
   bar_sync(2, WORKERS);
   if (warp < 3) {  // two queries and the key
     float squares;
-    const Half x = turned(sh.qkv + warp * HEAD, scale, *reinterpret_cast<const float4*>(angles + 4 * lane), lane, squares);
+    const Half x = turned(sh.qkv + warp * HEAD, scale,
+                          *reinterpret_cast<const float4*>(angles + 4 * lane), lane, squares);
     const float f = rsqrtf(warp_sum(squares) / HEAD + EPS) * (warp < 2 ? SCORE_SCALE : 1.f);
     if (warp < 2) {
       *reinterpret_cast<float2*>(&sh.query[warp][2 * lane]) = make_float2(x.a * f, x.b * f);
@@ -128,7 +133,8 @@ DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const
     }
   } else if (warp == 3) {
     sh.fresh[1][lane] = pack(sh.qkv[3 * HEAD + 2 * lane], sh.qkv[3 * HEAD + 2 * lane + 1]);
-    sh.fresh[1][32 + lane] = pack(sh.qkv[3 * HEAD + 64 + 2 * lane], sh.qkv[3 * HEAD + 65 + 2 * lane]);
+    sh.fresh[1][32 + lane] =
+        pack(sh.qkv[3 * HEAD + 64 + 2 * lane], sh.qkv[3 * HEAD + 65 + 2 * lane]);
   }
   bar_sync(3, WORKERS);
   float query[2][8];
@@ -156,7 +162,8 @@ DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const
   if (rank == 0 && warp == WARPS - 1) {  // the new position
     const uint4 key[1] = {reinterpret_cast<const uint4*>(sh.fresh[0])[lane % 16]};
     const uint4 value[1] = {reinterpret_cast<const uint4*>(sh.fresh[1])[lane % 16]};
-    reinterpret_cast<uint4*>(row(side ? values : keys, filled))[lane % 16] = side ? value[0] : key[0];
+    reinterpret_cast<uint4*>(row(side ? values : keys, filled))[lane % 16] =
+        side ? value[0] : key[0];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       float score[1];
@@ -198,9 +205,11 @@ DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const
   }
   // 16 channels of one head, from all blocks of the kv head.
   if (t < 256)
-    sh.parts[t] = __uint_as_float(await_word(parts + t / 16 * PART + head * HEAD + rank % 8 * 16 + t % 16, pass));
+    sh.parts[t] = __uint_as_float(
+        await_word(parts + t / 16 * PART + head * HEAD + rank % 8 * 16 + t % 16, pass));
   else if (t < 288)
-    sh.parts[t] = __uint_as_float(await_word(parts + t % 16 * PART + 2 * HEAD + 2 * head + (t - 256) / 16, pass));
+    sh.parts[t] = __uint_as_float(
+        await_word(parts + t % 16 * PART + 2 * HEAD + 2 * head + (t - 256) / 16, pass));
   if (warp == 0) {
     bar_sync(6, WORKERS);
     const int from = lane % 16;
@@ -223,13 +232,15 @@ DEV void attend(bf16* keys, bf16* values, int filled, const float* scales, const
   }
 }
 
-// layers [LAYERS][128 blocks][CHUNKS_LAYER], norms [LAYERS][2][WIDTH], scales [LAYERS][2][HEAD] of queries and of
-// keys, angles [64] of cosine and sine, x [WIDTH], position [1]; then keys and values [slots][KV][HEAD] bfloat16 of
-// every layer (CACHES: their parameters), which the results share. The results: words (zeros before the launch),
-// y [WIDTH], and the caches (OUT_CACHES, OUT_CACHE_LIST).
+// layers [LAYERS][128 blocks][CHUNKS_LAYER], norms [LAYERS][2][WIDTH], scales [LAYERS][2][HEAD] of
+// queries and of keys, angles [64] of cosine and sine, x [WIDTH], position [1]; then keys and
+// values [slots][KV][HEAD] bfloat16 of every layer (CACHES: their parameters), which the results
+// share. The results: words (zeros before the launch), y [WIDTH], and the caches (OUT_CACHES,
+// OUT_CACHE_LIST).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    talker(const char* layers, const float* norms, const float* scales, const float* angles, const float* input,
-           const int* position, const int* slots, CACHES, u64* words, float* output, OUT_CACHES) {
+    talker(const char* layers, const float* norms, const float* scales, const float* angles,
+           const float* input, const int* position, const int* slots, CACHES, u64* words,
+           float* output, OUT_CACHES) {
   extern __shared__ __align__(1024) char ring[];
   TalkerShared& sh = *reinterpret_cast<TalkerShared*>(ring + STAGES * CHUNK);
   const int t = threadIdx.x, block = blockIdx.x;
@@ -255,14 +266,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     forget(warp);
     const float* norm = norms + layer * 2 * WIDTH;
     project_qkv(
-        norm, [&](Own& x) { layer ? x.await(words + WORDS_AFTER_FFN, pass - 1) : x.load(input); }, words, pass, sh.layer, ring,
-        at, warp, lane);
-    attend(sh.caches[2 * layer], sh.caches[2 * layer + 1], sh.filled, scales + layer * 2 * HEAD, angles, words, pass, sh, warp,
-           lane);
+        norm, [&](Own& x) { layer ? x.await(words + WORDS_AFTER_FFN, pass - 1) : x.load(input); },
+        words, pass, sh.layer, ring, at, warp, lane);
+    attend(sh.caches[2 * layer], sh.caches[2 * layer + 1], sh.filled, scales + layer * 2 * HEAD,
+           angles, words, pass, sh, warp, lane);
     project_out(residual, words, pass, sh.layer, ring, at, warp, lane);
     feed_forward(norm + WIDTH, residual, words, pass, sh.layer, ring, at, warp, lane);
   }
   if (warp < G && lane < 8) output[warp * PIECE + block * 8 + lane] = residual;
 }
 static_assert(WORDS == WORDS_PART + BLOCKS * PART, "the caller clears WORDS words");
-static_assert(SHARED_BYTES >= STAGES * CHUNK + sizeof(TalkerShared), "the caller asks for SHARED_BYTES");
+static_assert(SHARED_BYTES >= STAGES * CHUNK + sizeof(TalkerShared),
+              "the caller asks for SHARED_BYTES");

@@ -3,7 +3,8 @@
 A decoding step reads every weight once and computes next to nothing, so its speed is bound by the
 number of kernels and by how well each streams its weights. At batch 1 a layer is five kernels here
 (six over a long cache) instead of the dozen or more that XLA makes of the plain modules; in a batch
-the products are left to XLA and attention and sampling are one kernel each.
+the products are left to XLA and attention and sampling are one kernel each. On Hopper GPUs a row of
+a released model takes the persistent kernels of `layers/cuda` instead.
 
 Beside every kernel stands the plain function `plain_*` that defines it; the two differ in the
 order of float32 sums, and attention weights stay float32 in the kernel. Activations are bfloat16
