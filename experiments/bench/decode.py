@@ -356,16 +356,8 @@ def profile(size: str, directory: Path, dtype: Any) -> None:
 
 def child(size: str, part: str, options: list[str], figures: Path, cache: str) -> None:
     """Measure in a new process, so that peak memory is that of one size and storage."""
-    argv = [
-        sys.executable,
-        "-m",
-        "experiments.bench.decode",
-        *options,
-        "--one",
-        size,
-        part,
-        str(figures),
-    ]
+    argv = [sys.executable, "-m", "experiments.bench.decode", *options]
+    argv += ["--one", size, part, str(figures)]
     env = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": cache}
     subprocess.run(argv, check=True, env=env)
 

@@ -86,6 +86,6 @@ def available() -> str | None:
         return NO_BINDINGS
     if not hasattr(gpu_triton, "TritonKernel"):
         return NO_BINDINGS
-    if nvrtc.library() is None:
+    if nvrtc.shared_library() is None:
         return "NVRTC is missing (the package nvidia-cuda-nvrtc, which jax[cuda13] installs)"
     return None

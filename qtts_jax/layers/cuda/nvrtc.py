@@ -35,7 +35,7 @@ def _candidates() -> Iterator[str]:
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def shared_library() -> ctypes.CDLL | None:
     """NVRTC; None where it is not installed."""
     for path in _candidates():
         try:
@@ -80,7 +80,7 @@ def to_ptx(source: str, defines: tuple[tuple[str, str], ...]) -> str:
 
 def _version() -> tuple[int, int]:
     """Version of NVRTC."""
-    nvrtc = library()
+    nvrtc = shared_library()
     if nvrtc is None:
         raise RuntimeError("NVRTC is not installed.")
     major, minor = ctypes.c_int(), ctypes.c_int()
@@ -90,7 +90,7 @@ def _version() -> tuple[int, int]:
 
 def _compiled(source: str, options: tuple[str, ...]) -> str:
     """PTX of a file of this folder."""
-    nvrtc = library()
+    nvrtc = shared_library()
     assert nvrtc is not None
     program = ctypes.c_void_p()
     text, name = (SOURCES / source).read_bytes(), source.encode()

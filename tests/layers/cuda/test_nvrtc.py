@@ -10,7 +10,7 @@ from qtts_jax.layers.cuda import nvrtc
 from qtts_jax.layers.cuda.launch import Kernel
 from qtts_jax.models import code_predictor_kernel, talker_kernel
 
-needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason="needs nvidia-cuda-nvrtc")
+needs_nvrtc = pytest.mark.skipif(nvrtc.shared_library() is None, reason="needs nvidia-cuda-nvrtc")
 
 
 @pytest.fixture
@@ -52,6 +52,6 @@ def test_a_fault_in_a_source_is_shown(folder):
 
 
 def test_without_nvrtc(folder, monkeypatch):
-    monkeypatch.setattr(nvrtc, "library", lambda: None)
+    monkeypatch.setattr(nvrtc, "shared_library", lambda: None)
     with pytest.raises(RuntimeError, match="not installed"):
         Kernel("talker.cu", 128, 544, 1, 1).ptx()
