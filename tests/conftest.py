@@ -26,6 +26,7 @@ from qtts_jax.tts import requests
 from tests.golden_tools import detweights as weights_by_name
 from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
 from tests.support.helpers import CHECKPOINTS, GOLDEN
+from tests.support.read_once import read_once
 
 # A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
 # some thousand programs the compiler crashes.
@@ -36,9 +37,10 @@ MOST_MAPPINGS = 12_000
 def pytest_configure(config):
     """Compile without optimizations: tests compile much and run little, but for those by hand.
 
-    Programs that tests start inherit this. The flag is for JAX 0.10 alone, where building the
-    kernels of fusions by MLIR is most of what is left; later releases have no other way and do not
-    start with a flag that they do not know.
+    Programs that tests start inherit this. The flags are for JAX 0.10 alone; later releases do not
+    start with one that they do not know. Building the kernels of fusions by MLIR takes most of the
+    rest of a compilation there, and cutting a small program into parts that are compiled apart
+    takes a fifth of what then is left.
     """
     if config.getoption("markexpr") == "by_hand":
         return
@@ -46,7 +48,8 @@ def pytest_configure(config):
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{flags} {quick}".strip()
 
 
 def pytest_collection_finish():
@@ -70,6 +73,13 @@ def drawn_seeds_are_known(monkeypatch):
     """Who names no seed gets 1, 2, ... in each test: speech does not end early by chance."""
     numbers = itertools.count(1)
     monkeypatch.setattr(requests.secrets, "randbelow", lambda limit: next(numbers) % limit)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parameters_are_read_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read_once(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="session")
