@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import importlib.metadata
 import itertools
 import json
 import os
@@ -26,30 +25,13 @@ from qtts_jax.tts import requests
 from tests.golden_tools import detweights as weights_by_name
 from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
 from tests.support.helpers import CHECKPOINTS, GOLDEN
+from tests.support.quick_compilation import pytest_configure as pytest_configure
 from tests.support.read_once import read_once
 
 # A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
 # some thousand programs the compiler crashes.
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
-
-
-def pytest_configure(config):
-    """Compile without optimizations: tests compile much and run little, but for those by hand.
-
-    Programs that tests start inherit this. The flags are for JAX 0.10 alone; later releases do not
-    start with one that they do not know. Building the kernels of fusions by MLIR takes most of the
-    rest of a compilation there, and cutting a small program into parts that are compiled apart
-    takes a fifth of what then is left.
-    """
-    if config.getoption("markexpr") == "by_hand":
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        flags = os.environ.get("XLA_FLAGS", "")
-        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-        os.environ["XLA_FLAGS"] = f"{flags} {quick}".strip()
 
 
 def pytest_collection_finish():
