@@ -129,7 +129,8 @@ def rounded_tables(folder: Path) -> dict[str, str]:
 def remarks(folder: Path, parameters: Mapping[str, Parameter]) -> list[str]:
     """What a conversion of `folder` leaves out or widens, a sentence each."""
     found = []
-    ignored = [name for name in _stored(folder, Faults()) if _is_ignored(name, read_model(folder))]
+    model = read_model(folder)
+    ignored = [name for name in _stored(folder, Faults()) if _is_ignored(name, model)]
     if ignored:
         found.append(
             f"{folder}: {len(ignored)} tensors of {ignored[0].partition('.')[0]} are left out; "

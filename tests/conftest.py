@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import importlib.metadata
 import itertools
 import json
 import os
@@ -26,27 +25,13 @@ from qtts_jax.tts import requests
 from tests.golden_tools import detweights as weights_by_name
 from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
 from tests.support.helpers import CHECKPOINTS, GOLDEN
+from tests.support.quick_compilation import pytest_configure as pytest_configure
+from tests.support.read_once import read_once
 
 # A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
 # some thousand programs the compiler crashes.
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 12_000
-
-
-def pytest_configure(config):
-    """Compile without optimizations: tests compile much and run little, but for those by hand.
-
-    Programs that tests start inherit this. The flag is for JAX 0.10 alone, where building the
-    kernels of fusions by MLIR is most of what is left; later releases have no other way and do not
-    start with a flag that they do not know.
-    """
-    if config.getoption("markexpr") == "by_hand":
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 
 def pytest_collection_finish():
@@ -70,6 +55,13 @@ def drawn_seeds_are_known(monkeypatch):
     """Who names no seed gets 1, 2, ... in each test: speech does not end early by chance."""
     numbers = itertools.count(1)
     monkeypatch.setattr(requests.secrets, "randbelow", lambda limit: next(numbers) % limit)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parameters_are_read_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read_once(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="session")

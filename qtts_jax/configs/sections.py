@@ -16,6 +16,7 @@ fields of several dataclasses. A field of a file that no row of its table names 
 
 from __future__ import annotations
 
+import functools
 import operator
 import typing
 from collections.abc import Callable, Mapping
@@ -186,10 +187,14 @@ class Section(Generic[Config]):
         return data
 
 
-def _build(kind: type[Config], values: Values) -> Config:
+# They are strings, which are compiled anew at each asking: most of the time of `read`.
+_type_hints = functools.cache(typing.get_type_hints)
+
+
+def _build(kind: Callable[..., Config], values: Values) -> Config:
     """A dataclass, nested ones included, from its attributes by dotted name."""
     own = {name: value for name, value in values.items() if "." not in name}
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     for name in {name.partition(".")[0] for name in values if "." in name}:
         inner = {
             k.removeprefix(f"{name}."): v for k, v in values.items() if k.startswith(f"{name}.")

@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from convert import models
 from convert.to_orbax import to_orbax
 from convert.to_torch import to_torch
 from qtts_jax.configs.tts import TTSConfig
@@ -49,6 +50,13 @@ def side_files(folder):
         for path in folder.rglob("*")
         if path.is_file() and "safetensors" not in path.name
     }
+
+
+def test_the_model_of_a_folder_is_not_built_for_each_tensor(released, tmp_path, monkeypatch):
+    built, build = [], models.build_model
+    monkeypatch.setattr(models, "build_model", lambda *a: built.append(a) or build(*a))
+    to_orbax(released / "custom_voice", tmp_path / "orbax", report=quiet)
+    assert len(built) < 10  # of two folders with hundreds of tensors
 
 
 @pytest.mark.parametrize("name", ["base", "custom_voice", "voice_design"])

@@ -32,6 +32,12 @@ def left_aligned(x, lengths):
     return out
 
 
+# Whole methods are compiled: run operation by operation, a model compiles some hundred programs.
+def forward(model):
+    """`talker.step`, and hidden states to logits."""
+    return jax.jit(model.talker.step), jax.jit(model.talker.logits)
+
+
 def prefilled(case, detweights, golden_index):
     name, model, data = case
     lengths = data["mask"].sum(1)
@@ -40,7 +46,7 @@ def prefilled(case, detweights, golden_index):
     x = detweights.symmetric(golden_index["seed"], f"talker/{name}/emb", shape, 1.5)
     x = left_aligned(x * data["mask"][..., None], lengths)
     state = model.talker.init_state(len(lengths), jnp.float32, 16)
-    y, state = model.talker.step(jnp.asarray(x), state, jnp.asarray(lengths))
+    y, state = forward(model)[0](jnp.asarray(x), state, jnp.asarray(lengths))
     return y, state, lengths
 
 
@@ -49,9 +55,11 @@ def test_prefill_of_unequal_prompts(case, detweights, golden_index):
     y, _, lengths = prefilled(case, detweights, golden_index)
     wanted = left_aligned(data[f"prefill_h{model.config.talker.transformer.layers}"], lengths)
     logits = left_aligned(data["prefill_logits"], lengths)
+    got = np.asarray(forward(model)[1](y))[..., : logits.shape[-1]]
+    y = np.asarray(y)
     for row, n in enumerate(lengths):
         assert_close(y[row, :n], wanted[row, :n])
-        assert_close(model.talker.logits(y[row, :n])[:, : logits.shape[-1]], logits[row, :n])
+        assert_close(got[row, :n], logits[row, :n])
     assert_close(y[np.arange(len(lengths)), lengths - 1], data["past_hidden"][:, 0])
 
 
@@ -59,23 +67,27 @@ def test_decode_steps(case, detweights, golden_index):
     name, model, data = case
     seed, width = golden_index["seed"], model.config.talker.transformer.width
     y, state, lengths = prefilled(case, detweights, golden_index)
-    hidden = y[np.arange(2), lengths - 1]
+    hidden = np.asarray(y)[np.arange(2), lengths - 1]
+    step, head = forward(model)
+    frame = jax.jit(
+        lambda hidden, row: model.code_predictor.generate(
+            hidden, row, lambda logits, _: jnp.argmax(logits, -1)
+        )
+    )
     first = detweights.integers(seed, f"talker/{name}/tok", (3, 2, 1), BOOK)[..., 0]
     text = detweights.symmetric(seed, f"talker/{name}/trail", (2, 2, width), 1.5)
     pad = detweights.symmetric(seed, f"talker/{name}/pad", (1, 1, width), 1.5)
     for s in range(3):
         row = model.talker.embed_codec(jnp.asarray(first[s]))
-        codes, total = model.code_predictor.generate(
-            hidden, row, lambda logits, _: jnp.argmax(logits, -1)
-        )
+        codes, total = frame(hidden, row)
         np.testing.assert_array_equal(codes, data[f"step{s}_codes"][:, 1:])
         x = row + total + (text[:, s] if s < 2 else pad[:, 0])
         assert_close(x, data[f"step{s}_input_embed"])
-        y, state = model.talker.step(x[:, None], state)
-        hidden = y[:, 0]
+        y, state = step(x[:, None], state)
+        hidden = np.asarray(y)[:, 0]
         assert_close(hidden, data[f"step{s}_hidden"])
         wanted = data[f"step{s}_logits"]
-        assert_close(model.talker.logits(hidden)[:, : wanted.shape[1]], wanted)
+        assert_close(head(hidden)[:, : wanted.shape[1]], wanted)
 
 
 def test_teacher_forced_code_predictor(case, detweights, golden_index):
@@ -84,7 +96,8 @@ def test_teacher_forced_code_predictor(case, detweights, golden_index):
     codes = detweights.integers(seed, f"talker/{name}/cpcodes", (5, 16), BOOK)
     hidden = detweights.symmetric(seed, f"talker/{name}/cphid", (5, width), 1.5)
     first = model.talker.embed_codec(jnp.asarray(codes[:, 0]))
-    logits = model.code_predictor.teacher_forced(jnp.asarray(hidden), first, codes[:, 1:])
+    forced = jax.jit(model.code_predictor.teacher_forced)
+    logits = forced(jnp.asarray(hidden), first, codes[:, 1:])
     assert_close(logits, data["cp_teacher_logits"])
 
 
@@ -98,10 +111,11 @@ def test_generation_agrees_with_teacher_forcing(case):
         jax.debug.callback(lambda x, b: seen.append((int(b), np.asarray(x))), logits, book)
         return jnp.argmax(logits, -1)
 
-    codes, total = model.code_predictor.generate(hidden, first, best)
+    generate = jax.jit(lambda *given: model.code_predictor.generate(*given, best))
+    codes, total = generate(hidden, first)
     jax.effects_barrier()
-    logits = model.code_predictor.teacher_forced(hidden, first, codes)
-    np.testing.assert_array_equal(codes, jnp.argmax(logits, -1))
+    logits = np.asarray(jax.jit(model.code_predictor.teacher_forced)(hidden, first, codes))
+    np.testing.assert_array_equal(codes, np.argmax(logits, -1))
     for book, chosen_from in seen:
         assert_close(chosen_from, logits[:, book - 1])
     assert_close(total, model.code_predictor.embed(codes))

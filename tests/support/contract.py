@@ -21,7 +21,7 @@ from qtts_jax.layers.streaming import where_rows
 
 # Each chunking compiles its own shapes, and here compiling costs more than running.
 FAST = {"xla_backend_optimization_level": 0}
-CHUNKINGS = (1, 2, 3, 5, 7, "all", "random")
+CHUNKINGS = (1, 2, 3, 5, "all", "random")
 
 
 class Fed:
@@ -57,7 +57,7 @@ def sizes_of(chunking, units, seed=0):
         return [units]
     rng, sizes = np.random.default_rng(seed), []
     while sum(sizes) < units:
-        sizes.append(int(rng.integers(1, 6)) if chunking == "random" else chunking)
+        sizes.append(int(rng.choice([1, 2, 3, 5])) if chunking == "random" else chunking)
     sizes[-1] -= sum(sizes) - units
     return sizes
 
@@ -206,31 +206,31 @@ def _weighted_sum(y):
 
 
 def _verify_gradients(fed, layer, x, atol):
-    """A loss over chunked steps has the gradients of the same loss over one step."""
-    units = x.shape[1] // fed.unit
+    """A loss over three steps of equal chunks has the gradients of the same loss over one step."""
+    count = min(3, x.shape[1] // fed.unit)
+    x = x[:, : x.shape[1] // fed.unit // count * count * fed.unit]
 
-    def loss(step, x, sizes):
-        state, start, outputs = fed.init_state(x.shape[0], _state_dtype(x)), 0, []
-        for size in sizes:
-            y, state = step(x[:, start : start + size * fed.unit], state)
-            outputs.append(y)
-            start += size * fed.unit
-        return _weighted_sum(jnp.concatenate(outputs, axis=1))
+    def loss(step, x, count):
+        # A scan, so that the step and its gradient are compiled once for all chunks.
+        chunks = x.reshape(x.shape[0], count, -1, *x.shape[2:]).swapaxes(0, 1)
+        state = fed.init_state(x.shape[0], _state_dtype(x))
+        _, y = jax.lax.scan(lambda state, chunk: step(chunk, state)[::-1], state, chunks)
+        y = y.swapaxes(0, 1)
+        return _weighted_sum(y.reshape(y.shape[0], -1, *y.shape[3:]))
 
     if jnp.issubdtype(x.dtype, jnp.floating):
 
-        def gradient(sizes):
-            return jax.grad(lambda x: loss(fed.function, x, sizes))(x)
+        def gradient(count):
+            return jax.grad(lambda x: loss(fed.function, x, count))(x)
     elif isinstance(layer, nnx.Module):
         graph, params = nnx.split(layer)
 
-        def gradient(sizes):
-            return jax.grad(lambda p: loss(nnx.merge(graph, p).step, x, sizes))(params)
+        def gradient(count):
+            return jax.grad(lambda p: loss(nnx.merge(graph, p).step, x, count))(params)
     else:
         return
 
-    sizes = [size for size in (1, units // 2, units - units // 2 - 1) if size]
-    both = jax.jit(lambda: (gradient(sizes), gradient([units])), compiler_options=FAST)
+    both = jax.jit(lambda: (gradient(count), gradient(1)), compiler_options=FAST)
     chunked, whole = both()
     for a, b in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
         scale = max(1.0, float(np.abs(b).max()))

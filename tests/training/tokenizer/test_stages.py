@@ -23,6 +23,7 @@ from qtts_jax.training.tokenizer.config import (
 )
 from qtts_jax.training.tokenizer.params import assemble, disassemble, merge, split
 from qtts_jax.training.tokenizer.task import TokenizerTask
+from tests.support.quick_compilation import OPTIMIZED
 from tests.support.small_tokenizer import FRAME, SCALES, TEACHER, toy_batch, toy_config
 
 CONFIG = toy_config()
@@ -58,7 +59,7 @@ def learned():
     params, extras = jax.jit(task.init)(jax.random.key(0))
     batch, optimizer = toy_batch(rows=2), optax.adam(3e-3)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=OPTIMIZED)
     def train(params, extras):
         def step(carry, i):
             params, extras, state = carry

@@ -1,5 +1,6 @@
 """Tokenizer training as a whole: gradients, overfitting, export."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from qtts_jax.training.tokenizer.gradient_balance import first_norms
 from qtts_jax.training.tokenizer.params import SPEECH_LEVEL, assemble, initial
 from qtts_jax.training.tokenizer.task import TokenizerTask, resample_frames
 from qtts_jax.training.trainer import Trainer, TrainerConfig
+from tests.support.quick_compilation import OPTIMIZED
 from tests.support.small_tokenizer import (
     FRAME,
     FULL,
@@ -75,7 +77,7 @@ def overfitted():
     batch = toy_batch(rows=1)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, STEPS))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=OPTIMIZED)
     def train(params, extras):
         def step(carry, i):
             params, extras, state = carry
