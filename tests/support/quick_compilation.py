@@ -11,7 +11,8 @@ import jax
 # For JAX 0.10 alone; other releases may not start with a flag that they do not know. Building the
 # kernels of fusions by MLIR takes most of the rest of a compilation, and cutting a small program
 # into parts that are compiled apart takes a fifth of what then is left.
-FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+UNSPLIT = "--xla_cpu_parallel_codegen_split_count=1"
+FLAGS = f"--xla_cpu_use_fusion_emitters=false {UNSPLIT}"
 # `jax.jit(f, compiler_options=OPTIMIZED)` for loops whose steps outweigh their compilation: that of
 # 500 steps of a small tokenizer takes 14 s and not 6, and the steps take 8 s and not 74.
 OPTIMIZED = {"xla_backend_optimization_level": 1}
