@@ -79,10 +79,8 @@ class Talker(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden [..., D] -> float32 logits over the codec vocabulary [..., V]."""
         width = hidden.shape[-1]
-        flat, kernel = (
-            hidden.reshape(-1, width),
-            plain(self.codec_head.kernel[...]),
-        )  # [N, D], [V, D]
+        flat = hidden.reshape(-1, width)  # [N, D]
+        kernel = plain(self.codec_head.kernel[...])  # [V, D]
         backend = dispatch.matvec_backend(flat.shape[0])
         y: jax.Array = norm_matvec(flat, None, kernel, 0.0, backend=backend)
         return y.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)
