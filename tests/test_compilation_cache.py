@@ -9,6 +9,7 @@ import pytest
 from qtts_jax import SpeechTokenizer, compilation_cache
 from qtts_jax.cli.main import main
 from qtts_jax.training import trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.helpers import virtual_devices
 
 
@@ -47,7 +48,7 @@ def test_one_switch_turns_it_off(unset, monkeypatch, word):
 def test_a_trainer_turns_it_on(unset, monkeypatch, tmp_path):
     monkeypatch.setenv(compilation_cache.SWITCH, str(tmp_path))
     monkeypatch.setattr(trainer, "TrainingMesh", lambda _: 1 / 0)
-    config = trainer.TrainerConfig(steps=1, optimizers={})
+    config = TrainerConfig(steps=1, optimizers={})
     with pytest.raises(ZeroDivisionError):
         trainer.Trainer(None, None, config, tmp_path)
     assert unset() == str(tmp_path)

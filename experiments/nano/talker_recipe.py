@@ -16,7 +16,7 @@ from qtts_jax.configs.tts import (
 )
 from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 WIDTH = 256
 

@@ -21,7 +21,7 @@ from qtts_jax.training.tokenizer.config import (
     Stage,
     TokenizerTraining,
 )
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 SAMPLE_RATE = 24000
 # Width of the frame-level features of the teacher, the encoder of Whisper base.

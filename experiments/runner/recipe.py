@@ -16,7 +16,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import TalkerBatchConfig
 from qtts_jax.errors import ConfigError
 from qtts_jax.training.tokenizer.config import TokenizerTraining
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 Changes = Mapping[str, Any]
 """New values by the path of a field of `Recipe`: {"model.talker.code_predictor.vocab_size": 64}.

@@ -24,7 +24,7 @@ from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import Record, TalkerBatchConfig
 from qtts_jax.errors import ConfigError
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 # Preset speakers and no descriptions: what a talker of an ablation is trained on and speaks as.
 PRESET_MIX = replace(NANO_MIX, preset=1.0, no_speaker=0.0, in_context=0.0, instruct=0.0)

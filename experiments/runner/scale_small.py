@@ -15,7 +15,7 @@ from qtts_jax.embedded import DIRECTORY
 from qtts_jax.io.config_file import read_config
 from qtts_jax.speech_tokenizer.base import FOLDER
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 STEPS = 3000
 _RULE = OptimizerConfig(

@@ -17,7 +17,7 @@ from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import TalkerBatchConfig
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.tokenizer.config import CodebookTraining, SpectrumConfig, TokenizerTraining
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 
 def _tiny_talker(

@@ -18,7 +18,8 @@ from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.task import Batches, Task
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 
 MOST_POINTS = 60  # of a curve in a result
 Totals = Mapping[str, float]

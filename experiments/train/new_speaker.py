@@ -37,7 +37,8 @@ from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.lora import LoraConfig
 from qtts_jax.training.talker.new_speaker import add_speaker
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.trainer import Hook, TrainerConfig
+from qtts_jax.training.trainer import Hook
+from qtts_jax.training.trainer_config import TrainerConfig
 
 # Only the new preset speaker, with and without streamed text and language tag.
 MIX = LayoutMix(

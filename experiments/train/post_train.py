@@ -63,7 +63,8 @@ from qtts_jax.training.preference.task import PolicyConfig, SpeechPolicyTask
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.talker.lora import LoraConfig
 from qtts_jax.training.task import Batches
-from qtts_jax.training.trainer import Hook, TrainerConfig
+from qtts_jax.training.trainer import Hook
+from qtts_jax.training.trainer_config import TrainerConfig
 
 METHODS = ("dpo", "gspo", "grpo")
 # Without weight decay, since nothing but the reward shall move the weights.

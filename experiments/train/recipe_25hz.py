@@ -17,7 +17,7 @@ from qtts_jax.training.tokenizer.config import (
     TokenizerTraining,
 )
 from qtts_jax.training.tokenizer_25hz.config import EncoderTraining, FlowTraining, HeadsConfig
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 
 Stage = Literal["encoder", "mel", "flow", "vocoder"]
 STAGES: tuple[Stage, ...] = ("encoder", "mel", "flow", "vocoder")

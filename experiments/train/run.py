@@ -31,7 +31,8 @@ from qtts_jax.training.hooks import averaged
 from qtts_jax.training.mesh import MeshConfig
 from qtts_jax.training.state import TrainState
 from qtts_jax.training.task import Batches, Task
-from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
+from qtts_jax.training.trainer import Hook, Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 
 
 class Stopwatch:

@@ -2,84 +2,34 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from qtts_jax import compilation_cache, processes
 from qtts_jax.errors import CheckpointError, ConfigError, TrainingError
-from qtts_jax.functional import Params
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.training import checkpoints
+from qtts_jax.training.beginning import beginning
 from qtts_jax.training.decisions import Decisions
 from qtts_jax.training.divergence import DivergenceDetector
 from qtts_jax.training.log import RunLog
-from qtts_jax.training.mesh import MeshConfig, TrainingMesh
+from qtts_jax.training.mesh import TrainingMesh
 from qtts_jax.training.metric_window import MetricWindow
-from qtts_jax.training.optimizer import OptimizerConfig, optimizer
-from qtts_jax.training.state import TrainState, first_state, state_shardings
-from qtts_jax.training.step import make_step
+from qtts_jax.training.programs import TrainingPrograms
+from qtts_jax.training.progress import ProgressBar, progress_bar
+from qtts_jax.training.state import TrainState
 from qtts_jax.training.stop_signals import StopSignals
 from qtts_jax.training.task import Batches, PolicyBatches, Task
 from qtts_jax.training.time_budget import TimeBudget
+from qtts_jax.training.trainer_config import TrainerConfig
 
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """Settings of a run that do not depend on the model.
-
-    Attributes:
-        steps: updates of the whole run, over all its sessions (calls of `Trainer.run`).
-        optimizers: one per parameter group of the task, by name.
-        seed: of the parameters and of every random choice in training.
-        accumulate: microbatches per step.
-        steps_per_call: steps per call of the device (`lax.scan`), on batches of one shape. A GPU
-            does the steps of a small model faster than a host can dispatch them one by one.
-            Checkpoints and hooks follow the call that contains their step.
-        average_decay: decay of the moving average of the weights; None for no average.
-        mesh: devices and how parameters are split over them.
-        log_every: steps per line of the log, which holds the means over them. A session that ends
-            between two lines adds a partial one; when the run goes on, the full line replaces it.
-        save_every: steps between checkpoints; the end of a session is saved too.
-        keep: number of newest checkpoints kept.
-        divergence_margin: see `DivergenceDetector`; None to stop only at values that are not
-            finite.
-        tensorboard: also write TensorBoard events.
-        progress: show a bar with steps per second and the time left.
-    """
-
-    steps: int
-    optimizers: Mapping[str, OptimizerConfig]
-    seed: int = 0
-    accumulate: int = 1
-    steps_per_call: int = 1
-    average_decay: float | None = None
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2
-    divergence_margin: float | None = None
-    tensorboard: bool = True
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "steps_per_call", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        margin = self.divergence_margin
-        if margin is not None and not margin > 0:
-            raise ConfigError(f"divergence_margin must be above 0 or None, not {margin}.")
 
 
 class Hook(NamedTuple):
@@ -122,6 +72,10 @@ class Trainer:
         start: weights that another run saved with `save_weights`, used where this run has no
             checkpoint of its own; optimizer state and steps begin anew.
 
+    Attributes:
+        mesh: the devices.
+        programs: what they compute, with the shapes and shardings of the state.
+
     Raises:
         ConfigError: the optimizers do not fit the task's groups, the task counts other microbatches
             a step, or there are too few devices.
@@ -140,33 +94,7 @@ class Trainer:
         self.task, self.batches, self.config, self.hooks = task, batches, config, hooks
         self.directory, self.start = Path(directory), start
         self.mesh = TrainingMesh(config.mesh)
-        self._optimizers = {name: optimizer(c) for name, c in config.optimizers.items()}
-        self._key = jax.random.key(config.seed)
-        groups = set(jax.eval_shape(task.init, self._key)[0])
-        if groups != set(self._optimizers):
-            raise ConfigError(
-                f"the task has the groups {sorted(groups)}, but the optimizers are for "
-                f"{sorted(self._optimizers)}; give one for each group."
-            )
-        if task.accumulate not in (None, config.accumulate):
-            raise ConfigError(
-                f"the task counts {task.accumulate} microbatches a step, and the trainer does "
-                f"{config.accumulate}; give both the same accumulate."
-            )
-        self._shapes = jax.eval_shape(self._new)
-        self.shardings = state_shardings(self.mesh, task, self._optimizers, self._shapes)
-        step = self.mesh.traced(
-            make_step(
-                task, config.optimizers, self._optimizers, config.accumulate, config.average_decay
-            )
-        )
-        # Metrics are replicated; the state keeps its shardings.
-        self._steps = jax.jit(
-            lambda state, batches: jax.lax.scan(step, state, batches),
-            donate_argnums=0,
-            out_shardings=(self.shardings, self.mesh.replicated),
-        )
-        self._finite = jax.jit(_all_finite)
+        self.programs = TrainingPrograms(task, self.mesh, config)
 
     @property
     def checkpoints(self) -> Path:
@@ -198,27 +126,24 @@ class Trainer:
                 f"a decay over the last {decay_seconds:g} s needs a longer time limit than "
                 f"{max_seconds}; give max_seconds too."
             )
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shapes))
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.programs.shapes))
         budget = TimeBudget(max_seconds, decay_seconds, size)
         checkpoints.sweep(self.checkpoints)
         shown = self.config.progress and processes.writes()
         detector = DivergenceDetector(self.config.divergence_margin)
-        with (
-            StopSignals() as signals,
-            tqdm(unit="step", disable=not shown, smoothing=0.05) as bar,
-        ):
+        with StopSignals() as signals, progress_bar(budget, shown) as progress:
             fresh = not checkpoints.checkpoints(self.checkpoints)
-            with _compiling(budget, bar) if fresh else nullcontext():
+            with progress.compiling() if fresh else nullcontext():
                 state, saved, window = self._resume(detector)
             first = int(state.step)
             if 0 < int(state.ending[1]) <= first:
-                state = self._end_at(state, 0, 0)
-            bar.initial = bar.n = first
+                state = self.programs.ending(state, 0, 0)
+            progress.begin(first)
             try:
                 with RunLog(self.directory, first, tensorboard=self.config.tensorboard) as log:
                     means = MetricWindow(detector, log, self.config.log_every, first, window)
                     try:
-                        outcome = self._loop(state, saved, means, log, budget, signals, bar)
+                        outcome = self._loop(state, saved, means, log, budget, signals, progress)
                     finally:
                         means.flush()
             except _NoStep as error:
@@ -249,7 +174,7 @@ class Trainer:
         found = checkpoints.checkpoints(self.checkpoints)
         if not found:
             raise CheckpointError(f"there is no checkpoint in {self.checkpoints}; train first.")
-        return checkpoints.restore(found[-1], self._shapes, self.shardings)[0]
+        return checkpoints.restore(found[-1], self.programs.shapes, self.programs.shardings)[0]
 
     def save_weights(self, directory: Path) -> Path:
         """Save the newest weights (averaged ones, if there are) and extras, to start other runs.
@@ -284,7 +209,7 @@ class Trainer:
         log: RunLog,
         budget: TimeBudget,
         signals: StopSignals,
-        bar: tqdm[Any],
+        progress: ProgressBar,
     ) -> Outcome:
         c, first = self.config, int(state.step)
         position = self.batches.state()
@@ -299,13 +224,13 @@ class Trainer:
             if end == c.steps and decays:
                 # Whole calls, since a shorter one would be compiled anew.
                 end = step + count * max(left // count, 1)
-                state = self._end_at(state, step, end)
+                state = self.programs.ending(state, step, end)
             shape = tuple(sorted((name, x.shape) for name, x in batches.items()))
             if shape in compiled:
-                state, metrics = self._steps(state, batches)
+                state, metrics = self.programs.steps(state, batches)
             else:
-                with _compiling(budget, bar):
-                    state, metrics = self._steps(state, batches)
+                with progress.compiling():
+                    state, metrics = self.programs.steps(state, batches)
                 compiled.add(shape)
             done, step = count, step + count
             # The device works while the host makes the next batches and looks at the metrics of
@@ -314,7 +239,7 @@ class Trainer:
             batches, count = self._take(min(end, c.steps) - step, state)
             means.add(step, metrics)
             budget.stepped(done)
-            self._show(bar, step, min(end, c.steps), means, budget)
+            progress.show(step, min(end, c.steps), means.loss)
             due = [hook for hook in self.hooks if step % hook.every < done]
             if due:
                 means.settle()
@@ -322,7 +247,7 @@ class Trainer:
                     if hook in compiled:
                         hook.run(state, log)
                     else:
-                        with _compiling(budget, bar):
+                        with progress.compiling():
                             hook.run(state, log)
                         compiled.add(hook)
             if step % c.save_every < done:
@@ -353,81 +278,14 @@ class Trainer:
         )
         return bool(up), int(signal), bool(decays), -int(less)
 
-    def _show(
-        self, bar: tqdm[Any], step: int, end: int, means: MetricWindow, budget: TimeBudget
-    ) -> None:
-        """Update the progress bar, whose end is the last step or what fits into the time."""
-        if bar.disable:
-            return
-        left = budget.steps_left()
-        if left is not None:
-            bar.total = min(end, step + left)
-        elif not budget.limited:
-            bar.total = end
-        if means.loss is not None:
-            bar.set_postfix(loss=f"{means.loss:.4g}", refresh=False)
-        bar.update(step - bar.n)
-
-    def _new(self, start: Params | None = None) -> TrainState:
-        """The state before step 0; `start` replaces the task's own start parameters."""
-        params, extras = self.task.init(jax.random.fold_in(self._key, 0), start)
-        return first_state(
-            params,
-            extras,
-            self._optimizers,
-            jax.random.fold_in(self._key, 1),
-            self.config.average_decay is not None,
-        )
-
-    def _first(self) -> TrainState:
-        """The state before step 0, on the devices."""
-        # Copied, since steps donate the state and the task may hold the arrays it began with.
-        if self.mesh.mesh.size == 1:
-            return jax.device_put(self._new(), self.shardings, may_alias=False)
-        # One program for all devices: a split parameter is never whole on one of them.
-        start = self.task.start
-        start = jax.device_put(start, jax.tree.map(self.mesh.fsdp, start), may_alias=False)
-        return jax.jit(self._new, out_shardings=self.shardings)(start)
-
     def _resume(self, detector: DivergenceDetector) -> tuple[TrainState, int, dict[str, Any]]:
         """The state to continue from, the step of its checkpoint (-1 for none), the open window."""
-        found = checkpoints.checkpoints(self.checkpoints)
-        self._check_shared(found)
-        if not found:
-            state = self._first() if self.start is None else self._started(self.start)
-            return self._counted(state), -1, {}
-        state, run = checkpoints.restore(found[-1], self._shapes, self.shardings)
+        state, run = beginning(self.programs, self.checkpoints, self.start)
+        if run is None:
+            return state, -1, {}
         self.batches.restore(run["data"])
         detector.restore(run["watch"])
-        return self._counted(state), int(state.step), run.get("window", {})
-
-    def _check_shared(self, found: Sequence[Path]) -> None:
-        """Check that this process sees the checkpoints that process 0 sees."""
-        newest = zlib.crc32(found[-1].name.encode()) if found else 0
-        if newest != processes.agreed(newest):
-            raise CheckpointError(
-                f"process {processes.number()} and process 0 see different checkpoints in "
-                f"{self.checkpoints}; name a directory on a file system that all hosts share."
-            )
-
-    def _started(self, start: Path) -> TrainState:
-        """The first state, with the weights and extras of another run."""
-        new = self._first()
-        shapes, places = (
-            x._replace(optimizer={}, average=None) for x in (self._shapes, self.shardings)
-        )
-        given = checkpoints.restore(start, shapes, places)[0]
-        average = None if new.average is None else jax.tree.map(jnp.copy, given.params)
-        return new._replace(params=given.params, extras=given.extras, average=average)
-
-    def _counted(self, state: TrainState) -> TrainState:
-        """The state with the task's counters set to the steps of this run (`Task.at_step`)."""
-        extras = self.task.at_step(state.extras, int(state.step))
-        return state._replace(extras=jax.device_put(extras, self.shardings.extras))
-
-    def _end_at(self, state: TrainState, first: int, last: int) -> TrainState:
-        ending = jax.device_put(np.asarray([first, last], np.int32), self.mesh.replicated)
-        return state._replace(ending=ending)
+        return state, int(state.step), run.get("window", {})
 
     def _take(self, most: int, state: TrainState) -> tuple[dict[str, jax.Array], int]:
         """The batches of the next call, [steps, rows, ...] on the devices, and their number."""
@@ -446,16 +304,11 @@ class Trainer:
     def _save(
         self, state: TrainState, position: dict[str, Any], means: MetricWindow, budget: TimeBudget
     ) -> None:
-        if not bool(self._finite(state)):
+        if not self.programs.is_finite(state):
             raise TrainingError(f"the state after step {int(state.step)} is not finite")
         with budget.saving():
             run = {"step": int(state.step), "data": position, **means.state()}
             checkpoints.save(self.checkpoints, state, run, self.config.keep)
-
-
-def _all_finite(state: TrainState) -> jax.Array:
-    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
 
 
 class _NoStep(TrainingError):
@@ -475,12 +328,3 @@ def _why_no_step(signal: str | None, has_data: bool) -> str:
         "the time was up before the first step, so nothing was saved; allow more time, which "
         "loading the data counts in."
     )
-
-
-@contextmanager
-def _compiling(budget: TimeBudget, bar: tqdm[Any]) -> Iterator[None]:
-    """Show "compiling" on the progress bar; the time inside does not count in the budget."""
-    bar.set_description("compiling")
-    with budget.compiling():
-        yield
-    bar.set_description(None)

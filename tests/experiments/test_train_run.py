@@ -12,7 +12,8 @@ from experiments.train import run
 from qtts_jax.errors import TrainingError
 from qtts_jax.training import checkpoints
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import Hook, TrainerConfig
+from qtts_jax.training.trainer import Hook
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.line_task import LineBatches, LineTask
 
 RULE = OptimizerConfig(0.02)

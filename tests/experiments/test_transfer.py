@@ -106,4 +106,4 @@ def test_a_checkpoint_without_its_position_is_refused(run, tmp_path):
     (checkpoint / "run.json").write_text("{")
     t = trainer(tmp_path / "x", task=LineTask())
     with pytest.raises(CheckpointError, match="no training checkpoint"):
-        checkpoints.restore(checkpoint, t._shapes, t.shardings)
+        checkpoints.restore(checkpoint, t.programs.shapes, t.programs.shardings)

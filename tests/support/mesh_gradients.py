@@ -11,7 +11,7 @@ def mesh_gradients(trainer, batch):
 
     The parameters are the first of the trainer, laid out as it lays them out.
     """
-    state = trainer._first()
+    state = trainer.programs.first()
     rows = jax.tree.map(lambda x: x[0], trainer.mesh.put([batch], 1))
     run = jax.jit(trainer.mesh.traced(trainer.task.gradients))
     grads, extras, metrics = run(state.params, state.extras, rows, jax.random.key(0))

@@ -21,7 +21,8 @@ from qtts_jax.training.mesh import MeshConfig, TrainingMesh
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.talker.full_sequence import run_stack
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.mesh_gradients import mesh_gradients
 from tests.support.small_talker import batch_of, small
 
@@ -67,8 +68,10 @@ def make(mesh, directory, steps, task=None, start=None):
 
 def split_share(trainer):
     """Share of the parameter and moment elements that a device holds."""
-    shapes = jax.tree.leaves((trainer._shapes.params, trainer._shapes.optimizer))
-    splits = jax.tree.leaves((trainer.shardings.params, trainer.shardings.optimizer))
+    programs = trainer.programs
+    shapes, splits = (
+        jax.tree.leaves((x.params, x.optimizer)) for x in (programs.shapes, programs.shardings)
+    )
     held = sum(np.prod(s.shard_shape(x.shape)) for x, s in zip(shapes, splits, strict=True))
     return float(held / sum(x.size for x in shapes))
 
@@ -96,7 +99,7 @@ def resume(directory, name):
     last, moved = [], 0.0
     for way in ("one", name):
         trainer = make(MESHES[way], directory / way, 2)
-        before = flatten_params(jax.device_get(trainer._new().params))
+        before = flatten_params(jax.device_get(trainer.programs.new().params))
         trainer.run()
         alone = make(MESHES["one"], directory / way, 3)
         assert alone.run().step == 3
@@ -131,7 +134,8 @@ def first_states(directory, name):
 
             task.init = look
             states.append(trainer._resume(None)[0])
-        places = zip(jax.tree.leaves(states[1]), jax.tree.leaves(trainer.shardings), strict=True)
+        shardings = jax.tree.leaves(trainer.programs.shardings)
+        places = zip(jax.tree.leaves(states[1]), shardings, strict=True)
         arrays = [flatten_params(jax.device_get(state)) for state in states]
         report[case] = {
             # The state of the mesh is made inside a program, which takes what it begins with.

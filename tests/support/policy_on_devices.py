@@ -13,7 +13,8 @@ import jax
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.mesh import MeshConfig
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.small_policy import rollout_batches, task
 
 MESHES = {

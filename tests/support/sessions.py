@@ -6,7 +6,8 @@ import numpy as np
 
 from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 
 
 class Seeded:

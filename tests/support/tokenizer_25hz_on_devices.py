@@ -24,7 +24,8 @@ from qtts_jax.training.tokenizer_25hz.config import EncoderTraining
 from qtts_jax.training.tokenizer_25hz.encoder_task import EncoderTask
 from qtts_jax.training.tokenizer_25hz.flow_task import FlowTask
 from qtts_jax.training.tokenizer_25hz.vocoder_task import VocoderTask
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.mesh_gradients import mesh_gradients
 from tests.support.small_tokenizer_25hz import (
     HEADS,

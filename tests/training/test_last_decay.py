@@ -1,7 +1,6 @@
-"""The decay that ends a run, and runs that begin with the weights of another."""
+"""The decay that ends a run."""
 
 import itertools
-import shutil
 from types import SimpleNamespace
 
 import jax
@@ -9,22 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qtts_jax.errors import CheckpointError, ConfigError
+from qtts_jax.errors import ConfigError
 from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig, final_factor
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.line_task import LineBatches, LineTask
 
 RULES = {"one": OptimizerConfig(0.01), "two": OptimizerConfig(0.02)}
 
 
-def trainer(directory, batches=None, start=None, **changes):
+def trainer(directory, **changes):
     config = {"steps": 10**6, "log_every": 1, "tensorboard": False, "progress": False} | changes
-    return Trainer(
-        LineTask(), batches or LineBatches(), TrainerConfig(optimizers=RULES, **config), directory,
-        start=start,
-    )  # fmt: skip
+    return Trainer(LineTask(), LineBatches(), TrainerConfig(optimizers=RULES, **config), directory)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_a_run_with_a_decay_ends_itself_in_time_and_goes_on_at_the_full_rate(tmp
 @pytest.mark.parametrize("decay_seconds", [None, 1.5])
 def test_the_only_save_of_a_run_ends_in_its_time(tmp_path, clock, monkeypatch, decay_seconds):
     run = trainer(tmp_path, save_every=10**6)
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run._shapes))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.programs.shapes))
     # A disk on which the state takes a second is what the first save is planned for.
     monkeypatch.setattr("qtts_jax.training.time_budget._SAVE_BYTES_A_SECOND", size)
     save = checkpoints.save
@@ -86,46 +83,3 @@ def test_a_save_that_is_thought_to_be_long_leaves_time_for_steps(tmp_path, clock
 def test_a_decay_longer_than_the_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="max_seconds"):
         trainer(tmp_path).run(max_seconds=1, decay_seconds=2)
-
-
-@pytest.mark.parametrize("average_decay", [None, 0.9])
-def test_a_run_begins_with_the_weights_and_extras_of_another(tmp_path, average_decay):
-    first = trainer(tmp_path / "a", steps=5, average_decay=average_decay)
-    first.run()
-    weights = first.save_weights(tmp_path / "weights")
-    second = trainer(
-        tmp_path / "b", steps=1, average_decay=average_decay, start=weights, batches=LineBatches()
-    )
-    state = second._resume(None)[0]
-    kept = first.newest()
-    expected = kept.params if average_decay is None else kept.average
-    jax.tree.map(np.testing.assert_array_equal, state.params, expected)
-    jax.tree.map(np.testing.assert_array_equal, state.extras, kept.extras)
-    assert int(state.step) == 0
-    assert second.run().finished
-
-
-def test_saved_weights_are_those_of_the_run_whatever_lay_there(tmp_path, monkeypatch):
-    weights = tmp_path / "weights"
-    old = trainer(tmp_path / "run", steps=5)
-    old.run()
-    old.save_weights(weights)
-    # The same steps again, with other weights; then fewer steps.
-    for steps, seed in ((5, 1), (3, 2)):
-        shutil.rmtree(tmp_path / "run/checkpoints")
-        run = trainer(tmp_path / "run", steps=steps, seed=seed)
-        run.run()
-        saved = run.save_weights(weights)
-        assert list(weights.iterdir()) == [saved] and saved.name == f"step_{steps:08d}"
-        other = trainer(tmp_path / "other", start=saved)
-        jax.tree.map(
-            np.testing.assert_array_equal, other._resume(None)[0].params, run.newest().params
-        )
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_params", fail)
-    with pytest.raises(CheckpointError, match="full"):
-        run.save_weights(weights)
-    assert list(weights.iterdir()) == [saved]

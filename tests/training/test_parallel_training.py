@@ -10,7 +10,7 @@ import pytest
 
 from qtts_jax.errors import ConfigError
 from qtts_jax.training.mesh import MeshConfig, TrainingMesh
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.helpers import virtual_devices
 from tests.training.test_trainer import trainer
 

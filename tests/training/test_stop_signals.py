@@ -52,8 +52,8 @@ def test_a_signal_at_the_last_step_changes_nothing(tmp_path):
 
 def test_a_signal_before_the_first_step_is_one_sentence_and_no_checkpoint(tmp_path, monkeypatch):
     run = trainer(tmp_path)
-    first = run._first
-    monkeypatch.setattr(run, "_first", lambda: os.kill(os.getpid(), signal.SIGTERM) or first())
+    first, kill = run.programs.first, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(run.programs, "first", lambda: kill() or first())
     with pytest.raises(TrainingError, match="SIGTERM came before the first step"):
         run.run()
     assert not checkpoints.checkpoints(tmp_path / "checkpoints")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from qtts_jax.errors import TrainingError
+from qtts_jax.training.progress import ProgressBar
 from qtts_jax.training.time_budget import TimeBudget
 from qtts_jax.training.trainer import Hook
 from tests.support.line_task import LineBatches
@@ -58,7 +59,7 @@ def test_a_call_that_compiled_does_not_count_in_the_pace(clock):
 
 def test_a_limit_shorter_than_compiling_still_makes_steps(tmp_path, clock, monkeypatch):
     run = trainer(tmp_path, steps=4)
-    steps = run._steps
+    steps = run.programs.steps
     seen = []
 
     def slow(state, batches):
@@ -67,7 +68,7 @@ def test_a_limit_shorter_than_compiling_still_makes_steps(tmp_path, clock, monke
         seen.append(0)
         return steps(state, batches)
 
-    monkeypatch.setattr(run, "_steps", slow)
+    monkeypatch.setattr(run.programs, "steps", slow)
     outcome = run.run(max_seconds=10)
     assert (outcome.step, outcome.finished) == (4, True)
 
@@ -99,13 +100,13 @@ def test_the_bar_measures_progress_against_the_time_limit(tmp_path, monkeypatch,
     totals = []
     wait = Hook(1, lambda state, log: clock.wait(1.0))
     run = trainer(tmp_path, progress=True, steps=10**6, save_every=10**6, hooks=[wait])
-    show = run._show
+    show = ProgressBar.show
 
-    def watched(bar, *rest):
-        show(bar, *rest)
-        totals.append(bar.total)
+    def watched(self, *rest):
+        show(self, *rest)
+        totals.append(self._bar.total)
 
-    monkeypatch.setattr(run, "_show", watched)
+    monkeypatch.setattr(ProgressBar, "show", watched)
     bars(monkeypatch, run, max_seconds=60)
     known = [total for total in totals if total is not None]
     assert totals[0] is None and known

@@ -14,7 +14,8 @@ from qtts_jax.io.checkpoint import flatten_params
 from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import Hook, Trainer, TrainerConfig
+from qtts_jax.training.trainer import Hook, Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.line_task import LineBatches, LineTask
 
 RULE = OptimizerConfig(0.02, warmup_steps=3, decay="cosine", total_steps=40)

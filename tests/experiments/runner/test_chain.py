@@ -10,7 +10,7 @@ from experiments.runner import chain, worker
 from experiments.runner.chain import Piece
 from experiments.runner.training import train
 from qtts_jax.training.optimizer import OptimizerConfig
-from qtts_jax.training.trainer import TrainerConfig
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.line_task import LineBatches, LineTask
 
 RULE = OptimizerConfig(0.02)

@@ -15,7 +15,8 @@ from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.preference.rollout_batches import RolloutConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.helpers import virtual_devices
 from tests.support.small_policy import (
     SAMPLING,

@@ -21,7 +21,8 @@ from qtts_jax.training.preference.pairs import Pair, PairBatches, Take
 from qtts_jax.training.preference.policy_task import PolicyTask, PolicyTaskConfig
 from qtts_jax.training.preference.task import PolicyConfig
 from qtts_jax.training.talker.lora import LoraConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.small_talker import BOOKS, ENTRIES, ROLE, small
 
 MODEL = small(layers=1)

@@ -14,7 +14,8 @@ from qtts_jax.training.export import export_checkpoint
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.talker.new_speaker import add_speaker, free_codec_id
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 
 GREEDY = {"do_sample": False, "subtalker_dosample": False, "max_new_tokens": 7}

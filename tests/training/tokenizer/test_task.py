@@ -26,7 +26,8 @@ from qtts_jax.training.tokenizer.discriminators import Discriminators
 from qtts_jax.training.tokenizer.gradient_balance import first_norms
 from qtts_jax.training.tokenizer.params import SPEECH_LEVEL, assemble, initial
 from qtts_jax.training.tokenizer.task import TokenizerTask, resample_frames
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.quick_compilation import OPTIMIZED
 from tests.support.small_tokenizer import (
     FRAME,

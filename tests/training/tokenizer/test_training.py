@@ -19,7 +19,8 @@ from qtts_jax.training import checkpoints
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.mesh import MeshConfig
 from qtts_jax.training.tokenizer.task import TokenizerTask
-from qtts_jax.training.trainer import Trainer, TrainerConfig
+from qtts_jax.training.trainer import Trainer
+from qtts_jax.training.trainer_config import TrainerConfig
 from tests.support.small_tokenizer import FULL, toy_batch, toy_config
 
 class Batches:
@@ -46,7 +47,7 @@ for steps in range(first, last + 1):
     trainer = Trainer(task, Batches(), replace(config, steps=steps), directory)
     trainer.run()
 newest = checkpoints.checkpoints(trainer.checkpoints)[-1]
-state, _ = checkpoints.restore(newest, trainer._shapes, trainer.shardings)
+state, _ = checkpoints.restore(newest, trainer.programs.shapes, trainer.programs.shardings)
 np.savez(directory + "/state.npz", **{k: np.asarray(v) for k, v in flatten_params(state).items()})
 """
 
