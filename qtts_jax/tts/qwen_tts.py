@@ -34,7 +34,9 @@ from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem, clone_voices
 from qtts_jax.tts.mesh_report import mesh_report, whole_attention
-from qtts_jax.tts.official_verbs import OfficialVerbs
+from qtts_jax.tts.official.custom_voice import CustomVoiceVerbs
+from qtts_jax.tts.official.voice_clone import VoiceCloneVerbs
+from qtts_jax.tts.official.voice_design import VoiceDesignVerbs
 from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder, read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.speaking import speak
@@ -51,12 +53,12 @@ from qtts_jax.tts.voices import VoiceRequest
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class QwenTTS(OfficialVerbs):
+class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
     """A Qwen3-TTS checkpoint.
 
-    `generate` and `stream` take the request objects of `voices.py`; `OfficialVerbs` has the same
-    with the arguments of the official package. The same request with the same seed gives the same
-    codes alone, in a batch or streamed. Without a seed, each request draws its own.
+    `generate` and `stream` take the request objects of `voices.py`; the verbs of `official/` do the
+    same with the arguments of the official package. The same request with the same seed gives the
+    same codes alone, in a batch or streamed. Without a seed, each request draws its own.
 
     A 25 Hz decoder is conditioned on the speaker, too: clones take these features from the
     recording, preset speakers from the checkpoint's `voices.npz`, and every other request takes

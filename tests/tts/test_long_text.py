@@ -94,11 +94,6 @@ def test_text_is_normalised_where_the_checkpoint_says_so(model):
     np.testing.assert_array_equal(ids, given)
 
 
-def test_cut_speech_is_reported(model):
-    with pytest.warns(UserWarning, match=r"text 2 of 2 \('Good bye.'\) was cut by max_new_tokens"):
-        model.generate_custom_voice(["Hello.", "Good bye."], "ryan", seed=1, **FEW)
-
-
 def test_the_guard_bounds_speech_that_does_not_end(model):
     (speech,) = model.generate([CustomVoice("Hi.", "ryan", seed=1)])
     budget = frame_budget("Hi.", 12.5)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import warnings
 
 import jax
 import numpy as np
@@ -281,19 +280,6 @@ def test_ended_distinguishes_natural_ends_from_cut_speech(model):
     assert frames_and_end(max_new_tokens=5) == (4, False)
 
 
-def test_one_text_gives_a_list_of_one(model):
-    waves, rate = model.generate_custom_voice("One.", "RYAN", max_new_tokens=4, seed=0)
-    assert rate == model.sample_rate == 24000
-    assert len(waves) == 1 and waves[0].dtype == np.float32 and len(waves[0]) == 3 * 1920
-
-
-def test_lists_spread(model):
-    options = {"max_new_tokens": 4, "seed": [1, 2]}
-    waves, _ = model.generate_custom_voice(TEXTS[:2], ["ryan", "eric"], "auto", **options)
-    alone = model.generate_custom_voice(TEXTS[1], "eric", max_new_tokens=4, seed=2)[0][0]
-    np.testing.assert_allclose(waves[1], alone, rtol=0, atol=1e-5)
-
-
 def test_supported_names(model, base):
     assert model.supported_speakers == ["dylan", "eric", "ryan", "vivian"]
     assert base.supported_speakers == []
@@ -314,9 +300,7 @@ def test_supported_names(model, base):
         (lambda m: m.embed_speaker("x.wav"), "custom_voice checkpoint"),
         (lambda m: m.generate_custom_voice("", "ryan"), "empty"),
         (lambda m: m.generate_custom_voice("  \n", "ryan"), "empty"),
-        (lambda m: m.generate_custom_voice([], "ryan"), "list of texts is empty"),
         (lambda m: m.generate_custom_voice(5, "ryan"), "must be a string"),
-        (lambda m: m.generate_custom_voice(["a", "b", "c"], ["ryan", "eric"]), "2 entries for 3"),
         (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=-1), "seed must be"),
         (lambda m: m.generate_custom_voice("Hi.", "ryan", seed=1.5), "seed must be"),
         (lambda m: m.generate_custom_voice("Hi.", "ryan", num_beams=2), "num_beams"),
@@ -344,15 +328,6 @@ def test_chunk_sizes_may_be_an_array(model):
     options = {"seed": 3, "max_new_tokens": 4, "chunk_frames": np.array([1, 2])}
     chunks = list(model.stream_custom_voice("Hi.", "ryan", **options))
     assert [len(chunk) // 1920 for chunk in chunks] == [1, 2]
-
-
-def test_small_checkpoints_warn_that_they_ignore_instructions(model, monkeypatch):
-    small = dataclasses.replace(model.config, size="0b6")
-    monkeypatch.setattr(model._requests, "config", small)
-    with pytest.warns(UserWarning, match="not trained on instructions"):
-        ignored = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
-    plain = model.prepare_custom_voice("Hi.", "ryan", seed=0)
-    np.testing.assert_array_equal(ignored.prompt.text, plain.prompt.text)
 
 
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -418,13 +393,3 @@ def test_weights_that_do_not_exist_are_refused(converted):
     directory = converted("custom_voice")
     with pytest.raises(RequestError, match="'int8' or 'fp8', not 'int4'"):
         QwenTTS.from_pretrained(directory, weights="int4")
-
-
-def test_without_a_speaker_a_note_says_that_the_model_picks_the_voice(model):
-    with pytest.warns(UserWarning, match="no speaker is given.*name a preset such as"):
-        none = model.prepare_custom_voice(TEXTS[0], None, seed=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        empty = model.prepare_custom_voice(TEXTS[0], "", seed=1)
-    np.testing.assert_array_equal(none.prompt.codec, empty.prompt.codec)  # the official layout
-    assert model.default_speaker == model.config.talker.speakers[0][0]
