@@ -7,7 +7,7 @@ from typing import Any
 from convert.faults import Faults
 from qtts_jax.errors import QTTSError
 from qtts_jax.text.bpe import TextTokenizer
-from qtts_jax.tts.requests import read_sampling_defaults
+from qtts_jax.tts.sampling_defaults import read_sampling_defaults
 
 GENERATION = "generation_config.json"
 _SINGLE = "tokenizer.json"

@@ -21,7 +21,7 @@ import pytest
 
 from convert.to_orbax import to_orbax
 from qtts_jax import QwenTTS
-from qtts_jax.tts import requests
+from qtts_jax.tts import checked_request
 from tests.golden_tools import detweights as weights_by_name
 from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
 from tests.support.helpers import CHECKPOINTS, GOLDEN
@@ -54,7 +54,7 @@ def compiled_programs_are_dropped_in_time():
 def drawn_seeds_are_known(monkeypatch):
     """Who names no seed gets 1, 2, ... in each test: speech does not end early by chance."""
     numbers = itertools.count(1)
-    monkeypatch.setattr(requests.secrets, "randbelow", lambda limit: next(numbers) % limit)
+    monkeypatch.setattr(checked_request.secrets, "randbelow", lambda limit: next(numbers) % limit)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -37,7 +37,8 @@ from qtts_jax.tts.mesh_report import mesh_report, whole_attention
 from qtts_jax.tts.official.custom_voice import CustomVoiceVerbs
 from qtts_jax.tts.official.voice_clone import VoiceCloneVerbs
 from qtts_jax.tts.official.voice_design import VoiceDesignVerbs
-from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder, read_sampling_defaults
+from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder
+from qtts_jax.tts.sampling_defaults import read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.speaking import speak
 from qtts_jax.tts.synthesis import (
@@ -96,7 +97,7 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
         self._requests = RequestBuilder(
             config, text_tokenizer, speech_tokenizer, defaults, exact_reference
         )
-        self.modes = self._requests.modes
+        self.modes = self._requests.checker.modes
         self.sample_rate = speech_tokenizer.sample_rate
         self._embedder = (
             None
@@ -315,7 +316,7 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
         Raises:
             RequestError: it does not.
         """
-        self._requests.require(mode)
+        self._requests.checker.require(mode)
 
     def encode_references(
         self,

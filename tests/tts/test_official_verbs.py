@@ -50,7 +50,7 @@ def test_cut_speech_is_reported_to_the_caller(model):
 
 def test_small_checkpoints_warn_that_they_ignore_instructions(model, monkeypatch):
     small = dataclasses.replace(model.config, size="0b6")
-    monkeypatch.setattr(model._requests, "config", small)
+    monkeypatch.setattr(model._requests.checker, "config", small)
     with pytest.warns(UserWarning, match="not trained on instructions") as found:
         ignored = model.prepare_custom_voice("Hi.", "ryan", instruct="Whisper.", seed=0)
     assert [warning.filename for warning in found] == [__file__]
