@@ -63,8 +63,8 @@ def ours(size: str, frames: int) -> tuple[dict[str, Any], dict[str, Callable[[],
     import jax
     import jax.numpy as jnp
 
-    from experiments.bench.decode import request
     from experiments.bench.random_models import build
+    from experiments.bench.streams import request
     from qtts_jax.generation.session import Session, generate_codes
 
     tts = build("tiny" if size == "tiny" else "0.6B", jnp.float32, released=True)

@@ -57,7 +57,8 @@ import numpy as np
 
 from experiments import command
 from experiments.bench import train
-from experiments.bench.decode import (
+from experiments.bench.random_models import build
+from experiments.bench.streams import (
     BATCH_CHUNK,
     FRAME_SECONDS,
     first_audio_ms,
@@ -66,7 +67,6 @@ from experiments.bench.decode import (
     start,
     steady_ms,
 )
-from experiments.bench.random_models import build
 from qtts_jax import QwenTTS
 from qtts_jax.generation.session import Session, generate_codes
 from qtts_jax.io.atomic_files import write_whole

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
-from experiments.bench.decode import request
 from experiments.bench.random_models import build
+from experiments.bench.streams import request
 from qtts_jax import QwenTTS
 from qtts_jax.functional import abstract, bind, cast
 from qtts_jax.generation.batch import stack_prompts
