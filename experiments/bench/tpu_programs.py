@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from qtts_jax.configs.tokenizer_12hz import Quirks12Hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.functional import Params, abstract, cast, logical_axes
 from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.packed_rows import Layout, pack
 from qtts_jax.generation.programs import Programs, programs
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
@@ -209,7 +211,8 @@ class _Generation(NamedTuple):
     config: TTSConfig
     programs: Programs
     params: Any
-    inputs: Any
+    inputs: Any  # packed
+    layout: Layout
     methods: Any
     capacity: int
 
@@ -220,14 +223,21 @@ def _generation(at: Placement) -> _Generation:
     inputs, methods = host_batch(
         config, _requests(config, case.rows), multiple=compiled.row_multiple
     )
+    packed, layout = pack(inputs)
     return _Generation(
         config,
         compiled,
         at.params(TTSModel, config),
-        at.rows(inputs),
+        at.rows(packed),
+        layout,
         methods,
         case.capacity or MIN_CAPACITY,
     )
+
+
+def _start_of(g: _Generation) -> Any:
+    """The prefill program, a function of parameters and packed inputs."""
+    return jax.jit(partial(g.programs.start, layout=g.layout, capacity=g.capacity))
 
 
 def _prefill(at: Placement) -> Lowered:
@@ -235,14 +245,12 @@ def _prefill(at: Placement) -> Lowered:
     talker = g.params["talker"]
     # Of the tables only the rows of the prompts are read.
     read = _device_bytes((talker["transformer"], talker["codec_head"]))
-    return Lowered(g.programs.start.lower(g.params, g.inputs, capacity=g.capacity), read)
+    return Lowered(_start_of(g).lower(g.params, g.inputs), read)
 
 
 def _started(at: Placement, g: _Generation) -> tuple[Any, Any]:
     """Shapes of state and conditions after the prefill, with rows and key/value heads split."""
-    state, conditions = jax.eval_shape(
-        lambda p, i: g.programs.start(p, i, capacity=g.capacity), g.params, g.inputs
-    )
+    state, conditions = jax.eval_shape(_start_of(g), g.params, g.inputs)
     caches = jax.tree.map(
         lambda x: _shape(x, named(at.mesh, CACHE_AXES, x.shape)), state.talker.layers
     )

@@ -15,6 +15,7 @@ from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.generation.batch import HostBatch
 from qtts_jax.generation.loops import run_until_done
 from qtts_jax.generation.loops import start as start_batch
+from qtts_jax.generation.packed_rows import Layout, unpack
 from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.layers import dispatch
@@ -40,15 +41,16 @@ class Programs:
             self.row_multiple = row_count(mesh) * dispatch.fewest_rows()
 
         def start(
-            params: Params, inputs: HostBatch, *, capacity: int
+            params: Params, packed: jax.Array, *, layout: Layout, capacity: int
         ) -> tuple[GenerationState, DecodeInputs]:
-            """See `loops.start`."""
+            """See `loops.start`; `packed` is a `HostBatch`."""
 
-            def prefill(params: Params, inputs: HostBatch) -> tuple[GenerationState, DecodeInputs]:
+            def prefill(params: Params, packed: jax.Array) -> tuple[GenerationState, DecodeInputs]:
                 with matmul_precision(params):
+                    inputs: HostBatch = unpack(packed, layout)
                     return start_batch(bind(graphdef, params), inputs, capacity)
 
-            return over_rows(prefill, mesh)(params, inputs)
+            return over_rows(prefill, mesh)(params, packed)
 
         def run(
             params: Params,
@@ -85,7 +87,7 @@ class Programs:
             padded = jnp.pad(cache, ((0, 0), (0, capacity - cache.shape[1]), (0, 0), (0, 0)))
             return place_rows(padded, mesh)
 
-        self.start = jax.jit(start, static_argnames="capacity")
+        self.start = jax.jit(start, static_argnames=("layout", "capacity"))
         self.run = jax.jit(run, static_argnames=("methods", "frames"), donate_argnames="state")
         self.append = jax.jit(append)
         self.grow = jax.jit(grow, static_argnames="capacity")

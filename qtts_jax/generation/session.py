@@ -13,6 +13,7 @@ from qtts_jax.errors import GenerationError
 from qtts_jax.functional import Params
 from qtts_jax.generation.batch import bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import NOT_FINITE
@@ -73,8 +74,9 @@ class Session:
         )
         prompt = inputs.prompt._replace(text=text)
         inputs = inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
+        packed, layout = pack(inputs)
         self.state, self.conditions = self._programs.start(
-            text_params, put_rows(inputs, self.mesh), capacity=self.capacity
+            text_params, put_rows(packed, self.mesh), layout=layout, capacity=self.capacity
         )
 
     @property

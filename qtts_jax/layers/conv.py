@@ -124,6 +124,8 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.groups == self.in_channels == kernel.shape[2]:
             y = depthwise(x, kernel[:, 0], self.stride, self.dilation)
+        elif self.groups == 1 and dispatch.convolve_by_product(x.shape[0] * x.shape[1]):
+            y = as_product(x, kernel, self.stride, self.dilation)
         elif self.dilation > self.stride == self.groups and dispatch.dilation_as_grid():
             y = dilated_as_grid(x, kernel, self.dilation)
         else:
@@ -153,6 +155,20 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
     for i in range(1, kernel.shape[0]):
         y += x[:, i * dilation : i * dilation + last : stride] * kernel[i]
     return y
+
+
+def as_product(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """A convolution as one matrix product, of the inputs of every output side by side.
+
+    Args:
+        x: [B, T, C].
+        kernel: [k, C, C'].
+    """
+    taps = kernel.shape[0]
+    last = x.shape[1] - (taps - 1) * dilation
+    starts = range(0, taps * dilation, dilation)
+    windows = jnp.concatenate([x[:, i : i + last : stride] for i in starts], axis=-1)  # [B, T', kC]
+    return windows @ kernel.reshape(-1, kernel.shape[2])
 
 
 def dilated_as_grid(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
@@ -216,9 +232,12 @@ class ConvTranspose(nnx.Module):
         # For every output step its inputs, newest first.
         newest = range(self.memory, -1, -1)
         x = jnp.concatenate([x[:, i : i + time] for i in newest], axis=-1)  # [B, T, (k / stride) C]
-        # A pointwise convolution, because XLA runs it faster than the same product on CPUs.
         kernel = self.kernel[...].reshape(1, x.shape[-1], -1)
-        y = jax.lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=LAYOUT)
+        if dispatch.convolve_by_product(x.shape[0] * time):
+            y = as_product(x, kernel)
+        else:
+            # A pointwise convolution, because XLA runs it faster than the same product on CPUs.
+            y = jax.lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=LAYOUT)
         y = rearrange(y, "b t (stride c) -> b (t stride) c", stride=self.stride)
         return y + self.bias[...], state
 

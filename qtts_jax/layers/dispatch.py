@@ -14,6 +14,9 @@ from qtts_jax.placement import heads_whole, platform, single_device
 
 Backend = Literal["plain", "triton", "interpret"]
 
+# Inputs of all rows up to which a convolution on a GPU is a product: four frames of waves.
+PRODUCT_STEPS = 8192
+
 # Tests set this to run the kernels without a GPU ("interpret") or never ("plain").
 override: Backend | None = None
 
@@ -84,6 +87,15 @@ def sequence_backend(
 def dilation_as_grid() -> bool:
     """Whether a dilated convolution runs as a plain one over folded time: on GPUs."""
     return platform() == "gpu"
+
+
+def convolve_by_product(steps: int) -> bool:
+    """Whether a convolution over `steps` inputs of all rows is one matrix product: few, on GPUs.
+
+    XLA launches a product with the kernels around it, as one graph, and calls cuDNN for a
+    convolution in between, which for a frame or two takes the host longer than the GPU.
+    """
+    return platform() == "gpu" and steps <= PRODUCT_STEPS
 
 
 def write_by_select(time: int) -> bool:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.batch import MIN_TEXT, bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplingPlan
@@ -126,7 +127,10 @@ class Prefill:
             prompt=inputs.prompt._replace(text=text), trailing=trailing, pad=pad
         )
         capacity = at_least(self.capacities, text.shape[1])
-        state, conditions = self._start(params, put_rows(inputs, self.mesh), capacity=capacity)
+        packed, layout = pack(inputs)
+        state, conditions = self._start(
+            params, put_rows(packed, self.mesh), layout=layout, capacity=capacity
+        )
         together = Rows(conditions, state, NO_AUDIO)
         each = (
             [together]

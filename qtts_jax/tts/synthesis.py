@@ -233,7 +233,10 @@ def stream(
                     session.append_text(ids)
             if arriving is not None and session.text_left < frames:
                 frames = 1
-            in_flight.append(running.advance(frames))
+            made_now = running.advance(frames)
+            for array in made_now:
+                array.copy_to_host_async()  # both at once, as soon as they are there
+            in_flight.append(made_now)
             exhausted = session.exhausted
             if arriving is None and len(in_flight) < ahead and not exhausted:
                 continue

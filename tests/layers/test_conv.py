@@ -180,3 +180,16 @@ def test_a_dilated_convolution_over_folded_time_is_the_same(monkeypatch, dilatio
     monkeypatch.setattr(dispatch, "dilation_as_grid", lambda: True)
     folded, _ = conv.step(x, state)
     np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1)])
+def test_a_convolution_as_a_product_is_the_same(monkeypatch, stride, dilation):
+    layers = (
+        randomized(Conv(6, 5, 7, stride=stride, dilation=dilation, rngs=nnx.Rngs(0))),
+        randomized(ConvTranspose(6, 5, 4, stride=2, rngs=nnx.Rngs(0))),
+    )
+    x = normal(2, 8, 6)
+    plain = [layer(x) for layer in layers]
+    monkeypatch.setattr(dispatch, "convolve_by_product", lambda steps: True)
+    for layer, expected in zip(layers, plain, strict=True):
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)

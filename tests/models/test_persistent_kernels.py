@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not dispatch.persistent_kernels(), reason="needs a Hopper GPU"),
 ]
 BF16, F32 = jnp.bfloat16, jnp.float32
-# Roundings to bfloat16 (2 ** -9 each) through 28 layers; a wrong weight gives errors above 0.1.
+# Roundings to bfloat16 (2 ** -9 each) through 5 layers; a wrong weight gives errors above 0.1.
 ERROR = 1.5e-2
 
 
@@ -46,6 +46,11 @@ def random(module, config):
 def difference(a, b):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def assert_as_exact(found, rounded, exact):
+    """`found` is as near to float32 results as what XLA makes of the same bfloat16 weights."""
+    assert difference(found, exact) < 1.25 * difference(rounded, exact)
 
 
 class Predictor:
@@ -128,6 +133,10 @@ def test_talker(size):
         with jax.default_matmul_precision("highest"):
             return bind(graph, wide[0]).step_blocks(x.astype(F32)[:, None], wide[1])
 
+    @jax.jit
+    def rounded(params, x, state):
+        return bind(graph, params).step_blocks(x[:, None], state)
+
     for slots, position in ((64, 0), (1024, 37), (1024, 1024), (4096, 3001)):
         keys = jax.random.split(jax.random.key(position), 2 * c.layers + 1)
         shape = (1, slots, c.kv_heads, c.head_dim)
@@ -137,13 +146,14 @@ def test_talker(size):
         x = halved(jax.random.normal(keys[0], (1, c.width)))
         y, after = step(stream, x, state)
         expected, plain_after = plain(params, x, state)
-        assert difference(y, expected[:, 0]) < ERROR
+        by_xla, xla_after = rounded(params, x, state)
+        assert_as_exact(y, by_xla[:, 0], expected[:, 0])
         assert int(after.position[0]) == position + 1
         written = min(position, slots - 1)
         rest = np.arange(slots) != written
-        for new, old, wanted in zip(after.layers, layers, plain_after.layers, strict=True):
-            for a, b, w in zip(new, old, wanted, strict=True):
-                np.testing.assert_array_equal(a[0, rest], b[0, rest])
-                assert difference(a[0, written], w[0, written]) < ERROR
+        caches = (after.layers, layers, xla_after.layers, plain_after.layers)
+        for found, before, by_xla, wanted in zip(*map(jax.tree.leaves, caches), strict=True):
+            np.testing.assert_array_equal(found[0, rest], before[0, rest])
+            assert_as_exact(*(x[0, written] for x in (found, by_xla, wanted)))
         repeated = step(stream, x, state)[0]
         np.testing.assert_array_equal(y, repeated)

@@ -5,6 +5,7 @@
 Prints, for every mesh and number of rows, what the compiled program of a small model has.
 """
 
+import functools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from jax.experimental import topologies
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.functional import abstract, logical_axes
 from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
@@ -63,8 +65,9 @@ def frame_loop(mesh, count):
     )
     found = programs(config, mesh)
     inputs, methods = host_batch(config, requests(config, count), multiple=found.row_multiple)
-    inputs = jax.tree.map(lambda x: shape(x, rows(mesh)), inputs)
-    state, conditions = jax.eval_shape(lambda p, i: found.start(p, i, capacity=256), params, inputs)
+    packed, layout = pack(inputs)
+    start = functools.partial(found.start, layout=layout, capacity=256)
+    state, conditions = jax.eval_shape(start, params, shape(packed, rows(mesh)))
 
     def place(x):
         cache = x.ndim == len(CACHE_AXES)
