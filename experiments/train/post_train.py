@@ -18,7 +18,9 @@ prompts every `--held-out-every` steps.
 
 RUN/model is a checkpoint, metrics.jsonl the curves (reward, score/NAME, kl, held_out/NAME). The
 same command again continues the run. Judging takes most of the time: about 2 CPU seconds a speech,
-which `--judge-processes` share and `--judge-on-devices` moves to a GPU.
+which `--judge-processes` share and `--judge-on-devices` moves to a GPU. On a GPU each padded length
+of a batch compiles for a minute or more, so prompts should be of similar lengths; float32 lacks the
+fused attention of bfloat16, and 256 rows of 30 s are too many for it (`--accumulate`).
 `experiments.nano.post_training` makes the table of the models."""
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ there, and recordings are not needed.
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -159,8 +158,8 @@ class Judging:
         judges: kinds of `load_panel`.
         sample_rate: of the speech.
         memo: file that keeps the scores.
-        processes: at once, each with judges of its own on a core of its own (on Linux) and
-            without accelerators; 1 judges in this process.
+        processes: at once, each with judges of its own, one thread and no accelerator; 1 judges in
+            this process.
         devices: let `asr` and `mos` score all speech at once on the devices of this process, the
             words without a beam (`judges/whisper_batch.py`) and nothing kept.
 
@@ -191,13 +190,8 @@ class Judging:
             self._panel = load_panel(judges, memo)
             return
         spawn = multiprocessing.get_context("spawn")
-        pins = hasattr(os, "sched_getaffinity")  # on Linux
-        cores = sorted(os.sched_getaffinity(0)) if pins else [None]
-        turns = spawn.SimpleQueue()
-        for core in itertools.islice(itertools.cycle(cores), processes):
-            turns.put(core)
         own = (judges, prompts, expected, sample_rate, memo)
-        self._pool = ProcessPoolExecutor(processes, spawn, _begin, (turns, *own))
+        self._pool = ProcessPoolExecutor(processes, spawn, _begin, own)
 
     def scores(self, numbers: Sequence[int], spoken: Sequence[Speech]) -> list[dict[str, Score]]:
         """Scores of each speech, `no_eos` and `seconds` among them."""
@@ -264,11 +258,11 @@ class Judging:
 _judging: Judging
 
 
-def _begin(turns: Any, *own: Any) -> None:
-    """Load the judges in a new process, which uses one core and no accelerator."""
+def _begin(*own: Any) -> None:
+    """Load the judges in a new process, which uses one thread and no accelerator."""
     global _judging
-    if (core := turns.get()) is not None:
-        os.sched_setaffinity(0, {core})
+    # JAX and the library of Whisper read these when they begin to compute.
+    os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = "1"
     jax.config.update("jax_platforms", "cpu")
     compilation_cache.enable()
     _judging = Judging(*own)

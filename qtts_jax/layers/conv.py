@@ -124,7 +124,7 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.groups == self.in_channels == kernel.shape[2]:
             y = depthwise(x, kernel[:, 0], self.stride, self.dilation)
-        elif self.groups == 1 and dispatch.convolve_by_product(x.shape[0] * x.shape[1]):
+        elif self.groups == 1 and dispatch.convolve_by_product(*x.shape[:2]):
             y = as_product(x, kernel, self.stride, self.dilation)
         elif self.dilation > self.stride == self.groups and dispatch.dilation_as_grid():
             y = dilated_as_grid(x, kernel, self.dilation)
@@ -233,7 +233,7 @@ class ConvTranspose(nnx.Module):
         newest = range(self.memory, -1, -1)
         x = jnp.concatenate([x[:, i : i + time] for i in newest], axis=-1)  # [B, T, (k / stride) C]
         kernel = self.kernel[...].reshape(1, x.shape[-1], -1)
-        if dispatch.convolve_by_product(x.shape[0] * time):
+        if dispatch.convolve_by_product(x.shape[0], time):
             y = as_product(x, kernel)
         else:
             # A pointwise convolution, because XLA runs it faster than the same product on CPUs.

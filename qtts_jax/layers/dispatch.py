@@ -14,8 +14,8 @@ from qtts_jax.placement import heads_whole, platform, single_device
 
 Backend = Literal["plain", "triton", "interpret"]
 
-# Inputs of all rows up to which a convolution on a GPU is a product: four frames of waves.
-PRODUCT_STEPS = 8192
+# Rows, and inputs of them all (four frames of waves), up to which a convolution is a product.
+PRODUCT_ROWS, PRODUCT_STEPS = 4, 8192
 
 # Tests set this to run the kernels without a GPU ("interpret") or never ("plain").
 override: Backend | None = None
@@ -89,13 +89,13 @@ def dilation_as_grid() -> bool:
     return platform() == "gpu"
 
 
-def convolve_by_product(steps: int) -> bool:
-    """Whether a convolution over `steps` inputs of all rows is one matrix product: few, on GPUs.
+def convolve_by_product(rows: int, steps: int) -> bool:
+    """Whether a convolution over `steps` inputs of few rows is one matrix product: on GPUs.
 
     XLA launches a product with the kernels around it, as one graph, and calls cuDNN for a
-    convolution in between, which for a frame or two takes the host longer than the GPU.
+    convolution in between, which for a few frames takes the host longer than the GPU.
     """
-    return platform() == "gpu" and steps <= PRODUCT_STEPS
+    return platform() == "gpu" and rows <= PRODUCT_ROWS and rows * steps <= PRODUCT_STEPS
 
 
 def write_by_select(time: int) -> bool:

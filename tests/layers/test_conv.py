@@ -190,6 +190,6 @@ def test_a_convolution_as_a_product_is_the_same(monkeypatch, stride, dilation):
     )
     x = normal(2, 8, 6)
     plain = [layer(x) for layer in layers]
-    monkeypatch.setattr(dispatch, "convolve_by_product", lambda steps: True)
+    monkeypatch.setattr(dispatch, "convolve_by_product", lambda rows, steps: True)
     for layer, expected in zip(layers, plain, strict=True):
         np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)

@@ -28,9 +28,14 @@ class DNSMOSJudge:
     def __init__(self) -> None:
         purpose = "the MOS predictor DNSMOS"
         runtime = load("onnxruntime", "onnxruntime", purpose)
+        options = runtime.SessionOptions()
+        # The threads of a session bind themselves to cores and wait in a loop: those of judges in
+        # several processes would take the cores from each other.
+        options.intra_op_num_threads = 1
         self._p835, self._p808 = (
             runtime.InferenceSession(
                 str(data_file("speechmos", "speechmos", purpose, f"dnsmos_models/{name}.onnx")),
+                options,
                 providers=["CPUExecutionProvider"],
             )
             for name in ("sig_bak_ovr", "model_v8")
