@@ -55,6 +55,8 @@ def drawn_texts(corpus: Path, seed: int) -> Iterator[str]:
 def write(args: argparse.Namespace) -> None:
     """Write the prompts."""
     texts = texts_of(args.texts) if args.texts else drawn_texts(args.corpus, args.seed)
+    if args.longest is not None:
+        texts = (text for text in texts if len(text) <= args.longest)
     # Speakers in turns.
     voices = itertools.cycle(args.speaker)
     chosen = itertools.islice(texts, args.first, args.first + args.count * args.every, args.every)
@@ -75,6 +77,7 @@ def main() -> None:
     source.add_argument("--texts", type=Path, help="JSONL of texts")
     parser.add_argument("--out", type=Path, required=True, help="JSONL to write")
     parser.add_argument("--count", type=int, default=4000, help="most prompts")
+    parser.add_argument("--longest", type=int, help="most characters of a text (default: any)")
     parser.add_argument("--first", type=int, default=0, help="texts to leave out at the beginning")
     parser.add_argument("--every", type=int, default=1, help="take every so many texts")
     parser.add_argument("--speaker", nargs="+", required=True, help="preset speakers, in turns")

@@ -15,7 +15,7 @@ from tests.support.helpers import ROOT
 PAGES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("experiments/**/*.md")),
-    ROOT / "experiments/nano/run.sh",
+    *sorted(ROOT.glob("experiments/nano/*.sh")),
     *sorted((ROOT / "qtts_jax").rglob("README.md")),
 ]
 CALL = re.compile(r"python -m (experiments(?:\.\w+)+)([^`\n|]*)")

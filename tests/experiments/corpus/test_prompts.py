@@ -24,6 +24,14 @@ def test_every_second_text_has_the_next_speaker(tmp_path, monkeypatch):
     assert {r["language"] for r in rows} == {"english"}
 
 
+def test_long_texts_are_left_out(tmp_path, monkeypatch):
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "prompts.jsonl"
+    texts.write_text("".join(json.dumps({"text": t}) + "\n" for t in ("abcd", "abc", "abcde")))
+    options = ["--longest", 4, "--speaker", "joe", "--out", out]
+    assert run(monkeypatch, "--texts", texts, *options) == 0
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["abcd", "abc"]
+
+
 @pytest.mark.parametrize(
     ("source", "fault"),
     [("--texts", "cannot be read"), ("--corpus", "has no packages")],
