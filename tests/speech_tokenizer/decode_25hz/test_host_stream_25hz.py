@@ -36,7 +36,7 @@ def test_limited_stream_does_not_depend_on_the_chunks(programs, params, given, o
     for chunking in ("all", "ragged"):
         wave, _ = stream(programs, params, given, CHUNKINGS[chunking], 1)
         np.testing.assert_allclose(wave, first, rtol=0, atol=2e-6)
-    # It is another result: blocks beyond the next are not heard.
+    # It is another result: blocks beyond the next have no influence.
     assert np.abs(first - offline).max() > 1e-4
 
 
