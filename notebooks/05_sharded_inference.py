@@ -152,6 +152,7 @@ for name, made in speech.items():
 import re
 
 from qtts_jax.generation.batch import host_batch
+from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 
 for name, tts in models.items():
@@ -159,7 +160,8 @@ for name, tts in models.items():
     inputs, _ = host_batch(tts.config, requests(tts), multiple=program.row_multiple)
     if meshes[name] is not None:
         inputs = jax.device_put(inputs, rows(meshes[name]))
-    compiled = program.start.lower(tts.params, inputs, capacity=256).compile()
+    packed, layout = pack(inputs)
+    compiled = program.start.lower(tts.params, packed, layout=layout, capacity=256).compile()
     text = compiled.as_text()
     moved = {kind: len(re.findall(rf" {kind}\(", text)) for kind in ("all-reduce", "all-gather")}
     print(f"{name:10} {compiled.cost_analysis()['flops'] / 1e6:7.1f} MFLOP a device, {moved}")
