@@ -158,9 +158,9 @@ from qtts_jax.generation.programs import programs
 for name, tts in models.items():
     program = programs(tts.config, meshes[name])
     inputs, _ = host_batch(tts.config, requests(tts), multiple=program.row_multiple)
-    if meshes[name] is not None:
-        inputs = jax.device_put(inputs, rows(meshes[name]))
     packed, layout = pack(inputs)
+    if meshes[name] is not None:
+        packed = jax.device_put(packed, rows(meshes[name]))
     compiled = program.start.lower(tts.params, packed, layout=layout, capacity=256).compile()
     text = compiled.as_text()
     moved = {kind: len(re.findall(rf" {kind}\(", text)) for kind in ("all-reduce", "all-gather")}
