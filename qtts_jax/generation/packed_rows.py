@@ -17,40 +17,36 @@ class Layout(NamedTuple):
 
 
 def pack(tree: Any) -> tuple[np.ndarray, Layout]:
-    """The bytes of all arrays of a tree, side by side in each row.
+    """All arrays of a tree as 32-bit words, side by side in each row.
 
     Args:
-        tree: numpy arrays with the same number of rows first.
+        tree: numpy arrays of bool or of 32-bit numbers, with the same number of rows first.
 
     Returns:
-        [B, bytes] uint8, and how to read them.
+        [B, words] int32, and how to read them.
     """
     arrays, structure = jax.tree.flatten(tree)
-    parts = [
-        np.ascontiguousarray(x).reshape(len(x), math.prod(x.shape[1:])).view(np.uint8)
+    words = [
+        np.ascontiguousarray(x.astype(np.int32) if x.dtype == np.bool_ else x)
+        .view(np.int32)
+        .reshape(len(x), math.prod(x.shape[1:]))
         for x in arrays
     ]
     leaves = tuple((x.shape[1:], x.dtype) for x in arrays)
-    return np.concatenate(parts, axis=1), Layout(structure, leaves)
+    return np.concatenate(words, axis=1), Layout(structure, leaves)
 
 
 def unpack(packed: jax.Array, layout: Layout) -> Any:
     """The tree of `pack`, in a program.
 
     Args:
-        packed: [B, bytes] uint8.
+        packed: [B, words] int32.
     """
-    rows, begin, leaves = packed.shape[0], 0, []
+    begin, leaves = 0, []
     for shape, dtype in layout.leaves:
-        end = begin + math.prod(shape) * dtype.itemsize
-        row = packed[:, begin:end]
-        if dtype == np.bool_:
-            leaf = row != 0
-        elif dtype.itemsize == 1:
-            leaf = jax.lax.bitcast_convert_type(row, dtype)
-        else:
-            words = row.reshape(rows, math.prod(shape), dtype.itemsize)
-            leaf = jax.lax.bitcast_convert_type(words, dtype)
-        leaves.append(leaf.reshape(rows, *shape))
+        end = begin + math.prod(shape)
+        words = packed[:, begin:end].reshape(packed.shape[0], *shape)
+        is_flag = dtype == np.bool_
+        leaves.append(words != 0 if is_flag else jax.lax.bitcast_convert_type(words, dtype))
         begin = end
     return jax.tree.unflatten(layout.tree, leaves)
