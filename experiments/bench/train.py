@@ -27,29 +27,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import command
+from experiments.bench.training_step import begin, peak_gb
+from experiments.bench.variants import measure_settings
 from qtts_jax.configs.presets import tiny, tts_12hz
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data.talker_examples import Bucket, collate, layout_example
 from qtts_jax.generation.prompt import SpeakerCondition, build_prompt
 from qtts_jax.training.mesh import MeshConfig, TrainingMesh
-from qtts_jax.training.optimizer import OptimizerConfig, optimizer
-from qtts_jax.training.state import first_state, state_shardings
-from qtts_jax.training.step import make_step
+from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.talker.flops import peak_flops, talker_flops
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 
@@ -93,28 +86,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
     )
     rules = {name: OptimizerConfig(1e-4) for name in ("talker", "code_predictor")}
-    updates = {name: optimizer(rule) for name, rule in rules.items()}
     mesh = TrainingMesh(MeshConfig(data=args.data, fsdp=args.fsdp))
-
-    def begin() -> Any:
-        params, extras = task.init(jax.random.key(0))
-        return first_state(params, extras, updates, jax.random.key(1), False)
-
-    shapes = jax.eval_shape(begin)
-    shardings = state_shardings(mesh, task, updates, shapes)
-    state = jax.jit(begin, out_shardings=shardings)()
+    begun = begin(task, rules, mesh, args.accumulate)
+    state, parameters_m = begun.state, begun.parameters_m()
     rows = args.rows * args.accumulate * mesh.devices
     host = make_batch(config, rows, args.positions)
     frames = int(host["frames"][0])
     batch = jax.tree.map(lambda x: x[0], mesh.put([host], args.accumulate))
-    step = jax.jit(
-        mesh.traced(make_step(task, rules, updates, args.accumulate, None)),
-        donate_argnums=0,
-        out_shardings=(shardings, mesh.replicated),
-    )
-    started = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    compile_s = time.perf_counter() - started
+    compiled, compile_s = begun.compiled(batch)
     seconds, losses = [], []
     for _ in range(args.steps + 2):
         started = time.perf_counter()
@@ -124,11 +103,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     step_s = statistics.median(seconds[2:])
     flops = rows * talker_flops(config, args.positions, frames, args.predictor_frames)
     peak = peak_flops()
-    memory = jax.devices()[0].memory_stats() or {}
     return {
         "device": jax.devices()[0].device_kind,
         "devices": mesh.mesh.size,
-        "parameters_m": sum(x.size for x in jax.tree.leaves(shapes.params)) / 1e6,
+        "parameters_m": parameters_m,
         "rows": rows,
         "frames_of_a_row": frames,
         "compile_s": compile_s,
@@ -138,54 +116,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "model_tflop_per_step": flops / 1e12,
         "tflop_per_s": flops / step_s / 1e12,
         "share_of_peak": None if peak is None else flops / step_s / (peak * mesh.mesh.size),
-        "peak_gb": memory.get("peak_bytes_in_use", 0) / 1e9 or None,
+        "peak_gb": peak_gb(),
         "losses": [losses[0], losses[-1]],
     }
-
-
-def run_variants(variants: list[str], limit: float, given: list[str], out: Path | None) -> None:
-    """Measure each variant in a process of its own, and write all results after each."""
-    end, runs = time.monotonic() + limit, []
-    for variant in variants:
-        left = end - time.monotonic()
-        if left <= 0:
-            runs.append({"variant": variant, "error": f"not run: the limit of {limit:g} s is over"})
-        else:
-            print(f"{variant}: {left:.0f} s left", flush=True)
-            runs.append({"variant": variant, **_run_variant(variant, left, given)})
-        print(json.dumps(runs[-1]), flush=True)
-        if out:
-            _write(out, {"runs": runs})
-
-
-def _run_variant(variant: str, seconds: float, given: list[str]) -> dict[str, Any]:
-    pairs = [pair.split("=", 1) for pair in variant.split()]
-    options = [word for name, *value in pairs for word in (f"--{name}", *value)]
-    with tempfile.TemporaryDirectory() as directory:
-        found = Path(directory) / "result.json"
-        argv = [
-            sys.executable,
-            "-m",
-            "experiments.bench.train",
-            *given,
-            *options,
-            "--out",
-            str(found),
-        ]
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return {"error": f"stopped after {seconds:.0f} s"}
-        if done.returncode == 0:
-            return json.loads(found.read_text())
-    # The last line that names an error has the reason; JAX adds advice below it.
-    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-    return {"error": next((x for x in reversed(lines) if "rror" in x), lines[-1])[:500]}
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main() -> None:
@@ -224,37 +157,7 @@ def main() -> None:
     parser.add_argument("--data", type=int, default=1, help="devices of data parallelism")
     parser.add_argument("--fsdp", type=int, default=1, help="devices that split parameters, too")
     parser.add_argument("--steps", type=int, default=10, help="steps of the median")
-    parser.add_argument(
-        "--variants",
-        nargs="+",
-        metavar="OPTIONS",
-        help='settings to compare, such as "rows=2 remat=blocks"',
-    )
-    parser.add_argument("--limit", type=float, default=540, help="seconds for all variants")
-    parser.add_argument(
-        "--out", type=Path, help="JSON file for the results (default: only printed)"
-    )
-    args = parser.parse_args()
-    # JAX reserves 75 % of device memory by default; a large batch needs more.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.93")
-    own = ("variants", "limit", "out")
-    settings = {name: value for name, value in vars(args).items() if name not in own}
-    if args.variants:
-        given = []
-        for name, value in settings.items():
-            if value != parser.get_default(name):
-                option = f"--{name.replace('_', '-')}"
-                given += [option] if value is True else [option, str(value)]
-        run_variants(args.variants, args.limit, given, args.out)
-        return
-    result = {
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "settings": settings,
-        **measure(args),
-    }
-    print(json.dumps(result, indent=1))
-    if args.out:
-        _write(args.out, result)
+    measure_settings(parser, "experiments.bench.train", measure)
 
 
 if __name__ == "__main__":

@@ -16,22 +16,21 @@ python -m experiments.corpus.prompts --corpus corpus --longest 75 --count 1000 -
 python -m experiments.corpus.prompts --corpus corpus --longest 75 --first 1000 --count 64 --speaker $voices --out "$out/validation.jsonl"
 python -m experiments.corpus.prompts --texts experiments/nano/everyday.jsonl --speaker $voices --out "$out/held.jsonl"
 
-# 2. Each run begins with the durations and voices of the model before any of them, spoken once.
-options="--prompts $out/prompts.jsonl --held-out $out/validation.jsonl --judge-on-devices --judge-processes 8"
-python -m experiments.train.post_train dpo --model $nano --out "$out/dpo" --temperature 0.4 --samples 8 --epochs 2 $options
+# 2. Each run begins with the durations and voices of the model before any of them, spoken once. DistillMOS is
+#    no reward here, so that both predictors of opinion measure what was not learned from.
+options="--prompts $out/prompts.jsonl --held-out $out/validation.jsonl --opinion 0 --judge-on-devices --judge-processes 12"
+python -m experiments.train.post_train dpo --model $nano --out "$out/dpo" --temperature 0.4 --samples 8 --epochs 2 --rate 3 $options
 for run in gspo both; do
     mkdir -p "$out/$run"
     cp -rn "$out/dpo/start" "$out/dpo/start_held_out" "$out/$run"
 done
-python -m experiments.train.post_train gspo --model $nano --out "$out/gspo" --rate 2 --minutes "$minutes" $options
-python -m experiments.train.post_train gspo --model "$out/dpo/model" --out "$out/both" --rate 2 --minutes "$minutes" $options
+python -m experiments.train.post_train gspo --model $nano --out "$out/gspo" --rate 10 --minutes "$minutes" $options
+python -m experiments.train.post_train gspo --model "$out/dpo/model" --out "$out/both" --rate 10 --minutes "$minutes" $options
 
 # 3. Words, voices, opinions and durations of three draws of every test text; the best of 16 draws is the ceiling.
-score="python -m experiments.nano.post_training --out $out/scores --before $nano --prompts $out/held.jsonl --judge-processes 8"
-for seed in 0 1 2; do
-    $score --model $nano --row SFT --seed $seed
-    $score --model "$out/dpo/model" --row +DPO --seed $seed
-    $score --model "$out/gspo/model" --row +GSPO --seed $seed
-    $score --model "$out/both/model" --row +both --seed $seed
-done
+score="python -m experiments.nano.post_training --out $out/scores --before $nano --prompts $out/held.jsonl --judge-on-devices --judge-processes 12 --rows 256"
+$score --model $nano --row SFT --seeds 0 1 2
+$score --model "$out/dpo/model" --row +DPO --seeds 0 1 2
+$score --model "$out/gspo/model" --row +GSPO --seeds 0 1 2
+$score --model "$out/both/model" --row +both --seeds 0 1 2
 $score --model $nano --row ceiling --best-of 16

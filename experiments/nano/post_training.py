@@ -1,18 +1,20 @@
 """What did post-training change? Scores of models on held-out prompts, and the table of all.
 
     python -m experiments.nano.post_training --out results/post --prompts held.jsonl \
-        --before MODEL --model MODEL --row SFT --seed 0
+        --before MODEL --model MODEL --row SFT --seeds 0 1 2
     python -m experiments.nano.post_training --out results/post
 
 The first command speaks every prompt (lines with text, language and perhaps speaker and instruct)
-with the model of one row and one seed, scores the speech by every judge and writes ROW.SEED.json.
+with the model of one row, scores the speech by every judge and writes ROW.SEED.json for each seed.
 `--best-of 16` speaks each 16 times and keeps the speech of the highest reward: the ceiling of what
 rewards can teach. `--before` is the model before post-training, in each call the same: its voices
 and durations are what speech is compared with. Both commands write post_training.md from all result
 files there are: rows by seeds with word errors, similarity, opinions, duration ratio, changed
 durations, missing ends and repetitions, with 95 % bootstrap intervals over the prompts. About 3 CPU
-seconds a prompt. Expected of post-training: fewer word errors, with similarity, duration and the
-judge that was no reward (DNSMOS by default) inside the interval of the row SFT."""
+seconds a speech, most of which `--judge-on-devices` moves to a GPU; Whisper then transcribes
+without a beam, so all rows of a table need the same choice. Expected of post-training: fewer word
+errors, with similarity, duration and the judge that was no reward (DNSMOS by default) inside the
+interval of the row SFT."""
 
 from __future__ import annotations
 
@@ -28,12 +30,13 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import command
-from experiments.train.rollout_judging import Judging, expectations, seeded
+from experiments.train.rollout_judging import Expected, Judging, expectations, seeded
 from qtts_jax import QwenTTS
 from qtts_jax.cli.common import positive
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.bootstrap import Estimate, Score, estimate
 from qtts_jax.evaluation.rewards import RewardMix
+from qtts_jax.generation.request import Request
 from qtts_jax.io.atomic_files import write_whole
 from qtts_jax.training.preference.pair_files import read_prompts
 
@@ -55,7 +58,7 @@ CHANGED = RewardMix().tolerance
 
 
 def score(args: argparse.Namespace) -> None:
-    """Speak and score the prompts with one model and seed, and write the result file.
+    """Speak and score the prompts with one model, and write the result file of each seed.
 
     Raises:
         QTTSError: a model, the prompts or a judge cannot be used.
@@ -66,12 +69,38 @@ def score(args: argparse.Namespace) -> None:
     tts = QwenTTS.from_pretrained(args.model)
     requests = read_prompts(args.prompts, tts)[1]
     memo = args.out / "scores.jsonl"
-    judging = Judging(JUDGES, prompts, expected, tts.sample_rate, memo, args.judge_processes)
+    memo = None if args.judge_on_devices else args.out / "scores.jsonl"
+    options = args.judge_processes, args.judge_on_devices
+    judging = Judging(JUDGES, prompts, expected, tts.sample_rate, memo, *options)
+    for seed in args.seeds:
+        data = {
+            "row": args.row,
+            "seed": seed,
+            "best_of": args.best_of,
+            "beam": not args.judge_on_devices,
+            "texts": [prompt["text"] for prompt in prompts],
+            "clips": scored_clips(args, tts, requests, judging, expected, seed),
+        }
+        name = re.sub(r"\W+", "_", args.row).strip("_")
+        path = args.out / f"{name}.{seed}.json"
+        write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
+    judging.close()
+
+
+def scored_clips(
+    args: argparse.Namespace,
+    tts: QwenTTS,
+    requests: Sequence[Request],
+    judging: Judging,
+    expected: Expected,
+    seed: int,
+) -> list[dict[str, Score]]:
+    """The scores of one speech of each prompt, of the highest reward of `--best-of`."""
     mix = RewardMix()
     numbers = np.repeat(np.arange(len(requests)), args.best_of).tolist()
-    requested = seeded([requests[n] for n in numbers], args.seed)
+    requested = seeded([requests[n] for n in numbers], seed)
     found: list[dict[str, Score]] = []
-    for first in tqdm(range(0, len(requested), args.rows), args.row, unit="batch"):
+    for first in tqdm(range(0, len(requested), args.rows), f"{args.row}, {seed}", unit="batch"):
         spoken = tts.synthesize(requested[first : first + args.rows])
         found += judging.scores(numbers[first : first + args.rows], spoken)
     clips = []
@@ -79,16 +108,7 @@ def score(args: argparse.Namespace) -> None:
         group = found[number * args.best_of : (number + 1) * args.best_of]
         best = max(group, key=lambda scores: mix.rewards(scores)["reward"])
         clips.append(best | {"expected_seconds": (float(expected.seconds[number]), 1)})
-    data = {
-        "row": args.row,
-        "seed": args.seed,
-        "best_of": args.best_of,
-        "texts": [prompt["text"] for prompt in prompts],
-        "clips": clips,
-    }
-    name = re.sub(r"\W+", "_", args.row).strip("_")
-    path = args.out / f"{name}.{args.seed}.json"
-    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
+    return clips
 
 
 def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
@@ -98,16 +118,21 @@ def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
         EvaluationError: there is none, one cannot be read, or their prompts differ.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    texts = None
+    texts = beam = None
     for path in sorted(directory.glob("*.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            row, own = data["row"], data["texts"]
+            row, own, own_beam = data["row"], data["texts"], data["beam"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EvaluationError(f"{path} is no result file ({error}); move it away.") from error
         if texts is not None and own != texts:
             raise EvaluationError(f"{path} has other prompts than the other results; score again.")
-        texts = own
+        if beam not in (None, own_beam):
+            raise EvaluationError(
+                f"{path} was transcribed otherwise than the other results; score all of them with "
+                "--judge-on-devices, or none."
+            )
+        texts, beam = own, own_beam
         rows[row].append(data)
     if not rows:
         raise EvaluationError(f"{directory} has no results; score a model with --model first.")
@@ -179,11 +204,16 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="checkpoint before post-training")
     parser.add_argument("--prompts", type=Path, help="JSONL of held-out prompts")
     parser.add_argument("--row", default=BEFORE, help="name of the model in the table")
-    parser.add_argument("--seed", type=int, default=0, help="of the speech")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the speech")
     parser.add_argument("--best-of", type=int, default=1, help="draws of a prompt, the best counts")
     parser.add_argument("--rows", type=int, default=64, help="most speech generated at once")
     parser.add_argument(
         "--judge-processes", type=positive, default=1, help="processes that judge, a core each"
+    )
+    parser.add_argument(
+        "--judge-on-devices",
+        action="store_true",
+        help="Whisper (without a beam) and DistillMOS score on the devices",
     )
     args = parser.parse_args()
     if args.model is not None:

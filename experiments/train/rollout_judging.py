@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,6 +41,11 @@ from qtts_jax.tts.synthesis import Speech
 DRAWS = 3
 START = "start.npz"
 FRONT_END_LANGUAGE = "english"
+# Whisper repeats a phrase without end for some speech. Text that compresses better than this is
+# such a loop (arXiv:2212.04356, section 4.5).
+LOOP = 2.4
+# Of the judges on devices: a transcript or an opinion does not depend on the last bits.
+PRECISION = "default"
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,12 @@ def spoken_scores(text: str, transcript: str, language: str) -> dict[str, Score]
         return normalize(words) if language == FRONT_END_LANGUAGE else words
 
     return transcript_scores(spoken(text), spoken(transcript), language)
+
+
+def loops(transcript: str) -> bool:
+    """Whether a transcript repeats itself without end."""
+    text = transcript.encode()
+    return len(text) > LOOP * len(zlib.compress(text))
 
 
 def load_panel(judges: Sequence[str], memo: Path | None = None) -> Panel:
@@ -161,7 +175,8 @@ class Judging:
         processes: at once, each with judges of its own, one thread and no accelerator; 1 judges in
             this process.
         devices: let `asr` and `mos` score all speech at once on the devices of this process, the
-            words without a beam (`judges/whisper_batch.py`) and nothing kept.
+            words without a beam (`judges/whisper_batch.py`; with one where that repeats itself)
+            and nothing kept.
 
     Raises:
         EvaluationError: a package is missing.
@@ -180,9 +195,9 @@ class Judging:
     ) -> None:
         self._prompts, self._expected, self._rate = prompts, expected, sample_rate
         self._languages = [language_of(prompt) for prompt in prompts]
-        self._pool = self._whisper = self._opinions = None
+        self._pool = self._whisper = self._beam = self._opinions = None
         if devices and "asr" in judges:
-            self._whisper = WhisperBatchJudge()
+            self._whisper = WhisperBatchJudge(precision=PRECISION)
         if devices and "mos" in judges:
             self._opinions = DistillMOSJudge()
         judges = [name for name in judges if not devices or name not in ("asr", "mos")]
@@ -226,13 +241,18 @@ class Judging:
         if self._whisper is not None:
             languages = [self._languages[number] for number, *_ in spoken]
             words = self._whisper.transcribe(waves, languages)
-            for (number, *_), transcript, own in zip(spoken, words, found, strict=True):
-                text, language = self._prompts[number]["text"], self._languages[number]
-                own |= spoken_scores(text, transcript, language)
+            for i, (number, *_) in enumerate(spoken):
+                text, language, transcript = self._prompts[number]["text"], languages[i], words[i]
+                if loops(transcript):
+                    self._beam = self._beam or WhisperJudge()
+                    transcript = self._beam.transcribe(waves[i], language)
+                found[i] |= spoken_scores(text, transcript, language)
         if self._opinions is not None:
             chosen = [i for i, wave in enumerate(waves) if usable(wave)]
             for i, value in zip(
-                chosen, self._opinions.scores([waves[i] for i in chosen]), strict=True
+                chosen,
+                self._opinions.scores([waves[i] for i in chosen], precision=PRECISION),
+                strict=True,
             ):
                 found[i]["mos"] = (value, 1)
         return found
@@ -259,13 +279,26 @@ _judging: Judging
 
 
 def _begin(*own: Any) -> None:
-    """Load the judges in a new process, which uses one thread and no accelerator."""
+    """Load the judges in a new process, which uses one thread and no accelerator.
+
+    A signal to a group of processes is for the one that trains: it may need scores to end well.
+    """
     global _judging
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # JAX and the library of Whisper read these when they begin to compute.
     os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = "1"
     jax.config.update("jax_platforms", "cpu")
     compilation_cache.enable()
     _judging = Judging(*own)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _score_there(take: Take) -> dict[str, Score]:

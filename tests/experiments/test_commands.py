@@ -158,6 +158,19 @@ def test_training_benchmark_of_several_variants(tmp_path):
     assert "not run" in json.loads(out.read_text())["runs"][0]["error"]
 
 
+@pytest.mark.by_hand
+@pytest.mark.parametrize("method", ["gspo", "dpo"])
+def test_post_training_benchmark(tmp_path, method):
+    out = tmp_path / "post_train.json"
+    options = ["--size", "tiny", "--frames", 8, "--steps", 1, "--dtype", "float32"]
+    run("bench.post_train", *options, "--rows", 32, "--method", method, "--out", out)
+    result = json.loads(out.read_text())
+    assert result["generation_s"] > 0 and result["update_s"] > 0
+    assert result["trained_parameters_m"] > 1 and result["settings"]["method"] == method
+    failed = run("bench.post_train", *options, "--rows", 40, fails=True)
+    assert "rows must be a multiple of 16" in failed.stderr
+
+
 def test_learning_curves_of_two_runs(tmp_path):
     runs = [tmp_path / name for name in ("a", "b")]
     for start, directory in enumerate(runs):

@@ -1,5 +1,8 @@
 """Judges in processes of their own, and judges that score all speech at once."""
 
+import multiprocessing
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,25 +30,43 @@ def test_processes_give_the_scores_of_one(tmp_path):
     memo = tmp_path / "scores.jsonl"
     several = Judging(["duration"], PROMPTS, EXPECTED, RATE, memo, processes=2)
     assert several.scores([0, 0, 1], speech) == alone
+    # As `timeout` and Ctrl-C do: the process that trains ends them, and scores until then.
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+    assert several.scores([0, 0, 1], speech) == alone
     several.close()
     assert len(memo.read_text().splitlines()) == 3
 
 
 def test_judges_on_the_devices_score_all_speech_at_once(monkeypatch):
     class Whisper:
+        first = "10:10"
+
+        def __init__(self, precision):
+            pass
+
         def transcribe(self, waves, languages):
             assert languages == ["english", "english"] and not len(waves[1])
-            return ["10:10", ""]
+            return [self.first, ""]
+
+    class Beam:
+        def transcribe(self, wave, language):
+            assert len(wave) and language == "english"
+            return "Ten."
 
     class Opinions:
-        def scores(self, waves):
+        def scores(self, waves, precision):
             assert len(waves) == 1  # without speech there is no opinion
             return [3.5]
 
     monkeypatch.setattr(rollout_judging, "WhisperBatchJudge", Whisper)
     monkeypatch.setattr(rollout_judging, "DistillMOSJudge", Opinions)
+    monkeypatch.setattr(rollout_judging, "WhisperJudge", Beam)
     judging = Judging(["asr", "mos", "duration"], PROMPTS, EXPECTED, RATE, devices=True)
     first, second = judging.scores([0, 1], spoken(1.0, 0.0))
     assert first["wer"] == (0, 2) and first["mos"] == (3.5, 1)
     assert second["wer"] == (1, 1) and "mos" not in second
     assert second["duration"] == (1.0, 1)
+    # A transcript that repeats itself without end is made again, with a beam.
+    Whisper.first = "1/2 cup of " * 30
+    assert judging.scores([0, 1], spoken(1.0, 0.0))[0]["wer"] == (1, 2)

@@ -23,8 +23,9 @@ def clip(errors, seconds=2.0):
     }
 
 
-def write(directory, row, seed, clips, texts=("a", "b"), best_of=1):
-    data = {"row": row, "seed": seed, "best_of": best_of, "texts": list(texts), "clips": clips}
+def write(directory, row, seed, clips, texts=("a", "b"), best_of=1, beam=True):
+    data = {"row": row, "seed": seed, "best_of": best_of, "beam": beam, "texts": list(texts)}
+    data["clips"] = clips
     (directory / f"{row}.{seed}.json").write_text(json.dumps(data))
 
 
@@ -50,6 +51,9 @@ def test_faulty_results_are_named(tmp_path):
     write(tmp_path, "SFT", 0, [clip(1), clip(0)])
     write(tmp_path, "other", 0, [clip(1)], texts=("c",))
     with pytest.raises(EvaluationError, match=r"other\.0\.json has other prompts"):
+        post_training.read_results(tmp_path)
+    write(tmp_path, "other", 0, [clip(1), clip(0)], beam=False)
+    with pytest.raises(EvaluationError, match=r"transcribed otherwise .* --judge-on-devices, or"):
         post_training.read_results(tmp_path)
     (tmp_path / "other.0.json").write_text("{}")
     with pytest.raises(EvaluationError, match=r"other\.0\.json is no result file"):
