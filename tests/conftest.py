@@ -1,5 +1,6 @@
 """Shared fixtures: golden checkpoints, converted once a session, and models loaded from them."""
 
+import ctypes
 import functools
 import gc
 import itertools
@@ -27,6 +28,7 @@ from tests.support.checkpoint_25hz import shrink_tokenizer, write_released
 from tests.support.helpers import CHECKPOINTS, GOLDEN
 from tests.support.quick_compilation import pytest_configure as pytest_configure
 from tests.support.read_once import read_once
+from tests.support.whole_files import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 # A process may have 65,530 memory mappings (Linux), and every compiled program takes a few: after
 # some thousand programs the compiler crashes.
@@ -48,6 +50,8 @@ def compiled_programs_are_dropped_in_time():
     if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
         gc.collect()
+        # The C library keeps most of what is freed, here gigabytes, until it is told not to.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 @pytest.fixture(autouse=True)

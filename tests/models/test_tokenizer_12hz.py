@@ -140,7 +140,8 @@ def test_each_encoder_quirk_changes_the_vectors(config, params, quirk):
     results = []
     for quirks in (official, other):
         model = encoder(config, params, quirks)
-        results.append(np.asarray(model.embed(x, model.init_state(1, jnp.float32, 12))[0]))
+        embed = jax.jit(model.embed)
+        results.append(np.asarray(embed(x, model.init_state(1, jnp.float32, 12))[0]))
     assert np.abs(results[0] - results[1]).max() > 1e-4
 
 
