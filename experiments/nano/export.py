@@ -77,6 +77,7 @@ def export(args: argparse.Namespace) -> None:
         model_type=args.type,
         further_types=others,
         normalize_text=True,
+        named_letters=True,
         longest_text=args.longest_text,
     )
     if args.speaker is not None:

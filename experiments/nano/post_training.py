@@ -9,12 +9,12 @@ with the model of one row, scores the speech by every judge and writes ROW.SEED.
 `--best-of 16` speaks each 16 times and keeps the speech of the highest reward: the ceiling of what
 rewards can teach. `--before` is the model before post-training, in each call the same: its voices
 and durations are what speech is compared with. Both commands write post_training.md from all result
-files there are: rows by seeds with word errors, similarity, opinions, duration ratio, changed
-durations, missing ends and repetitions, with 95 % bootstrap intervals over the prompts. About 3 CPU
-seconds a speech, most of which `--judge-on-devices` moves to a GPU; Whisper then transcribes
-without a beam, so all rows of a table need the same choice. Expected of post-training: fewer word
-errors, with similarity, duration and the judge that was no reward (DNSMOS by default) inside the
-interval of the row SFT."""
+files there are: rows by seeds with word errors (of a speech at most its words), similarity,
+opinions, duration ratio, changed durations, missing ends and repetitions, with 95 % bootstrap
+intervals over the prompts. About 3 CPU seconds a speech, most of which `--judge-on-devices` moves
+to a GPU; Whisper then transcribes without a beam, so all rows of a table need the same choice.
+Expected of post-training: fewer word errors, with similarity, duration and the judge that was no
+reward (DNSMOS by default) inside the interval of the row SFT."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -78,6 +79,7 @@ def score(args: argparse.Namespace) -> None:
             "seed": seed,
             "best_of": args.best_of,
             "beam": not args.judge_on_devices,
+            "device": jax.devices()[0].device_kind,
             "texts": [prompt["text"] for prompt in prompts],
             "clips": scored_clips(args, tts, requests, judging, expected, seed),
         }
@@ -150,6 +152,8 @@ def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
         for number, clip in enumerate(result["clips"]):
             own = {name: tuple(value) for name, value in clip.items()}
             seconds, expected = own["seconds"][0], own["expected_seconds"][0]
+            # A transcript that goes on without end counts as no word right.
+            own["wer"] = (min(own["wer"]), own["wer"][1])
             own["ratio"] = (seconds / expected, 1)
             own["changed"] = (float(abs(seconds / expected - 1) > CHANGED), 1)
             for name, value in own.items():
@@ -166,6 +170,7 @@ def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
 def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The table of all rows."""
     labels = [label for _, label, _, _ in COLUMNS]
+    devices = dict.fromkeys(result["device"] for results in rows.values() for result in results)
     lines = [
         "# Post-training on held-out prompts",
         "",
@@ -191,7 +196,7 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
         "",
         "Speech: prompts x seeds. In brackets: 95 % interval over prompts. Similarity and duration "
         "are relative to the speech of the model before post-training; a duration has changed "
-        f"when it is off by more than {100 * CHANGED:.0f} %.",
+        f"when it is off by more than {100 * CHANGED:.0f} %. Spoken on: {', '.join(devices)}.",
     ]
     return "\n".join(lines) + "\n"
 

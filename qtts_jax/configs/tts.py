@@ -178,6 +178,8 @@ class TTSConfig:
             none; nano is of all three types.
         normalize_text: the model was trained on normalised text (`qtts_jax.text.spoken`), so texts
             to speak are normalised by default. A released checkpoint reads raw text.
+        named_letters: in normalised text, spelled letters are given by name ("F B I" as "eff bee
+            eye"), which the model reads better.
         longest_text: characters of the longest text that the model speaks well; longer ones are
             split. None where it is not known, as of released checkpoints.
         im_start_id ... tts_eos_id: text-vocabulary ids of the chat frame and the text track.
@@ -196,6 +198,7 @@ class TTSConfig:
     tts_eos_id: int
     further_types: tuple[str, ...] = ()
     normalize_text: bool = False
+    named_letters: bool = False
     longest_text: int | None = None
 
     @property

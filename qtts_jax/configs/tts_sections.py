@@ -274,6 +274,14 @@ TTS = Section(
         write=lambda value: value or None,
         omit=True,
     ),
+    hf(
+        "qtts_jax_named_letters",
+        "named_letters",
+        lambda f, name, default: f.boolean(name, default),
+        False,
+        write=lambda value: value or None,
+        omit=True,
+    ),
     hf("qtts_jax_longest_text", "longest_text", integer(1), None, omit=True),
     Row(
         "speaker_encoder_config",

@@ -22,6 +22,7 @@ from qtts_jax.generation.prompt import (
 from qtts_jax.generation.request import MAX_SEED, Request
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import TextTokenizer
+from qtts_jax.text.spoken import normalize
 from qtts_jax.tts.cloned_voice import cloned_voice
 from qtts_jax.tts.long_text import LONGEST
 from qtts_jax.tts.voices import CustomVoice, VoiceClone, VoiceDesign, VoiceRequest
@@ -51,6 +52,7 @@ class CheckedRequest:
         language: a name that the checkpoint knows, or "auto".
         seed: the request's, or a drawn one.
         normalized: numbers, abbreviations and marks of the text are spoken as words.
+        named_letters: then spelled letters are spoken by name.
         guarded: frames are bounded by what the text can need (`runaway_guard.py`).
         longest: characters of the longest part of the text; None for a text that is not split.
         carries_voice: see `Plan`.
@@ -62,9 +64,15 @@ class CheckedRequest:
     language: str
     seed: int
     normalized: bool
+    named_letters: bool
     guarded: bool
     longest: int | None
     carries_voice: bool
+
+    @property
+    def reading(self) -> tuple[str, bool, bool]:
+        """How the text becomes what is spoken: the arguments of `spoken_text` after the text."""
+        return self.language, self.normalized, self.named_letters
 
 
 class RequestChecker:
@@ -127,10 +135,12 @@ class RequestChecker:
         if isinstance(request, CustomVoice):
             voice, instruct = self._preset(request.speaker, instruct)
         elif isinstance(request, VoiceClone):
-            transcript_language = language if normalized else None
-            voice = cloned_voice(
-                request.voice, self.config.talker, self.text_tokenizer, transcript_language
-            )
+            named = self.config.named_letters
+
+            def transcript(text: str) -> str:
+                return normalize(text, language, named) if normalized else text
+
+            voice = cloned_voice(request.voice, self.config.talker, self.text_tokenizer, transcript)
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
@@ -171,6 +181,7 @@ class RequestChecker:
             language,
             seed,
             normalized,
+            self.config.named_letters,
             not self.exact_reference and request.sampling.get("max_new_tokens") is None,
             longest if splits else None,
             unnamed and "base" in self.config.types,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from qtts_jax.errors import RequestError
 from qtts_jax.generation.prompt import SpeakerCondition
 from qtts_jax.speech_tokenizer.checks import check_codes
 from qtts_jax.text.bpe import TextTokenizer
-from qtts_jax.text.spoken import normalize
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
 
 
@@ -19,13 +19,13 @@ def cloned_voice(
     item: VoiceClonePromptItem,
     talker: TalkerConfig,
     text_tokenizer: TextTokenizer,
-    language: str | None,
+    spoken: Callable[[str], str],
 ) -> SpeakerCondition:
     """The voice of a reference; its codes are used in in-context mode only.
 
     Args:
         talker: sizes that the voice must fit.
-        language: of a transcript to normalise; None to leave it as it is.
+        spoken: makes of a transcript what the model gets.
 
     Raises:
         RequestError: no such item, or one that contradicts itself or does not fit the model.
@@ -51,8 +51,7 @@ def cloned_voice(
         )
     if not item.ref_text:
         raise RequestError("ref_text is missing: in-context cloning needs the recording's words.")
-    transcript = item.ref_text if language is None else normalize(item.ref_text, language)
-    words = text_tokenizer.reference_ids(transcript)
+    words = text_tokenizer.reference_ids(spoken(item.ref_text))
     codes = _reference_codes(item.ref_code, talker)
     return SpeakerCondition(embedding=embedding, codes=codes, text_ids=tuple(words))
 

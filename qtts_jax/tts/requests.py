@@ -96,7 +96,7 @@ class RequestBuilder:
             TextError: a text is no string, is empty or has no word.
         """
         checked = self.checker.check(request)
-        text = spoken_text(self._string(request), checked.language, checked.normalized)
+        text = spoken_text(self._string(request), *checked.reading)
         return self._complete(checked, text, checked.seed)
 
     def plan(self, request: VoiceRequest) -> Plan:
@@ -106,7 +106,7 @@ class RequestBuilder:
             RequestError, TextError: as `prepare`.
         """
         checked = self.checker.check(request)
-        text = spoken_text(self._string(request), checked.language, checked.normalized)
+        text = spoken_text(self._string(request), *checked.reading)
         texts = [text] if checked.longest is None else split_text(text, checked.longest)
 
         def prepare(index: int, voice: VoiceClonePromptItem | None) -> Request:
@@ -177,7 +177,7 @@ class RequestBuilder:
         text = checked.request.text
         if not isinstance(text, Iterable):
             raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
-        return spoken_pieces(text, checked.language, checked.normalized)
+        return spoken_pieces(text, *checked.reading)
 
     def _string(self, request: VoiceRequest) -> str:
         if not isinstance(request.text, str):

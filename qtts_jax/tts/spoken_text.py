@@ -10,12 +10,13 @@ from qtts_jax.text.spoken import Normalizer, has_words, normalize
 NO_WORDS = "The text to speak has no letter or digit, so there is nothing to say: give one word."
 
 
-def spoken_text(text: str, language: str, normalized: bool) -> str:
+def spoken_text(text: str, language: str, normalized: bool, named_letters: bool = False) -> str:
     """A complete text as the model gets it.
 
     Args:
         language: full name or "auto"; read only if the text is normalised.
         normalized: rewrite numbers, abbreviations, marks and the like as words.
+        named_letters: with spelled letters by name.
 
     Raises:
         TextError: the text is no string, is blank or has no letter or digit.
@@ -24,13 +25,15 @@ def spoken_text(text: str, language: str, normalized: bool) -> str:
         raise TextError(f"text must be a string, not {type(text).__name__}.")
     if not text.strip():
         raise TextError("The text to speak is empty: give at least one word.")
-    spoken = normalize(text, language) if normalized else text
+    spoken = normalize(text, language, named_letters) if normalized else text
     if not has_words(text) or not has_words(spoken):
         raise TextError(NO_WORDS)
     return spoken
 
 
-def spoken_pieces(pieces: Iterable[str], language: str, normalized: bool) -> Iterator[str]:
+def spoken_pieces(
+    pieces: Iterable[str], language: str, normalized: bool, named_letters: bool = False
+) -> Iterator[str]:
     """`spoken_text` of a text that arrives in pieces; together the pieces are its result.
 
     Nothing is given out before the first letter or digit, so marks alone are never spoken.
@@ -39,7 +42,7 @@ def spoken_pieces(pieces: Iterable[str], language: str, normalized: bool) -> Ite
         TextError: as `spoken_text`; at the end of the text for one without words.
     """
     held: str | None = ""  # the text before its first letter or digit; None after it
-    normalizer = Normalizer(language) if normalized else None
+    normalizer = Normalizer(language, named_letters) if normalized else None
     for piece in pieces:
         if not isinstance(piece, str):
             raise TextError(f"Text must arrive as str, got {type(piece).__name__}.")

@@ -265,9 +265,13 @@ def test_official_quirks_differ_from_the_default_in_every_named_option():
 def test_what_a_checkpoint_says_about_its_text_is_kept():
     data = released_config("Qwen3-TTS-12Hz-1.7B-CustomVoice")
     config = TTSConfig.from_hf(data)
-    assert not config.normalize_text and config.longest_text is None
+    assert not config.normalize_text and not config.named_letters and config.longest_text is None
     assert not any("qtts_jax" in name for name in config.to_hf())
-    own = {"qtts_jax_normalize_text": True, "qtts_jax_longest_text": 240}
+    own = {
+        "qtts_jax_normalize_text": True,
+        "qtts_jax_named_letters": True,
+        "qtts_jax_longest_text": 240,
+    }
     config = TTSConfig.from_hf({**data, **own})
-    assert config.normalize_text and config.longest_text == 240
+    assert config.normalize_text and config.named_letters and config.longest_text == 240
     assert own.items() <= config.to_hf().items()

@@ -12,6 +12,7 @@ A rule is one row, `Rule(name, pattern, spoken, examples)`, in the file of its k
     capitals        shouted words, acronyms, Roman numerals
     numbers         all numbers that are left
     symbols         "&", "/" and the last tidying
+    letters         names of spelled letters, after all rules, for voices that need them
 
 To add one: put a row where the more specific readings stand (rules run from top to bottom, in the
 order of `front_end.RULES`), with examples of what the whole front end then makes of a text; the

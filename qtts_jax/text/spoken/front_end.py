@@ -15,6 +15,7 @@ from qtts_jax.text.spoken import (
     symbols,
     units,
 )
+from qtts_jax.text.spoken.letters import letter_names
 from qtts_jax.text.spoken.rule import Rule
 from qtts_jax.text.spoken.segments import next_cut
 
@@ -43,7 +44,7 @@ def has_words(text: str) -> bool:
     return any(unicodedata.category(c)[0] == "L" or c.isnumeric() for c in text)
 
 
-def normalize(text: str, language: str = "english") -> str:
+def normalize(text: str, language: str = "english", named_letters: bool = False) -> str:
     """The words of a text as they are spoken, in letters and plain marks.
 
     English, and "auto" where most letters of the first clause are Latin: numbers, dates, money,
@@ -52,8 +53,9 @@ def normalize(text: str, language: str = "english") -> str:
 
     Args:
         language: full name in any case, or "auto".
+        named_letters: English letters that are spelled are given by name (`letters.py`).
     """
-    normalizer = Normalizer(language)
+    normalizer = Normalizer(language, named_letters)
     return normalizer.push(text) + normalizer.finish()
 
 
@@ -63,8 +65,9 @@ class Normalizer:
     At most `segments.LONGEST` characters and one piece are held back.
     """
 
-    def __init__(self, language: str = "english") -> None:
+    def __init__(self, language: str = "english", named_letters: bool = False) -> None:
         self._language = language.lower()  # "auto" until the first segment has decided
+        self._named_letters = named_letters
         self._held = ""
         self._started = False
 
@@ -89,6 +92,8 @@ class Normalizer:
             self._language = "english" if _mostly_latin(segment) else "other"
         if self._language in ("english", "auto"):
             spoken = _english(segment)
+            if self._named_letters:
+                spoken = letter_names(spoken)
             blank = " " if self._started and spoken else ""
         else:
             spoken = _layout(segment, self._language)

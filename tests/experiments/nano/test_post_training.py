@@ -25,7 +25,7 @@ def clip(errors, seconds=2.0):
 
 def write(directory, row, seed, clips, texts=("a", "b"), best_of=1, beam=True):
     data = {"row": row, "seed": seed, "best_of": best_of, "beam": beam, "texts": list(texts)}
-    data["clips"] = clips
+    data |= {"device": "cpu", "clips": clips}
     (directory / f"{row}.{seed}.json").write_text(json.dumps(data))
 
 
