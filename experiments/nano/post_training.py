@@ -69,7 +69,6 @@ def score(args: argparse.Namespace) -> None:
     expected = expectations(before, prompts, requests, args.rows, args.out / "before")
     tts = QwenTTS.from_pretrained(args.model)
     requests = read_prompts(args.prompts, tts)[1]
-    memo = args.out / "scores.jsonl"
     memo = None if args.judge_on_devices else args.out / "scores.jsonl"
     options = args.judge_processes, args.judge_on_devices
     judging = Judging(JUDGES, prompts, expected, tts.sample_rate, memo, *options)
@@ -124,7 +123,7 @@ def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(directory.glob("*.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            row, own, own_beam = data["row"], data["texts"], data["beam"]
+            row, own, own_beam, _ = (data[k] for k in ("row", "texts", "beam", "device"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EvaluationError(f"{path} is no result file ({error}); move it away.") from error
         if texts is not None and own != texts:

@@ -50,7 +50,7 @@ class DistillMOSJudge:
 
         Args:
             precision: of matrix products and convolutions; "default" uses the tensor cores of a
-                GPU (TF32), which is several times faster.
+                GPU (TF32).
         """
         owners = [place for place, wave in enumerate(waves) for _ in windows(wave)]
         cut = [window for wave in waves for window in windows(wave)]

@@ -45,8 +45,7 @@ class WhisperBatchJudge:
 
     Args:
         rows: windows of 30 s in memory at once; about 0.2 GB each.
-        precision: of matrix products; "default" uses the tensor cores of a GPU (TF32), which is
-            several times faster.
+        precision: of matrix products; "default" uses the tensor cores of a GPU (TF32).
 
     Raises:
         EvaluationError: a half of the weights is not installed.
