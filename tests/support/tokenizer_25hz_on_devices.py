@@ -48,9 +48,15 @@ VOCODER = TokenizerTraining(
     balance=0.9,
     discriminator=DiscriminatorConfig((3,), (4, 6), (32,), 3),
 )
+# Enough vectors that k-means finds a centre of its own for each of 16 entries: an entry without is
+# a copy of another, and rounding chooses between the two.
+MANY = (16, 9, 3, 12)
 # Rows of different lengths, so that the devices have unequal numbers of targets.
 TASKS = {
-    "encoder": lambda: (EncoderTask(toy_config(), HEADS, ENCODER, **FULL), toy_transcripts()),
+    "encoder": lambda: (
+        EncoderTask(toy_config(), HEADS, ENCODER, **FULL),
+        toy_transcripts(MANY, 1),
+    ),
     "flow": lambda: (FlowTask(toy_config(), **FULL), toy_flow_batch((8, 5, 2, 7))),
     "vocoder": lambda: (VocoderTask(toy_config(), VOCODER, **FULL), toy_vocoder_batch(rows=4)),
 }
