@@ -50,7 +50,7 @@ def compiled_programs_are_dropped_in_time():
     if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
         gc.collect()
-        # The C library keeps most of what is freed, here gigabytes, until it is told not to.
+        # The C library keeps most of what is freed, here gigabytes, unless it is trimmed.
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 

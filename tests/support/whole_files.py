@@ -16,7 +16,7 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     if config.getoption("dist") != "load":
-        return None  # another order was asked for
+        return None  # the command line names another order
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid):
