@@ -243,6 +243,18 @@ def _read_speaker_encoder(f: Fields, values: Values) -> SpeakerEncoderConfig | N
     return SPEAKER_ENCODER.read(data)
 
 
+def _own_flag(key: str, attribute: str) -> Row:
+    """A boolean of this package's own checkpoints, written only where it is true."""
+    return hf(
+        key,
+        attribute,
+        lambda f, name, default: f.boolean(name, default),
+        False,
+        write=lambda value: value or None,
+        omit=True,
+    )
+
+
 TTS = Section(
     TTSConfig,
     "config.json",
@@ -266,22 +278,8 @@ TTS = Section(
         (),
         omit=True,
     ),
-    hf(
-        "qtts_jax_normalize_text",
-        "normalize_text",
-        lambda f, name, default: f.boolean(name, default),
-        False,
-        write=lambda value: value or None,
-        omit=True,
-    ),
-    hf(
-        "qtts_jax_named_letters",
-        "named_letters",
-        lambda f, name, default: f.boolean(name, default),
-        False,
-        write=lambda value: value or None,
-        omit=True,
-    ),
+    _own_flag("qtts_jax_normalize_text", "normalize_text"),
+    _own_flag("qtts_jax_named_letters", "named_letters"),
     hf("qtts_jax_longest_text", "longest_text", integer(1), None, omit=True),
     Row(
         "speaker_encoder_config",
