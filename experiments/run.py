@@ -2,8 +2,7 @@
 
     python -m experiments.run --list
     python -m experiments.run rate --minutes 1
-    python -m experiments.run rate --scale nano --data speech --teacher whisper
-    python -m experiments.run mtp text_layout --scale small --data speech --processes 6
+    python -m experiments.run rate mtp --scale small --data speech --teacher whisper --processes 4
     python -m experiments.run --report --results experiments/results/ablations
 
 Expected: one line for every piece that begins (tokenizer, codes, talker, scores), then the table.
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--teacher",
         type=Path,
-        help="converted Whisper encoder for codebook 0 (tiny has its own, small needs none)",
+        help="converted Whisper encoder for codebook 0 (tiny has its own)",
     )
     parser.add_argument("--processes", type=positive, default=1, help="at once on a GPU or CPU")
     parser.add_argument("--judges", nargs="+", help="kinds of judges (default: those of the scale)")

@@ -24,7 +24,6 @@ from experiments.runner.training import Totals, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.data.splits import TRAIN
-from qtts_jax.embedded import DIRECTORY
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params
@@ -66,13 +65,11 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
     settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
     digest = setting.dataset.digest
-    run = key_of(
+    tokenizer = key_of(
         "tokenizer", settings, seed, digest, _teacher_key(setting.teacher), setting.minutes
     )
-    # The shipped tokenizer and its codes are those of all seeds.
-    tokenizer = run if recipe.stages else key_of("tokenizer", settings, digest)
     talker = key_of(
-        run, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
+        tokenizer, recipe.model, sorted(recipe.talker_options.items()), recipe.talker_batches,
         recipe.talker_trainer, recipe.sentences_per_clip,
     )  # fmt: skip
     scoring = Scoring(setting.judges, setting.scale.test_clips, setting.scale.seconds)
@@ -102,12 +99,7 @@ def _teacher_key(teacher: Path | None) -> str | None:
 def _tokenizer(
     setting: Setting, recipe: Recipe, seed: int, seconds: float | None, folder: Path, _: Records
 ) -> dict[str, Any]:
-    """Train all stages and export the tokenizer; without stages it is the shipped one."""
-    if not recipe.stages:
-        if not (folder / MODEL).is_dir():
-            with new_directory(folder / MODEL, overwrite=False) as out:
-                shutil.copytree(DIRECTORY / FOLDER, out, dirs_exist_ok=True)
-        return {"stages": [], "parameters": _parameters(recipe)}
+    """Train all stages and export the tokenizer."""
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
         return tokenizer_25hz(setting.dataset, recipe, str(dtype), seed, seconds, folder, MODEL)
@@ -147,12 +139,7 @@ def _tokenizer(
     if not (folder / MODEL).is_dir():
         with new_directory(folder / MODEL, overwrite=False) as out:
             shutil.copytree(place / MODEL, out, dirs_exist_ok=True)
-    return {"stages": stages, "parameters": _parameters(recipe)}
-
-
-def _parameters(recipe: Recipe) -> int:
-    """Number of parameters of the 12 Hz tokenizer of a recipe."""
-    return sum(x.size for x in jax.tree.leaves(abstract(Tokenizer12Hz, recipe.tokenizer)[1]))
+    return {"stages": stages, "parameters": sum(x.size for x in jax.tree.leaves(start))}
 
 
 def _features(teacher: Path | None, waves: data.Waves) -> data.Features | None:

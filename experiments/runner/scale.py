@@ -23,7 +23,6 @@ from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.configs.tokenizer_25hz import TOKENIZER_25HZ, Tokenizer25HzConfig
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.data import Record, TalkerBatchConfig
-from qtts_jax.errors import ConfigError
 from qtts_jax.training.trainer_config import TrainerConfig
 
 # Preset speakers and no descriptions: what a talker of an ablation is trained on and speaks as.
@@ -46,9 +45,8 @@ class Scale:
     Attributes:
         name: as in `--scale`.
         tokenizer, talker_options, talker_batches, talker_trainer: see `Recipe`.
-        stages, crop_seconds: of the training of a tokenizer; without stages it is the shipped one,
-            for questions of the talker alone.
-        tokenizer_25hz, stages_25hz: of the 25 Hz family; None and () without it.
+        stages, crop_seconds: of the training of a tokenizer.
+        tokenizer_25hz, stages_25hz: of the 25 Hz family.
         talker: the talker for a tokenizer, text ids, languages and speakers.
         merges: of the text vocabulary.
         judges: kinds of `evaluation.panel` that score by default.
@@ -59,6 +57,8 @@ class Scale:
 
     name: str
     tokenizer: Tokenizer12HzConfig
+    stages: tuple[Stage, ...]
+    crop_seconds: float
     talker: Callable[[Tokenizer12HzConfig, TextIds, Sequence[str], Sequence[str]], TTSConfig]
     talker_options: dict[str, object]
     talker_batches: TalkerBatchConfig
@@ -67,10 +67,8 @@ class Scale:
     judges: tuple[str, ...]
     test_clips: int
     seconds: float
-    stages: tuple[Stage, ...] = ()
-    crop_seconds: float = 0.0
-    tokenizer_25hz: Tokenizer25HzConfig | None = None
-    stages_25hz: tuple[Stage25Hz, ...] = ()
+    tokenizer_25hz: Tokenizer25HzConfig
+    stages_25hz: tuple[Stage25Hz, ...]
     own_speech: bool = False
 
     def vocabulary(self, records: Iterable[Record]) -> list[Merge]:
@@ -87,12 +85,9 @@ class Scale:
             records: training clips, whose texts, languages and speakers the talker has.
 
         Raises:
-            ConfigError: a change names no field, or is impossible, or changes the tokenizer at a
-                scale that has the shipped one.
+            ConfigError: a change names no field, or is impossible.
         """
         mine = {p: x for p, x in changes.items() if p.startswith("tokenizer.")}
-        if not self.stages:
-            self._check_talker_only(changes)
         flow = changes.get(FAMILY) == "25 Hz"
         family = self.tokenizer_25hz if flow else self.tokenizer
         tokenizer = changed({"tokenizer": family}, mine)["tokenizer"]
@@ -114,14 +109,6 @@ class Scale:
         recipe = changed(base, {p: x for p, x in changes.items() if p not in mine and p != FAMILY})
         rate = recipe.frame_rate
         return replace(recipe, talker_batches=replace(recipe.talker_batches, frame_rate=rate))
-
-    def _check_talker_only(self, changes: Changes) -> None:
-        fixed = [p for p in changes if p == FAMILY or p.startswith(("tokenizer.", "stages."))]
-        if fixed:
-            raise ConfigError(
-                f"the scale {self.name} has the shipped tokenizer, and the variation changes "
-                f"{fixed[0]}; choose a scale that trains tokenizers (`--scale`)."
-            )
 
     def talker_25hz(
         self,
