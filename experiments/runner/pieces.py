@@ -1,4 +1,7 @@
-"""Library of the ablations: the pieces of a run: tokenizer -> codes -> talker -> scores."""
+"""Library of the ablations: the pieces of a run: tokenizer -> codes -> talker -> scores.
+
+Where a Whisper encoder is the semantic teacher, its features come first.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,16 @@ from experiments import command
 from experiments.nano.text_vocabulary import save_text
 from experiments.runner.chain import Piece, Records, key_of
 from experiments.runner.joined import joined
-from experiments.runner.recipe import Recipe
+from experiments.runner.recipe import Recipe, Stage
 from experiments.runner.scale import Scale
 from experiments.runner.scoring import Scoring, score
-from experiments.runner.speech import stored_teacher
+from experiments.runner.teacher import store, stored
 from experiments.runner.tokenizer_25hz import tokenizer_25hz
 from experiments.runner.training import Totals, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.data.splits import TRAIN
+from qtts_jax.errors import ConfigError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params
@@ -35,7 +39,7 @@ from qtts_jax.training.hooks import averaged
 from qtts_jax.training.talker.task import TalkerTask, TalkerTaskConfig
 from qtts_jax.training.tokenizer.task import TokenizerTask
 
-MODEL = "model"
+MODEL, FEATURES = "model", "features.npz"
 # Of the talkers of ablations; those of the shipped voice (experiments/train/talker.py).
 GENERATION = {"repetition_penalty": 1.0, "temperature": 0.15, "subtalker_temperature": 0.1}
 
@@ -62,7 +66,11 @@ class Setting:
 
 
 def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
-    """The pieces of a run. Those of runs that differ elsewhere have the same keys."""
+    """The pieces of a run. Those of runs that differ elsewhere have the same keys.
+
+    Raises:
+        ConfigError: the recipe has a semantic teacher and the setting none.
+    """
     settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
     digest = setting.dataset.digest
     tokenizer = key_of(
@@ -77,9 +85,21 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     seconds = None if setting.minutes is None else 60 * setting.minutes / trainings
     models = {"tokenizer": setting.root / f"tokenizer-{tokenizer}" / MODEL,
               "talker": setting.root / f"talker-{talker}" / MODEL}  # fmt: skip
+    has_teacher = any(isinstance(stage, Stage) and _learns(stage) for stage in recipe.stages)
+    if has_teacher and setting.teacher is None:
+        raise ConfigError(
+            "codebook 0 learns from a semantic teacher; --teacher names a Whisper encoder of "
+            "`python -m qtts_jax.data teacher`."
+        )
+    features, first = setting.teacher, []
+    if has_teacher and setting.teacher is not None and setting.teacher.is_dir():
+        key = key_of("features", digest, _teacher_key(setting.teacher))
+        features = setting.root / f"features-{key}" / FEATURES
+        first = [Piece("features", key, functools.partial(_features, setting))]
     return [
+        *first,
         Piece("tokenizer", tokenizer,
-              functools.partial(_tokenizer, setting, recipe, seed, seconds)),
+              functools.partial(_tokenizer, setting, recipe, seed, seconds, features)),
         Piece("codes", tokenizer, functools.partial(_codes, setting, models["tokenizer"])),
         Piece("talker", talker,
               functools.partial(_talker, setting, recipe, seed, seconds, models["tokenizer"])),
@@ -96,10 +116,34 @@ def _teacher_key(teacher: Path | None) -> str | None:
     return key_of([(file.name, file.stat().st_size) for file in files])
 
 
+def _learns(stage: Stage) -> bool:
+    """Whether a semantic teacher trains codebook 0 in a stage."""
+    return stage.training.teacher_width is not None and stage.training.learns_codes
+
+
+def _features(setting: Setting, folder: Path, _: Records) -> dict[str, Any]:
+    """Features of a Whisper encoder for the training clips."""
+    waves = data.load_waves(setting.dataset, setting.dataset.select(TRAIN), progress=False)
+    assert setting.teacher is not None
+    found = data.teacher_features(waves, setting.teacher, progress=False)
+    store(folder / FEATURES, found)
+    return {"clips": len(waves), "features": len(found.values)}
+
+
 def _tokenizer(
-    setting: Setting, recipe: Recipe, seed: int, seconds: float | None, folder: Path, _: Records
+    setting: Setting,
+    recipe: Recipe,
+    seed: int,
+    seconds: float | None,
+    features: Path | None,
+    folder: Path,
+    _: Records,
 ) -> dict[str, Any]:
-    """Train all stages and export the tokenizer."""
+    """Train all stages and export the tokenizer.
+
+    Args:
+        features: of the semantic teacher.
+    """
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
         return tokenizer_25hz(setting.dataset, recipe, str(dtype), seed, seconds, folder, MODEL)
@@ -111,9 +155,6 @@ def _tokenizer(
         task = TokenizerTask(
             recipe.tokenizer, stage.training, dtype=recipe.talker_options["dtype"], start=start
         )
-        features = None
-        if stage.training.teacher_width is not None and stage.training.learns_codes:
-            features = _features(setting.teacher, waves)
         samples = recipe.tokenizer.samples_per_frame
         batches = data.TokenizerBatches(
             waves,
@@ -121,7 +162,7 @@ def _tokenizer(
             frames=round(recipe.crop_seconds * recipe.frame_rate),
             samples_per_frame=samples,
             seed=seed,
-            teacher=features,
+            teacher=stored(features, waves) if features and _learns(stage) else None,
         )
 
         def totals(batch: dict[str, np.ndarray]) -> Totals:
@@ -140,15 +181,6 @@ def _tokenizer(
         with new_directory(folder / MODEL, overwrite=False) as out:
             shutil.copytree(place / MODEL, out, dirs_exist_ok=True)
     return {"stages": stages, "parameters": sum(x.size for x in jax.tree.leaves(start))}
-
-
-def _features(teacher: Path | None, waves: data.Waves) -> data.Features | None:
-    """Features of the teacher for the training clips."""
-    if teacher is None:
-        return None
-    if teacher.suffix == ".npz":
-        return stored_teacher(teacher, waves)
-    return data.teacher_features(waves, teacher, progress=False)
 
 
 def _codes(setting: Setting, tokenizer: Path, folder: Path, _: Records) -> dict[str, Any]:

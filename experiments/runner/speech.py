@@ -23,10 +23,11 @@ import numpy as np
 import soundfile
 
 from experiments import command
+from experiments.runner.teacher import store
 from qtts_jax import QwenTTS, data
-from qtts_jax.data.dataset import Waves, to_int16
+from qtts_jax.data.dataset import to_int16
 from qtts_jax.embedded import DIRECTORY
-from qtts_jax.io.atomic_files import npz_bytes, sweep, write_whole
+from qtts_jax.io.atomic_files import sweep, write_whole
 from qtts_jax.speech_tokenizer.base import FOLDER, SpeechTokenizer
 from qtts_jax.tts.voices import CustomVoice
 
@@ -60,14 +61,8 @@ def make_speech(directory: Path) -> data.Dataset:
         data.prepare(_speak(directory), prepared, progress=False)
     dataset = data.Dataset(prepared)
     if not (directory / "teacher.npz").is_file():
-        write_whole(directory / "teacher.npz", npz_bytes(_teacher(dataset)))
+        store(directory / "teacher.npz", _teacher(dataset))
     return dataset
-
-
-def stored_teacher(path: Path, waves: Waves) -> data.Features:
-    """The features that `make_speech` has kept."""
-    with np.load(path) as stored:
-        return data.Features(waves.indices, int(stored["hop"]), stored["starts"], stored["values"])
 
 
 def _speak(directory: Path) -> Path:
@@ -102,8 +97,8 @@ def _speak(directory: Path) -> Path:
     return manifest
 
 
-def _teacher(dataset: data.Dataset) -> dict[str, np.ndarray]:
-    """Entries of codebook 0 of the training clips, standardized: values [sum, D] float16."""
+def _teacher(dataset: data.Dataset) -> data.Features:
+    """Entries of codebook 0 of the training clips, standardized."""
     tokenizer = SpeechTokenizer.from_pretrained(DIRECTORY / FOLDER)
     book = tokenizer.params["encoder"]["quantizer"]["semantic"]
     entries = np.asarray(book["embed_sum"], np.float32)[0]
@@ -113,11 +108,7 @@ def _teacher(dataset: data.Dataset) -> dict[str, np.ndarray]:
     starts = np.concatenate([[0], np.cumsum([len(c) for c in codes])])
     values = entries[np.concatenate([c[:, 0] for c in codes])]
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
-    return {
-        "hop": np.asarray(tokenizer.samples_per_frame),
-        "starts": starts,
-        "values": values.astype(np.float16),
-    }
+    return data.Features(chosen, tokenizer.samples_per_frame, starts, values)
 
 
 def _make() -> None:
