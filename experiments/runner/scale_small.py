@@ -58,7 +58,7 @@ def _stage(training: TokenizerTraining, steps: int, rows: int) -> Stage:
     )
 
 
-TALKER_STEPS = 6000
+TALKER_STEPS = 16000
 _RULE = _to_the_end(
     OptimizerConfig(1e-3, warmup_steps=100, b2=0.98, weight_decay=0.05), TALKER_STEPS
 )
@@ -67,8 +67,8 @@ SMALL = Scale(
     name="small",
     tokenizer=_tokenizer(),
     stages=(
-        _stage(NANO_TOKENIZER_TRAINING["codes"], steps=4000, rows=32),
-        _stage(NANO_TOKENIZER_TRAINING["decoder"], steps=4000, rows=16),
+        _stage(NANO_TOKENIZER_TRAINING["codes"], steps=6000, rows=32),
+        _stage(NANO_TOKENIZER_TRAINING["decoder"], steps=5000, rows=16),
     ),
     tokenizer_25hz=PRESETS["nano"]().tokenizer,
     stages_25hz=stages_25hz("nano", 4000),
@@ -77,7 +77,7 @@ SMALL = Scale(
     talker_options=NANO_TALKER_OPTIONS,
     talker_batches=TalkerBatchConfig(
         mix=PRESET_MIX,
-        positions=(64, 128, 256),
+        positions=(96, 144, 224),
         batch_positions=4096,
         batches_per_bucket_run=_STEPS_PER_CALL,
     ),
@@ -88,7 +88,7 @@ SMALL = Scale(
             steps_per_call=_STEPS_PER_CALL,
             average_decay=0.99,
             log_every=50,
-            save_every=2000,
+            save_every=4000,
         ),
         TALKER_STEPS,
     ),
