@@ -58,7 +58,7 @@ def _stage(training: TokenizerTraining, steps: int, rows: int) -> Stage:
     )
 
 
-TALKER_STEPS = 16000
+TALKER_STEPS = 12000
 _RULE = _to_the_end(
     OptimizerConfig(1e-3, warmup_steps=100, b2=0.98, weight_decay=0.05), TALKER_STEPS
 )
@@ -67,8 +67,8 @@ SMALL = Scale(
     name="small",
     tokenizer=_tokenizer(),
     stages=(
-        _stage(NANO_TOKENIZER_TRAINING["codes"], steps=6000, rows=32),
-        _stage(NANO_TOKENIZER_TRAINING["decoder"], steps=5000, rows=16),
+        _stage(NANO_TOKENIZER_TRAINING["codes"], steps=4000, rows=32),
+        _stage(NANO_TOKENIZER_TRAINING["decoder"], steps=4000, rows=16),
     ),
     tokenizer_25hz=PRESETS["nano"]().tokenizer,
     stages_25hz=stages_25hz("nano", 4000),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import command
+from qtts_jax.errors import QTTSError
 
 POLL_SECONDS = 0.2
 CORES = "QTTS_RUN_CORES"
@@ -47,9 +48,15 @@ def devices(processes: int = 1) -> list[dict[str, str]]:
         processes: of one GPU, each with its part of the memory. A small model uses a GPU only now
             and then, and other processes compile or score meanwhile. Of a CPU, each with its share
             of the cores of this process.
+
+    Raises:
+        QTTSError: JAX does not start here.
     """
     code = "import jax; print(jax.default_backend(), jax.local_device_count())"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if out.returncode:
+        last = (out.stderr.strip().splitlines() or ["no message"])[-1]
+        raise QTTSError(f"JAX does not start on this machine's devices: {last}")
     backend, count = out.stdout.split()[-2:]
     if backend == "cpu" and processes > 1:
         if shutil.which("taskset") is None:  # not Linux

@@ -107,7 +107,17 @@ def _attention(
     k = apply_rope(rms_norm(qkv[..., -2, :], k_scale, eps), rope)
     # Query heads of one key/value head are neighbours here, as the fused call expects.
     heads = q.reshape(*q.shape[:2], -1, q.shape[-1])
-    y = jax.nn.dot_product_attention(
-        heads, k, qkv[..., -1, :], is_causal=True, implementation="cudnn"
-    )
+    y = _fused_attention(heads, k, qkv[..., -1, :])
     return layer.out(y.reshape(q.shape))
+
+
+def _fused_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Causal attention by cuDNN: [B, T, H, D], [B, T, K, D], [B, T, K, D] -> [B, T, H, D].
+
+    cuDNN has gradients for even lengths alone, so an odd one gets a last position, which no other
+    one sees.
+    """
+    length = q.shape[1]
+    if length % 2:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")[:, :length]

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.runner import schedule
 from experiments.runner.schedule import Work, run_all
+from qtts_jax.errors import QTTSError
 
 SLEEP = """
 import os, sys, time
@@ -107,3 +108,9 @@ def test_a_signal_ends_the_processes_and_what_has_not_begun(tmp_path):
         run_all(works, [{}], lambda *_: None)
     assert not (tmp_path / "long").exists() and not (tmp_path / "next").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_jax_that_does_not_start_is_said_in_one_sentence(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "no_such_backend")
+    with pytest.raises(QTTSError, match="JAX does not start on this machine's devices: .*no_such"):
+        schedule.devices()
