@@ -133,13 +133,24 @@ def cell(measure: Measure, found: Estimate | None) -> str:
 
 def _legend(found: Sequence[Result]) -> str:
     clips = {len(next(iter(r["scores"]["scores"]["resynthesis"].values()))) for r in found}
-    machines = {f"{r['machine']['device']}, {r['machine']['machine']}" for r in found}
     seeds = sorted({r["seed"] for r in found})
     return (
         f"In brackets: 95 % bootstrap interval over seeds ({', '.join(map(str, seeds))}) and "
-        f"{'/'.join(map(str, sorted(clips)))} held-out clips. Machine: "
-        f"{'; '.join(sorted(machines))}."
+        f"{'/'.join(map(str, sorted(clips)))} held-out clips. {_machines(found)}"
     )
+
+
+def _machines(found: Sequence[Result]) -> str:
+    """Where the runs were made; a run may move to another machine between its pieces."""
+    scored = {_machine(r["machine"]) for r in found}
+    trained = {_machine(r["talker"].get("machine", r["machine"])) for r in found}
+    if trained == scored:
+        return f"Machine: {'; '.join(sorted(scored))}."
+    return f"Trained on {'; '.join(sorted(trained))}; scored on {'; '.join(sorted(scored))}."
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    return f"{about['device']}, {about['machine']}"
 
 
 def _notes(found: Sequence[Result]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import command
 from experiments.runner.flops import count_flops
+from experiments.runner.results import machine
 from qtts_jax.training import checkpoints
 from qtts_jax.training.log import read_metrics
 from qtts_jax.training.state import TrainState
@@ -69,8 +70,8 @@ def train(
 
     Returns:
         the last state, and what to record: `steps` done of the `planned`, `flops`, the totals,
-        `parameters`, `seconds` (the median time of a step times the steps, without compiling) and
-        `curves` (values of each logged scalar by step).
+        `parameters`, `seconds` (the median time of a step times the steps, without compiling),
+        `machine` and `curves` (values of each logged scalar by step).
 
     Raises:
         SystemExit: a signal stopped training after a checkpoint; status 128 plus its number.
@@ -99,6 +100,7 @@ def train(
         "seconds": round(_step_seconds(rows) * outcome.step, 1),
         "parameters": sum(x.size for x in jax.tree.leaves(shapes[0])),
         **run["data"]["totals"],
+        "machine": machine(),
         "curves": _curves(rows),
     }
 

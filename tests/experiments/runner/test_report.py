@@ -44,6 +44,15 @@ def stored(folder, found):
     return results.read(folder, "tiny", "depth", ABLATION.variations)
 
 
+def test_a_table_names_the_machines_of_training_and_of_scoring():
+    here = [result("deep", 0)]
+    text = table.markdown(ABLATION, "tiny", here, {}, "")
+    assert "held-out clips. Machine: cpu, 2 cores, x86_64." in text
+    here[0]["talker"]["machine"] = {"device": "GPU", "machine": "16 cores, x86_64"}
+    text = table.markdown(ABLATION, "tiny", here, {}, "")
+    assert "Trained on GPU, 16 cores, x86_64; scored on cpu, 2 cores, x86_64." in text
+
+
 def test_tables_of_results_that_exist(tmp_path):
     found = stored(tmp_path, [result("shallow", 1), result("deep", 1), result("deep", 0)])
     assert [(r["variation"], r["seed"]) for r in found] == [
