@@ -59,6 +59,8 @@ MEASURES = (
 
 _WINDOW, _HOP, _MELS = 1024, 256, 80
 _RANGE_DB = 60.0  # quieter than this below the loudest band counts as this
+SPECTRUM_VERSION = {"spectrum": repr((_WINDOW, _HOP, _MELS, _RANGE_DB))}
+"""What the spectral distance depends on, for a cache of scores."""
 
 
 def spectrum(sample: Sample) -> dict[str, Score]:

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from experiments import command
-from experiments.runner.measures import ROWS, TALKER, spectrum
+from experiments.runner.measures import ROWS, SPECTRUM_VERSION, TALKER, spectrum
 from experiments.runner.recipe import Recipe
 from qtts_jax import QwenTTS, data
 from qtts_jax.data.splits import TEST
 from qtts_jax.errors import EvaluationError
-from qtts_jax.evaluation.panel import KINDS, Panel
+from qtts_jax.evaluation.panel import KINDS, Panel, versions_of
 from qtts_jax.evaluation.rows import Row, score_row
 from qtts_jax.evaluation.sample import Sample, evenly, load_mono_16k
 from qtts_jax.evaluation.tasks.clips import name_of
@@ -34,6 +34,7 @@ from qtts_jax.tts.synthesis import Speech
 
 Scores = dict[str, dict[str, dict[str, Sequence[float]]]]
 """By row, measure and clip: numerator and denominator."""
+MEMO = "scores.jsonl"
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ def score(
 
     Args:
         model: checkpoint folder, loaded as anybody loads one.
-        directory: for the recordings that are scored.
+        directory: for the recordings that are scored; beside it is the file of known scores.
     """
     judges, missing = available(scoring.judges)
-    panel = Panel({"spectrum": spectrum, **judges})
+    # A file for all runs, whose recordings are the same.
+    memo = directory.parent / MEMO
+    panel = Panel({"spectrum": spectrum, **judges}, versions_of(judges) | SPECTRUM_VERSION, memo)
     clips = held_out(dataset, scoring.clips, directory / "clips")
     tts = QwenTTS.from_pretrained(model)
     recordings, resynthesis = codec_rows(tts.speech_tokenizer, clips, panel, opus=())

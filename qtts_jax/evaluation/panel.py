@@ -188,6 +188,14 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """The packages of judges with their versions."""
+    return {
+        name: ", ".join(f"{p} {installed_version(p)}" for p in KINDS[name].packages)
+        for name in names
+    }
+
+
 class Panel:
     """Judges by name.
 
@@ -220,11 +228,7 @@ class Panel:
                 raise EvaluationError(
                     f"there is no judge {name!r}; choose among {', '.join(KINDS)}."
                 )
-        versions = {
-            name: ", ".join(f"{p} {installed_version(p)}" for p in KINDS[name].packages)
-            for name in names
-        }
-        return cls({name: KINDS[name].make() for name in names}, versions, memo)
+        return cls({name: KINDS[name].make() for name in names}, versions_of(names), memo)
 
     def scores(self, sample: Sample) -> dict[str, Score]:
         """All scores of a sample, those it brings along included."""
