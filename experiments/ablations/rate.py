@@ -15,8 +15,9 @@ step.
 
 from experiments.runner.recipe import codebooks, flow_25hz, strides_25hz
 
+SCORED = {"sentences_scored": 2}
 VARIATIONS = {
-    "12.5 Hz x 16": codebooks(16) | {"sentences_per_clip": 2},
-    "25 Hz x 8": codebooks(8) | strides_25hz(),
-    "25 Hz x 1": flow_25hz(),
+    "12.5 Hz x 16": codebooks(16) | {"sentences_per_clip": 2} | SCORED,
+    "25 Hz x 8": codebooks(8) | strides_25hz() | SCORED,
+    "25 Hz x 1": flow_25hz() | SCORED,
 }

@@ -45,9 +45,11 @@ def estimate(scores: Scores) -> Estimate | None:
     if table is None:
         return None
     pairs = table[0].pairs
-    if np.all(pairs == [0, 1]) or np.all(pairs == [1, 1]):
+    numerators, denominators = pairs[..., 0], pairs[..., 1]
+    equal = np.all(denominators == denominators[0, 0])
+    if equal and (np.all(numerators == 0) or np.all(numerators == denominators)):
         # All agree, so every draw would too: the interval of a share of the clips.
-        return bootstrap.estimate([(x, 1.0) for x in pairs[0, :, 0]])
+        return bootstrap.estimate([(x / denominators[0, 0], 1.0) for x in numerators[0]])
     seeds, clips = _draws(*pairs.shape[:2])
     low, high = np.percentile(table[0].drawn(seeds, clips), [2.5, 97.5])
     count = table[0].pairs.shape[1]

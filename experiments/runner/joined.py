@@ -20,27 +20,35 @@ from qtts_jax.io.atomic_files import write_whole
 PAUSE_SECONDS = 0.2
 
 
-def joined(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
-    """The training clips of a dataset, each `count` of a speaker as one; made once.
+def joined(
+    dataset: data.Dataset, count: int, directory: Path, indices: Sequence[int], split: str = TRAIN
+) -> data.Dataset:
+    """Clips of a dataset, each `count` of a speaker as one; made once.
 
     What is left of a speaker after the last whole group is a shorter group, so that no recording is
     lost; audio is joined by a pause, texts by a space.
 
     Args:
         directory: holds the recordings, their manifest and `dataset`.
+        indices: numbers of the clips.
+        split: of the joined clips.
     """
     directory.mkdir(parents=True, exist_ok=True)
     # Runs of several seeds may want it at once.
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepared = directory / "dataset"
-        return data.Dataset(prepared) if prepared.is_dir() else _join(dataset, count, directory)
+        if prepared.is_dir():
+            return data.Dataset(prepared)
+        return _join(dataset, count, directory, indices, split)
 
 
-def _join(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
+def _join(
+    dataset: data.Dataset, count: int, directory: Path, indices: Sequence[int], split: str
+) -> data.Dataset:
     """Make the recordings, their manifest and the prepared dataset."""
     speakers: dict[tuple[str, str], list[int]] = {}
-    for i in dataset.select(TRAIN):
+    for i in indices:
         record = dataset.records[i]
         speakers.setdefault((record.speaker, record.language), []).append(i)
     pause = np.zeros(round(PAUSE_SECONDS * dataset.sample_rate), np.float32)
@@ -56,7 +64,7 @@ def _join(dataset: data.Dataset, count: int, directory: Path) -> data.Dataset:
             name = f"{len(lines):06d}.flac"
             write_whole(directory / name, file.getvalue())
             line = {"audio": name, "text": " ".join(r.text for r in records), "speaker": speaker,
-                    "language": language, "split": TRAIN}  # fmt: skip
+                    "language": language, "split": split}  # fmt: skip
             if all("alignment" in r.extra for r in records):
                 line["alignment"] = _alignment(records, dataset.sample_rate)
             lines.append(line)

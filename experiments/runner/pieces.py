@@ -103,7 +103,7 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
         Piece("codes", tokenizer, functools.partial(_codes, setting, models["tokenizer"])),
         Piece("talker", talker,
               functools.partial(_talker, setting, recipe, seed, seconds, models["tokenizer"])),
-        Piece("scores", key_of(talker, scoring),
+        Piece("scores", key_of(talker, recipe.sentences_scored, scoring),
               functools.partial(_scores, setting, recipe, scoring, models["talker"])),
     ]  # fmt: skip
 
@@ -207,7 +207,9 @@ def _talker(
             save_text(out, merges)
     if recipe.sentences_per_clip > 1:
         name = f"joined{recipe.sentences_per_clip}-{dataset.digest[:12]}"
-        dataset = joined(dataset, recipe.sentences_per_clip, setting.root / name)
+        dataset = joined(
+            dataset, recipe.sentences_per_clip, setting.root / name, dataset.select(TRAIN)
+        )
     codes = data.encode_dataset(dataset, tokenizer, progress=False)
     task = TalkerTask(TalkerTaskConfig(recipe.model, **recipe.talker_options))
     batches = data.TalkerBatches(

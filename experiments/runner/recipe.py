@@ -72,7 +72,11 @@ class Recipe:
         talker_trainer: steps and optimizers.
         sentences_per_clip: consecutive clips of a speaker that are joined into one for the talker,
             so that codes of a low frame rate come in clips of as many frames as those of a high one
-            (clips of one duration favour the high rate, arXiv:2606.16969).
+            (clips of one duration favour the high rate, arXiv:2606.16969). The talker speaks as
+            many at once when it is scored.
+        sentences_scored: consecutive clips of a speaker whose scores are one of the talker's, a
+            multiple of `sentences_per_clip`: the same for all variations, so that they are compared
+            on the same texts.
     """
 
     tokenizer: Tokenizer12HzConfig | Tokenizer25HzConfig
@@ -83,6 +87,14 @@ class Recipe:
     talker_batches: TalkerBatchConfig
     talker_trainer: TrainerConfig
     sentences_per_clip: int = 1
+    sentences_scored: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sentences_per_clip < 1 or self.sentences_scored % self.sentences_per_clip:
+            raise ConfigError(
+                f"{self.sentences_scored} sentences of one score are no whole number of clips of "
+                f"{self.sentences_per_clip}; set sentences_scored to a multiple."
+            )
 
     @property
     def frame_rate(self) -> float:

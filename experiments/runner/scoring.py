@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from experiments import command
+from experiments.runner.joined import joined
 from experiments.runner.measures import ROWS, SPECTRUM_VERSION, TALKER, spectrum
 from experiments.runner.recipe import Recipe
 from qtts_jax import QwenTTS, data
@@ -96,14 +98,43 @@ def score(
     clips = held_out(dataset, scoring.clips, directory / "clips")
     tts = QwenTTS.from_pretrained(model)
     recordings, resynthesis = codec_rows(tts.speech_tokenizer, clips, panel, opus=())
-    speech = speech_row(tts, recipe, clips, panel, scoring)
+    spoken, said = dataset, clips
+    if recipe.sentences_per_clip > 1:
+        place, chosen = directory / "joined", [clip.line for clip in clips]
+        spoken = joined(dataset, recipe.sentences_per_clip, place, chosen, TEST)
+        said = held_out(spoken, len(spoken), place / "clips")
+    speech = speech_row(tts, recipe, said, panel, scoring)
     scores = {
         row: _by_measure(found)
         for row, found in zip(ROWS, (recordings, resynthesis, speech), strict=True)
     }
-    forced = forced_scores(recipe, model, dataset, clips, scoring)
+    forced = forced_scores(recipe, model, spoken, said, scoring)
     scores[TALKER] |= _by_measure(Row(TALKER, forced))
+    if recipe.sentences_scored > 1:
+        groups = groups_of(said, recipe.sentences_scored // recipe.sentences_per_clip)
+        scores[TALKER] = {name: added(of, groups) for name, of in scores[TALKER].items()}
     return scores, missing
+
+
+def groups_of(clips: Sequence[data.Clip], count: int) -> dict[str, str]:
+    """The group of each clip by its name: each `count` of a speaker, in order."""
+    before: Counter[str] = Counter()
+    found = {}
+    for clip in clips:
+        found[name_of(clip)] = f"{clip.speaker} {before[clip.speaker] // count}"
+        before[clip.speaker] += 1
+    return found
+
+
+def added(
+    scores: Mapping[str, Sequence[float]], groups: Mapping[str, str]
+) -> dict[str, Sequence[float]]:
+    """Scores by group: sums of the numerators and of the denominators of its clips."""
+    found: dict[str, Sequence[float]] = {}
+    for name, (numerator, denominator) in scores.items():
+        before = found.get(groups[name], (0.0, 0.0))
+        found[groups[name]] = [before[0] + numerator, before[1] + denominator]
+    return found
 
 
 def speech_row(
@@ -111,10 +142,12 @@ def speech_row(
 ) -> Row:
     """Held-out texts spoken by their own speakers, in the layout that most training clips had.
 
+    A text may be several sentences (`Recipe.sentences_per_clip`), and has as much more time.
+
     The second of two passes is timed, so that compiling does not count.
     """
     mix = recipe.talker_batches.mix
-    speaking = Speaking(scoring.seed, scoring.seconds)
+    speaking = Speaking(scoring.seed, scoring.seconds * recipe.sentences_per_clip)
 
     def request(i: int) -> Request:
         return tts.prepare_custom_voice(
