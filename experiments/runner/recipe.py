@@ -76,7 +76,7 @@ class Recipe:
             many at once when it is scored.
         sentences_scored: consecutive clips of a speaker whose scores are one of the talker's, a
             multiple of `sentences_per_clip`: the same for all variations, so that they are compared
-            on the same texts.
+            on the same texts. Clips of a speaker beyond the last so many do not count.
     """
 
     tokenizer: Tokenizer12HzConfig | Tokenizer25HzConfig

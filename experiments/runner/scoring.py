@@ -111,13 +111,21 @@ def score(
     forced = forced_scores(recipe, model, spoken, said, scoring)
     scores[TALKER] |= _by_measure(Row(TALKER, forced))
     if recipe.sentences_scored > 1:
-        groups = groups_of(said, recipe.sentences_scored // recipe.sentences_per_clip)
+        count = recipe.sentences_scored
+        whole = Counter(groups_of(clips, count).values())
+        groups = {
+            clip: group
+            for clip, group in groups_of(said, count // recipe.sentences_per_clip).items()
+            if whole[group] == count
+        }
         scores[TALKER] = {name: added(of, groups) for name, of in scores[TALKER].items()}
     return scores, missing
 
 
 def groups_of(clips: Sequence[data.Clip], count: int) -> dict[str, str]:
-    """The group of each clip by its name: each `count` of a speaker, in order."""
+    """The group of each clip by its name: each `count` of a speaker, in order; the last may be
+    shorter.
+    """
     before: Counter[str] = Counter()
     found = {}
     for clip in clips:
@@ -129,11 +137,16 @@ def groups_of(clips: Sequence[data.Clip], count: int) -> dict[str, str]:
 def added(
     scores: Mapping[str, Sequence[float]], groups: Mapping[str, str]
 ) -> dict[str, Sequence[float]]:
-    """Scores by group: sums of the numerators and of the denominators of its clips."""
+    """Scores by group: sums of the numerators and of the denominators of its clips.
+
+    Args:
+        groups: by clip; one that has none is left out.
+    """
     found: dict[str, Sequence[float]] = {}
     for name, (numerator, denominator) in scores.items():
-        before = found.get(groups[name], (0.0, 0.0))
-        found[groups[name]] = [before[0] + numerator, before[1] + denominator]
+        if (group := groups.get(name)) is not None:
+            before = found.get(group, (0.0, 0.0))
+            found[group] = [before[0] + numerator, before[1] + denominator]
     return found
 
 

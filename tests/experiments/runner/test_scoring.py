@@ -58,6 +58,10 @@ def test_scores_of_a_group_are_sums():
     groups = groups_of(clips, 2)
     scores = {name: [1, 4 + i] for i, name in enumerate(groups)}
     assert added(scores, groups) == {"ann 0": [2, 9], "ann 1": [1, 6]}
+    last = list(groups)[-1]
+    assert added(scores, {name: groups[name] for name in groups if name != last}) == {
+        "ann 0": [2, 9]
+    }
 
 
 def test_groups_that_all_agree_have_the_interval_of_a_share():
