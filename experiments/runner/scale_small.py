@@ -1,8 +1,8 @@
 """Library of the ablations: scale small, models of the shipped voice's size, minutes a run.
 
-Short clips of a few speakers with word times, so that a talker learns to read within its steps
-(`experiments/README.md` has the command that makes them). The tokenizer's decoder trains without
-discriminators, which take most of a step and would only begin to work in so few.
+For short clips of a few speakers with word times (`experiments/README.md` has the command that
+makes them, and what came of it). The tokenizer's decoder trains without discriminators, which take
+most of a step and would only begin to work in so few.
 """
 
 from __future__ import annotations
