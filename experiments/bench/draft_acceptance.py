@@ -57,6 +57,7 @@ from qtts_jax.generation.sampling import (
     sample_codebooks,
 )
 from qtts_jax.generation.speculative_codes import speculative_codes
+from qtts_jax.layers.quantized_weights import dense
 from qtts_jax.models.code_predictor import CodePredictor
 from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.tts.qwen_tts import QwenTTS
@@ -119,8 +120,10 @@ def right_drafts(
             hidden, first, codes = frames.hidden, frames.first, frames.codes
             y = predictor.forced_outputs(hidden, first, codes)  # [size, Q-1, D]
             noise, right = residual_noise(predictor, frames.keys), []  # [Q-1, size, V]
+            # CPUs with bfloat16 matrices hold them in that type.
+            all_heads = dense(predictor.heads[...])  # [Q-1, V, D]
             for depth in range(1, depths + 1):
-                heads = predictor.heads[...][depth:]  # [Q-1-depth, V, D]
+                heads = all_heads[depth:]  # [Q-1-depth, V, D]
                 logits = jnp.einsum("bqd,qvd->bqv", y[:, :-depth], heads).astype(jnp.float32)
                 drafts = sample_codebooks(logits, noise[depth:], sampler, method)
                 right.append(jnp.pad(drafts == codes[:, depth:], ((0, 0), (depth, 0))))

@@ -35,7 +35,8 @@ def test_processes_give_the_scores_of_one(tmp_path):
         os.kill(process.pid, signal.SIGTERM)
     assert several.scores([0, 0, 1], speech) == alone
     several.close()
-    assert len(memo.read_text().splitlines()) == 3
+    # A process may score again what another one has scored, and adds the same line.
+    assert len(set(memo.read_text().splitlines())) == 3
 
 
 def test_judges_on_the_devices_score_all_speech_at_once(monkeypatch):

@@ -39,8 +39,9 @@ from tests.support.small_tokenizer import (
     toy_config,
 )
 
-# Where roundings or seeds differ, 500 steps lower the mel loss 11 to 45 times.
-CONFIG, STEPS = toy_config(), 500
+# Where roundings or seeds differ, 500 steps lower the mel loss 14 to 45 times, in one run of seven 8
+# times: a few entries of a codebook decide. So the median of three runs is tested.
+CONFIG, STEPS, KEYS = toy_config(), 500, (2, 3, 4)
 
 
 def make(training=FULL, config=CONFIG, dtype=jnp.float32, **options):
@@ -70,7 +71,10 @@ def first(begun, gradients):
 
 @pytest.fixture(scope="module")
 def overfitted():
-    """The task, what it has learnt from one batch, the batch and the metrics of every step."""
+    """The task, what it has learnt from one batch, the batch and the metrics of every step.
+
+    Of several runs, the one with the median of the mel losses at the end.
+    """
     codebook = CodebookTraining(dropout=0.0, decay=0.9)
     weights = LossWeights(teacher=10.0)
     task = make(replace(PLAIN, weights=weights, codebook=codebook, teacher_width=TEACHER))
@@ -79,11 +83,11 @@ def overfitted():
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, STEPS))
 
     @functools.partial(jax.jit, compiler_options=OPTIMIZED)
-    def train(params, extras):
+    def train(params, extras, key):
         def step(carry, i):
             params, extras, state = carry
-            key = jax.random.fold_in(jax.random.key(2), i)
-            grads, extras, metrics = task.gradients(params, extras, batch, key)
+            now = jax.random.fold_in(key, i)
+            grads, extras, metrics = task.gradients(params, extras, batch, now)
             updates, state = optimizer.update(grads, state)
             return (optax.apply_updates(params, updates), extras, state), metrics
 
@@ -91,7 +95,9 @@ def overfitted():
         (params, extras, _), metrics = jax.lax.scan(step, carry, jnp.arange(STEPS))
         return params, extras, metrics
 
-    params, extras, metrics = jax.device_get(train(params, extras))
+    runs = [jax.device_get(train(params, extras, jax.random.key(seed))) for seed in KEYS]
+    runs.sort(key=lambda run: run[2]["mel"][-10:].mean())
+    params, extras, metrics = runs[len(runs) // 2]
     return task, params, extras, batch["audio"], metrics
 
 
