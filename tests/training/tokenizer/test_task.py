@@ -39,8 +39,8 @@ from tests.support.small_tokenizer import (
     toy_config,
 )
 
-# Where roundings or seeds differ, 500 steps lower the mel loss 14 to 45 times, in one run of seven 8
-# times: a few entries of a codebook decide. So the median of three runs is tested.
+# Where roundings or seeds differ, 500 steps lower the mel loss 14 to 45 times, and 8 times in one
+# run of seven: a few entries of a codebook decide. So the median of three runs is tested.
 CONFIG, STEPS, KEYS = toy_config(), 500, (2, 3, 4)
 
 
