@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,10 @@ class Judging:
         # The longest first, so that no process begins one when the others are done.
         order = sorted(range(len(waves)), key=lambda i: -len(waves[i][1]))
         score = self._score if self._pool is None else _score_there
-        # Processes score while this one uses the devices.
-        found = (map if self._pool is None else self._pool.map)(score, [waves[i] for i in order])
+        # Processes score while this one uses the devices; they start with their first work.
+        with _held_signals():
+            every = map if self._pool is None else self._pool.map
+            found = every(score, [waves[i] for i in order])
         mine = self._scores_of_devices(waves)
         by_place = dict(zip(order, found, strict=True))
         return [by_place[i] | mine[i] for i in range(len(waves))]
@@ -278,14 +281,23 @@ class Judging:
 _judging: Judging
 
 
-def _begin(*own: Any) -> None:
-    """Load the judges in a new process, which uses one thread and no accelerator.
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Signals that end this process wait meanwhile; processes that begin in it never get them.
 
-    A signal to a group of processes is for the one that trains: it may need scores to end well.
+    A signal to a group of processes is for the one that trains: it may need scores to end well. A
+    new process inherits what is held, so there is no time at which the signal ends it.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(*own: Any) -> None:
+    """Load the judges in a new process, which uses one thread and no accelerator."""
     global _judging
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # JAX and the library of Whisper read these when they begin to compute.
     os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = "1"
