@@ -1,6 +1,6 @@
 """Throughput of `qtts batch` on lines of mixed lengths: rows that refill, beside groups that wait.
 
-    python -m experiments.bench.batch_lines --lines 24 --out experiments/results/batch_lines.json
+    python -m experiments.bench.batch_lines --lines 160 --out experiments/results/batch_lines.json
 
 The same lines, one to six sentences long, are spoken twice, with the same seeds, so with the same
 codes (checked):
