@@ -123,14 +123,15 @@ def score(
 
 
 def groups_of(clips: Sequence[data.Clip], count: int) -> dict[str, str]:
-    """The group of each clip by its name: each `count` of a speaker, in order; the last may be
-    shorter.
+    """The group of each clip by its name, with the groups of `joined`: each `count` of a speaker
+    and language in order, of which the last may be shorter.
     """
     before: Counter[str] = Counter()
     found = {}
     for clip in clips:
-        found[name_of(clip)] = f"{clip.speaker} {before[clip.speaker] // count}"
-        before[clip.speaker] += 1
+        voice = f"{clip.speaker} {clip.language}"
+        found[name_of(clip)] = f"{voice} {before[voice] // count}"
+        before[voice] += 1
     return found
 
 

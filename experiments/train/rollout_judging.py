@@ -215,10 +215,10 @@ class Judging:
         # The longest first, so that no process begins one when the others are done.
         order = sorted(range(len(waves)), key=lambda i: -len(waves[i][1]))
         score = self._score if self._pool is None else _score_there
+        takes = [waves[i] for i in order]
         # Processes score while this one uses the devices; they start with their first work.
         with _held_signals():
-            every = map if self._pool is None else self._pool.map
-            found = every(score, [waves[i] for i in order])
+            found = map(score, takes) if self._pool is None else self._pool.map(score, takes)
         mine = self._scores_of_devices(waves)
         by_place = dict(zip(order, found, strict=True))
         return [by_place[i] | mine[i] for i in range(len(waves))]

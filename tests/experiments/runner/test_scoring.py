@@ -46,21 +46,21 @@ def test_pairs_and_single_sentences_have_the_same_groups(dataset, tmp_path):
             texts[group].append(clip.text)
         words[sentences == 2] = {name: " ".join(text) for name, text in texts.items()}
     assert words[False] == words[True]
-    assert words[True]["ann 0"] == "Sentence 0. Sentence 2." and words[True]["bob 2"] == (
-        "Sentence 9."
-    )
+    assert words[True]["ann english 0"] == "Sentence 0. Sentence 2."
+    assert words[True]["bob english 2"] == "Sentence 9."
     pause = 0.2
     assert pairs.seconds(0) == pytest.approx(0.1 + pause + 0.3)
 
 
 def test_scores_of_a_group_are_sums():
-    clips = [SimpleNamespace(audio=Path(f"{i}.flac"), line=i, speaker="ann") for i in range(3)]
+    about = {"speaker": "ann", "language": "english"}
+    clips = [SimpleNamespace(audio=Path(f"{i}.flac"), line=i, **about) for i in range(3)]
     groups = groups_of(clips, 2)
     scores = {name: [1, 4 + i] for i, name in enumerate(groups)}
-    assert added(scores, groups) == {"ann 0": [2, 9], "ann 1": [1, 6]}
+    assert added(scores, groups) == {"ann english 0": [2, 9], "ann english 1": [1, 6]}
     last = list(groups)[-1]
     assert added(scores, {name: groups[name] for name in groups if name != last}) == {
-        "ann 0": [2, 9]
+        "ann english 0": [2, 9]
     }
 
 
