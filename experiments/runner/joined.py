@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -15,6 +16,7 @@ from experiments import command
 from qtts_jax import data
 from qtts_jax.data.dataset import to_int16
 from qtts_jax.data.splits import TRAIN
+from qtts_jax.data.threads import in_order
 from qtts_jax.io.atomic_files import write_whole
 
 PAUSE_SECONDS = 0.2
@@ -51,23 +53,31 @@ def _join(
     for i in indices:
         record = dataset.records[i]
         speakers.setdefault((record.speaker, record.language), []).append(i)
+    groups = [
+        clips[start : start + count]
+        for clips in speakers.values()
+        for start in range(0, len(clips), count)
+    ]
     pause = np.zeros(round(PAUSE_SECONDS * dataset.sample_rate), np.float32)
-    lines = []
-    for (speaker, language), clips in speakers.items():
-        for start in range(0, len(clips), count):
-            group = clips[start : start + count]
-            parts = [part for i in group for part in (pause, dataset.wave(i))][1:]
-            records = [dataset.records[i] for i in group]
-            file = io.BytesIO()
-            soundfile.write(file, to_int16(np.concatenate(parts)), dataset.sample_rate,
-                            format="FLAC", subtype="PCM_16")  # fmt: skip
-            name = f"{len(lines):06d}.flac"
-            write_whole(directory / name, file.getvalue())
-            line = {"audio": name, "text": " ".join(r.text for r in records), "speaker": speaker,
-                    "language": language, "split": split}  # fmt: skip
-            if all("alignment" in r.extra for r in records):
-                line["alignment"] = _alignment(records, dataset.sample_rate)
-            lines.append(line)
+
+    def join(numbered: tuple[int, list[int]]) -> dict[str, Any]:
+        """Write the recording of a group; its line of the manifest."""
+        number, group = numbered
+        parts = [part for i in group for part in (pause, dataset.wave(i))][1:]
+        records = [dataset.records[i] for i in group]
+        file = io.BytesIO()
+        soundfile.write(file, to_int16(np.concatenate(parts)), dataset.sample_rate,
+                        format="FLAC", subtype="PCM_16")  # fmt: skip
+        name = f"{number:06d}.flac"
+        write_whole(directory / name, file.getvalue())
+        line = {"audio": name, "text": " ".join(r.text for r in records),
+                "speaker": records[0].speaker, "language": records[0].language,
+                "split": split}  # fmt: skip
+        if all("alignment" in r.extra for r in records):
+            line["alignment"] = _alignment(records, dataset.sample_rate)
+        return line
+
+    lines = list(in_order(join, enumerate(groups), workers=None))
     manifest = directory / "manifest.jsonl"
     write_whole(manifest, "".join(json.dumps(line) + "\n" for line in lines).encode())
     return data.prepare(

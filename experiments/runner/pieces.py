@@ -18,16 +18,17 @@ from experiments import command
 from experiments.nano.text_vocabulary import save_text
 from experiments.runner.chain import Piece, Records, key_of
 from experiments.runner.joined import joined
-from experiments.runner.recipe import Recipe, Stage
+from experiments.runner.recipe import Recipe, Stage, Stage25Hz
 from experiments.runner.scale import Scale
 from experiments.runner.scoring import Scoring, score
 from experiments.runner.teacher import store, stored
-from experiments.runner.tokenizer_25hz import tokenizer_25hz
+from experiments.runner.tokenizer_25hz import Start25Hz, tokenizer_25hz
 from experiments.runner.training import Totals, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
 from qtts_jax.data.splits import TRAIN
 from qtts_jax.errors import ConfigError
+from qtts_jax.evaluation.sample import evenly
 from qtts_jax.functional import Params, abstract
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params
@@ -71,7 +72,8 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     Raises:
         ConfigError: the recipe has a semantic teacher and the setting none.
     """
-    settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds)
+    clips = setting.scale.tokenizer_clips
+    settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds, clips)
     digest = setting.dataset.digest
     tokenizer = key_of(
         "tokenizer", settings, seed, digest, _teacher_key(setting.teacher), setting.minutes
@@ -85,15 +87,16 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     seconds = None if setting.minutes is None else 60 * setting.minutes / trainings
     models = {"tokenizer": setting.root / f"tokenizer-{tokenizer}" / MODEL,
               "talker": setting.root / f"talker-{talker}" / MODEL}  # fmt: skip
-    has_teacher = any(isinstance(stage, Stage) and _learns(stage) for stage in recipe.stages)
-    if has_teacher and setting.teacher is None:
+    learns = any(isinstance(stage, Stage) and _learns(stage) for stage in recipe.stages)
+    begins = any(isinstance(stage, Stage25Hz) and stage.from_teacher for stage in recipe.stages)
+    if (learns or begins) and setting.teacher is None:
         raise ConfigError(
-            "codebook 0 learns from a semantic teacher; --teacher names a Whisper encoder of "
+            "the tokenizer learns from a semantic teacher; --teacher names a Whisper encoder of "
             "`python -m qtts_jax.data teacher`."
         )
     features, first = setting.teacher, []
-    if has_teacher and setting.teacher is not None and setting.teacher.is_dir():
-        key = key_of("features", digest, _teacher_key(setting.teacher))
+    if learns and setting.teacher is not None and setting.teacher.is_dir():
+        key = key_of("features", digest, _teacher_key(setting.teacher), clips)
         features = setting.root / f"features-{key}" / FEATURES
         first = [Piece("features", key, functools.partial(_features, setting))]
     return [
@@ -121,9 +124,16 @@ def _learns(stage: Stage) -> bool:
     return stage.training.teacher_width is not None and stage.training.learns_codes
 
 
+def _waves(setting: Setting) -> data.Waves:
+    """The training clips of a tokenizer."""
+    chosen = setting.dataset.select(TRAIN)
+    most = setting.scale.tokenizer_clips
+    return data.load_waves(setting.dataset, evenly(chosen, most or len(chosen)), progress=False)
+
+
 def _features(setting: Setting, folder: Path, _: Records) -> dict[str, Any]:
-    """Features of a Whisper encoder for the training clips."""
-    waves = data.load_waves(setting.dataset, setting.dataset.select(TRAIN), progress=False)
+    """Features of a Whisper encoder for the training clips of a tokenizer."""
+    waves = _waves(setting)
     assert setting.teacher is not None
     found = data.teacher_features(waves, setting.teacher, progress=False)
     store(folder / FEATURES, found)
@@ -146,9 +156,9 @@ def _tokenizer(
     """
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
-        return tokenizer_25hz(setting.dataset, recipe, str(dtype), seed, seconds, folder, MODEL)
-    dataset = setting.dataset
-    waves = data.load_waves(dataset, dataset.select(TRAIN), progress=False)
+        start_25hz = Start25Hz(setting.dataset, _waves(setting), setting.teacher, str(dtype))
+        return tokenizer_25hz(start_25hz, recipe, seed, seconds, folder, MODEL)
+    waves = _waves(setting)
     start: Params | None = None
     stages = []
     for number, stage in enumerate(recipe.stages):
@@ -166,7 +176,7 @@ def _tokenizer(
         )
 
         def totals(batch: dict[str, np.ndarray]) -> Totals:
-            return {"audio_seconds": batch["audio"].size / dataset.sample_rate}
+            return {"audio_seconds": batch["audio"].size / waves.sample_rate}
 
         place = folder / f"stage{number}"
         try:

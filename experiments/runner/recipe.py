@@ -51,11 +51,13 @@ class Stage25Hz:
         name: its part of the tokenizer.
         settings: losses and crops; the tokenizer's sizes are those of the recipe.
         trainer: steps and optimizers.
+        from_teacher: its encoder begins as the Whisper encoder that is the teacher.
     """
 
     name: Name25Hz
     settings: Recipe25Hz
     trainer: TrainerConfig
+    from_teacher: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class Scale:
         merges: of the text vocabulary.
         judges: kinds of `evaluation.panel` that score by default.
         test_clips: clips that are scored.
+        tokenizer_clips: training clips of the tokenizers, at most; None for all. They need fewer
+            than the talkers, and hold them in memory as samples.
         seconds: longest utterance that is generated.
         own_speech: the shipped voice makes the recordings; otherwise `--data` names them.
     """
@@ -70,6 +72,7 @@ class Scale:
     tokenizer_25hz: Tokenizer25HzConfig
     stages_25hz: tuple[Stage25Hz, ...]
     own_speech: bool = False
+    tokenizer_clips: int | None = None
 
     def vocabulary(self, records: Iterable[Record]) -> list[Merge]:
         """The merges that the training texts teach."""

@@ -1,8 +1,9 @@
 """Library of the ablations: scale small, models of the shipped voice's size, minutes a run.
 
 For short clips of a few speakers with word times (`experiments/README.md` has the command that
-makes them, and what came of it). The tokenizer's decoder trains without discriminators, which take
-most of a step and would only begin to work in so few.
+makes them, and what came of it). Decoders and vocoder train without discriminators, which take most
+of a step and would only begin to work in so few. The 25 Hz encoder begins as the Whisper encoder
+that is the teacher of the 12 Hz tokenizers, so that both families know as much.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from experiments.nano.tokenizer_recipe import (
     NANO_TOKENIZER_TRAINING,
     nano_tokenizer,
 )
-from experiments.runner.recipe import Stage, changed, codebooks
+from experiments.runner.recipe import Stage, Stage25Hz, changed, codebooks
 from experiments.runner.scale import (
     NANO_TALKER_OPTIONS,
     PRESET_MIX,
@@ -26,7 +27,7 @@ from experiments.runner.scale import (
     quiet,
     stages_25hz,
 )
-from experiments.train.recipe_25hz import PRESETS
+from experiments.train.recipe_25hz import PRESETS, STAGES
 from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.data import TalkerBatchConfig
 from qtts_jax.training.optimizer import OptimizerConfig
@@ -58,7 +59,22 @@ def _stage(training: TokenizerTraining, steps: int, rows: int) -> Stage:
     )
 
 
-TALKER_STEPS = 12000
+def _stage_25hz(stage: Stage25Hz) -> Stage25Hz:
+    """A stage whose rates fall to the end; without discriminators, its encoder from Whisper."""
+    settings = replace(stage.settings, vocoder=replace(stage.settings.vocoder, discriminator=None))
+    rules = {
+        name: _to_the_end(rule, stage.trainer.steps)
+        for name, rule in stage.trainer.optimizers.items()
+        if name != "discriminator"
+    }
+    if "encoder" in rules:
+        # What Whisper has learned would not outlive the rate of a random encoder.
+        rules["encoder"] = replace(rules["encoder"], learning_rate=1e-4)
+    trainer = replace(stage.trainer, optimizers=rules, steps_per_call=_STEPS_PER_CALL)
+    return replace(stage, settings=settings, trainer=trainer, from_teacher=stage.name == STAGES[0])
+
+
+TALKER_STEPS = 16000
 _RULE = _to_the_end(
     OptimizerConfig(1e-3, warmup_steps=100, b2=0.98, weight_decay=0.05), TALKER_STEPS
 )
@@ -70,8 +86,9 @@ SMALL = Scale(
         _stage(NANO_TOKENIZER_TRAINING["codes"], steps=4000, rows=32),
         _stage(NANO_TOKENIZER_TRAINING["decoder"], steps=4000, rows=16),
     ),
-    tokenizer_25hz=PRESETS["nano"]().tokenizer,
-    stages_25hz=stages_25hz("nano", 4000),
+    tokenizer_25hz=PRESETS["whisper-base"]().tokenizer,
+    stages_25hz=tuple(map(_stage_25hz, stages_25hz("whisper-base", 4000))),
+    tokenizer_clips=6000,
     crop_seconds=NANO_TOKENIZER_FRAMES / 12.5,
     talker=preset_talker,
     talker_options=NANO_TALKER_OPTIONS,

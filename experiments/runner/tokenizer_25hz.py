@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from experiments.runner.training import Totals, train
 from experiments.train.stages_25hz import StageOptions, Voices, prepare_stage
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
-from qtts_jax.data.splits import TRAIN
 from qtts_jax.functional import Params, abstract, initialize
 from qtts_jax.io.atomic_directory import new_directory
 from qtts_jax.io.checkpoint import load_params
@@ -34,10 +34,26 @@ def audio_seconds(batch: dict[str, np.ndarray], repeats: int) -> float:
     return batch["mel"].shape[0] * batch["mel"].shape[1] / FRAMES_PER_SECOND
 
 
+@dataclass(frozen=True)
+class Start25Hz:
+    """What the training of a 25 Hz tokenizer is given besides its recipe.
+
+    Attributes:
+        dataset: of the clips.
+        clips: that it is trained on.
+        whisper: converted Whisper encoder, for stages that begin as it.
+        dtype: of the computation.
+    """
+
+    dataset: data.Dataset
+    clips: data.Waves
+    whisper: Path | None
+    dtype: str
+
+
 def tokenizer_25hz(
-    dataset: data.Dataset,
+    given: Start25Hz,
     recipe: Recipe,
-    dtype: str,
     seed: int,
     seconds: float | None,
     folder: Path,
@@ -52,7 +68,6 @@ def tokenizer_25hz(
     """
     config = recipe.tokenizer
     assert isinstance(config, Tokenizer25HzConfig)
-    clips = data.load_waves(dataset, dataset.select(TRAIN), progress=False)
     whole: Params = initialize(Tokenizer25Hz, config, seed)
     start: Params | None = None
     before: Path | None = None
@@ -60,8 +75,9 @@ def tokenizer_25hz(
     stages = []
     for number, stage in enumerate(recipe.stages):
         assert isinstance(stage, Stage25Hz)
-        options = StageOptions(stage.name, dtype, seed=seed, model=before)
-        prepared = prepare_stage(options, stage.settings, config, start, clips, dataset)
+        whisper = given.whisper if stage.from_teacher else None
+        options = StageOptions(stage.name, given.dtype, seed=seed, model=before, whisper=whisper)
+        prepared = prepare_stage(options, stage.settings, config, start, given.clips, given.dataset)
 
         def totals(batch: dict[str, np.ndarray]) -> Totals:
             return {"audio_seconds": audio_seconds(batch, config.decoder.dit.repeats)}
