@@ -70,7 +70,8 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
     """The pieces of a run. Those of runs that differ elsewhere have the same keys.
 
     Raises:
-        ConfigError: the recipe has a semantic teacher and the setting none.
+        ConfigError: the recipe has a semantic teacher, or an encoder that begins as one, and the
+            setting none.
     """
     clips = setting.scale.tokenizer_clips
     settings = (recipe.tokenizer, recipe.stages, recipe.crop_seconds, clips)
@@ -89,13 +90,14 @@ def pieces_of(setting: Setting, recipe: Recipe, seed: int) -> list[Piece]:
               "talker": setting.root / f"talker-{talker}" / MODEL}  # fmt: skip
     learns = any(isinstance(stage, Stage) and _learns(stage) for stage in recipe.stages)
     begins = any(isinstance(stage, Stage25Hz) and stage.from_teacher for stage in recipe.stages)
-    if (learns or begins) and setting.teacher is None:
+    is_encoder = setting.teacher is not None and setting.teacher.is_dir()
+    if (learns and setting.teacher is None) or (begins and not is_encoder):
         raise ConfigError(
             "the tokenizer learns from a semantic teacher; --teacher names a Whisper encoder of "
             "`python -m qtts_jax.data teacher`."
         )
     features, first = setting.teacher, []
-    if learns and setting.teacher is not None and setting.teacher.is_dir():
+    if learns and is_encoder:
         key = key_of("features", digest, _teacher_key(setting.teacher), clips)
         features = setting.root / f"features-{key}" / FEATURES
         first = [Piece("features", key, functools.partial(_features, setting))]
@@ -124,7 +126,7 @@ def _learns(stage: Stage) -> bool:
     return stage.training.teacher_width is not None and stage.training.learns_codes
 
 
-def _waves(setting: Setting) -> data.Waves:
+def tokenizer_waves(setting: Setting) -> data.Waves:
     """The training clips of a tokenizer."""
     chosen = setting.dataset.select(TRAIN)
     most = setting.scale.tokenizer_clips
@@ -133,7 +135,7 @@ def _waves(setting: Setting) -> data.Waves:
 
 def _features(setting: Setting, folder: Path, _: Records) -> dict[str, Any]:
     """Features of a Whisper encoder for the training clips of a tokenizer."""
-    waves = _waves(setting)
+    waves = tokenizer_waves(setting)
     assert setting.teacher is not None
     found = data.teacher_features(waves, setting.teacher, progress=False)
     store(folder / FEATURES, found)
@@ -156,9 +158,11 @@ def _tokenizer(
     """
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
-        start_25hz = Start25Hz(setting.dataset, _waves(setting), setting.teacher, str(dtype))
+        start_25hz = Start25Hz(
+            setting.dataset, tokenizer_waves(setting), setting.teacher, str(dtype)
+        )
         return tokenizer_25hz(start_25hz, recipe, seed, seconds, folder, MODEL)
-    waves = _waves(setting)
+    waves = tokenizer_waves(setting)
     start: Params | None = None
     stages = []
     for number, stage in enumerate(recipe.stages):

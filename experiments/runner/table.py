@@ -31,12 +31,24 @@ def markdown(
     if found:
         lines += ["## Budget", "", *_budget(by_name), "", "## Scores", "", *_scores(by_name), ""]
         lines += [_legend(found), "", *_differences(by_name), *_notes(found)]
-    missing = [name for name, runs in by_name.items() if not runs]
-    if missing:
+    if missing := _missing(by_name):
         lines += ["", f"Without a result yet: {', '.join(missing)}."]
     for (name, seed), reason in failures.items():
         lines += ["", f"Failed: {name}, seed {seed}: {reason}"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _missing(by_name: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Variations without a result, and seeds that another variation has and this one has not."""
+    seeds = sorted({r["seed"] for runs in by_name.values() for r in runs})
+    missing = []
+    for name, runs in by_name.items():
+        left = [str(seed) for seed in seeds if seed not in {r["seed"] for r in runs}]
+        if not runs:
+            missing.append(name)
+        elif left:
+            missing.append(f"{name} with seed {', '.join(left)}")
+    return missing
 
 
 def scores_of(runs: Sequence[Result], measure: Measure) -> Scores:

@@ -67,6 +67,7 @@ def test_tables_of_results_that_exist(tmp_path):
     whole = estimate([r["scores"]["scores"]["resynthesis"]["stoi"] for r in found[:2]])
     assert f"| deep | {whole.value:.3f} [{whole.low:.3f}, {whole.high:.3f}] | 0.0 [" in text
     assert "| shallow | 0.000 [0.000, 0.000] | 0.0 [" in text
+    assert "Without a result yet: shallow with seed 0." in text
     assert "Failed: shallow, seed 0: talker: out of memory" in text
     assert "PESQ was not measured: its judge is not installed" in text
     assert "WER and SIM were not measured (`--judges`)" in text
