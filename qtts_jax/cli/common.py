@@ -185,13 +185,18 @@ def decoder_voice(
     )
 
 
-def add_text_treatment(parser: argparse.ArgumentParser) -> None:
-    """Options for what is done to a text before it is spoken."""
+def add_normalize(parser: argparse.ArgumentParser) -> None:
+    """Option for the text front end."""
     parser.add_argument(
         "--normalize",
         action=argparse.BooleanOptionalAction,
         help="speak numbers, abbreviations and marks as words (default: as the model was trained)",
     )
+
+
+def add_text_treatment(parser: argparse.ArgumentParser) -> None:
+    """Options for what is done to a text before it is spoken."""
+    add_normalize(parser)
     parser.add_argument(
         "--split",
         action=argparse.BooleanOptionalAction,

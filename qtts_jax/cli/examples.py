@@ -25,7 +25,7 @@ EXAMPLES = {
   qtts clone "In my voice." --ref-audio me.wav --ref-text "What I say there." \\
       --model models/0.6B-Base -o clone.wav""",
     "text": """\
-  qtts text "Dr. Lee paid $12.50."
+  qtts text "Dr. Lee of the FBI paid $12.50."
   qtts text - --language english < chapter.txt""",
     "encode": """\
   qtts encode me.wav codes.npy""",

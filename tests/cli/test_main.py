@@ -260,10 +260,20 @@ def test_an_interrupted_stream_keeps_what_was_spoken(tmp_path, model_option, mon
     assert "holds the first 0.10 s" in capsys.readouterr().err
 
 
-def test_text_prints_what_will_be_spoken(capsys):
-    assert main(["text", "Dr. Lee paid $2."]) == 0
-    assert capsys.readouterr().out == "Doctor Lee paid two dollars.\n"
+def test_text_prints_what_a_checkpoint_will_speak(capsys, converted):
+    text, released = "Dr. Lee of the FBI paid $2.", ["--model", str(converted("custom_voice"))]
+    capsys.readouterr()  # what the conversion has printed
+    for options, spoken in (
+        ([], "Doctor Lee of the eff bee eye paid two dollars."),  # as nano was trained
+        (["--no-normalize"], text),
+        (released, text),
+        ([*released, "--normalize"], "Doctor Lee of the F B I paid two dollars."),
+    ):
+        assert main(["text", text, *options]) == 0
+        assert capsys.readouterr().out == f"{spoken}\n"
     assert main(["text", "..."]) == 1
+    assert main(["text", "Hi.", "--model", "no/such/folder"]) == 1
+    assert "no/such/folder" in capsys.readouterr().err
 
 
 def test_wrong_usage_exits_with_2():
