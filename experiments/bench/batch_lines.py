@@ -1,6 +1,6 @@
 """Throughput of `qtts batch` on lines of mixed lengths: rows that refill, beside groups that wait.
 
-    python -m experiments.bench.batch_lines --lines 160 --out experiments/results/batch_lines.json
+    python -m experiments.bench.batch_lines --lines 1000 --out experiments/results/batch_lines.json
 
 The same lines, one to six sentences long, are spoken twice, with the same seeds, which should give
 the same codes; lines that got others are named:
