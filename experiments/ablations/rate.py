@@ -9,9 +9,10 @@ neither reads well yet. At scale tiny, after a minute of training, the STOI of 2
 0.062 [0.029, 0.092]. Scale nano: 6 runs of 75 minutes on one H100, 7.5 hours, for the first two
 arms. The third is the other family: 25 Hz with one codebook, a flow-matching decoder and a vocoder,
 at a sixth of the bit rate. Its four stages have 480 steps in all and 15 times the FLOPs of the
-first at scale tiny, and no discriminators; at scale small they took 10 minutes of an H200 that nine
-other runs shared. Clips of the 12.5 Hz talker are two sentences long, so that all arms have as many
-frames a clip and as much speech a step; it speaks two at once, and the others twice one.
+first at scale tiny, and no discriminators; at scale small 4,000 steps of each took 8 minutes of an
+H200 that other runs shared. Clips of the 12.5 Hz talker are two sentences long, so that all arms
+have as many frames a clip and as much speech a step; it speaks two at once, and the others twice
+one.
 """
 
 from experiments.runner.recipe import codebooks, flow_25hz, strides_25hz

@@ -22,7 +22,7 @@ from experiments.runner.recipe import Recipe, Stage, Stage25Hz
 from experiments.runner.scale import Scale
 from experiments.runner.scoring import Scoring, score
 from experiments.runner.teacher import store, stored
-from experiments.runner.tokenizer_25hz import Start25Hz, tokenizer_25hz
+from experiments.runner.tokenizer_25hz import Inputs25Hz, tokenizer_25hz
 from experiments.runner.training import Totals, train
 from qtts_jax import data
 from qtts_jax.configs.tokenizer_25hz import Tokenizer25HzConfig
@@ -158,10 +158,8 @@ def _tokenizer(
     """
     if isinstance(recipe.tokenizer, Tokenizer25HzConfig):
         dtype = recipe.talker_options["dtype"]
-        start_25hz = Start25Hz(
-            setting.dataset, tokenizer_waves(setting), setting.teacher, str(dtype)
-        )
-        return tokenizer_25hz(start_25hz, recipe, seed, seconds, folder, MODEL)
+        inputs = Inputs25Hz(setting.dataset, tokenizer_waves(setting), setting.teacher, str(dtype))
+        return tokenizer_25hz(inputs, recipe, seed, seconds, folder, MODEL)
     waves = tokenizer_waves(setting)
     start: Params | None = None
     stages = []

@@ -35,7 +35,7 @@ def audio_seconds(batch: dict[str, np.ndarray], repeats: int) -> float:
 
 
 @dataclass(frozen=True)
-class Start25Hz:
+class Inputs25Hz:
     """What the training of a 25 Hz tokenizer is given besides its recipe.
 
     Attributes:
@@ -52,7 +52,7 @@ class Start25Hz:
 
 
 def tokenizer_25hz(
-    given: Start25Hz,
+    given: Inputs25Hz,
     recipe: Recipe,
     seed: int,
     seconds: float | None,
