@@ -7,6 +7,7 @@ there, and recordings are not needed.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,7 @@ from qtts_jax.errors import DataError
 from qtts_jax.evaluation.bootstrap import Score
 from qtts_jax.evaluation.judges.distill_mos import DistillMOSJudge
 from qtts_jax.evaluation.judges.package import installed_version
+from qtts_jax.evaluation.judges.speaker import SpeakerJudge
 from qtts_jax.evaluation.judges.whisper import WhisperJudge
 from qtts_jax.evaluation.judges.whisper_batch import WhisperBatchJudge
 from qtts_jax.evaluation.panel import KINDS, Judge, Panel, transcript_scores, usable
@@ -45,8 +47,10 @@ FRONT_END_LANGUAGE = "english"
 # Whisper repeats a phrase without end for some speech. Text that compresses better than this is
 # such a loop (arXiv:2212.04356, section 4.5).
 LOOP = 2.4
+DEVICE_JUDGES = ("asr", "speaker", "mos")
 # Of the judges on devices: a transcript or an opinion does not depend on the last bits.
 PRECISION = "default"
+THREADS = 4  # that compute spectra for them
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,12 @@ def asr() -> Judge:
 
 def spoken_scores(text: str, transcript: str, language: str) -> dict[str, Score]:
     """Scores of a transcript against a text, both in spoken form."""
-
-    def spoken(words: str) -> str:
-        return normalize(words) if language == FRONT_END_LANGUAGE else words
-
+    spoken = _spoken if language == FRONT_END_LANGUAGE else str
     return transcript_scores(spoken(text), spoken(transcript), language)
+
+
+# Speech of a group has one text and often one transcript.
+_spoken = functools.lru_cache(maxsize=2**16)(normalize)
 
 
 def loops(transcript: str) -> bool:
@@ -175,9 +180,9 @@ class Judging:
         memo: file that keeps the scores.
         processes: at once, each with judges of its own, one thread and no accelerator; 1 judges in
             this process.
-        devices: let `asr` and `mos` score all speech at once on the devices of this process, the
-            words without a beam (`judges/whisper_batch.py`; with one where that repeats itself)
-            and nothing kept.
+        devices: let `asr`, `speaker` and `mos` score all speech at once on the devices of this
+            process, the words without a beam (`judges/whisper_batch.py`; with one where that
+            repeats itself) and nothing kept.
 
     Raises:
         EvaluationError: a package is missing.
@@ -196,13 +201,19 @@ class Judging:
     ) -> None:
         self._prompts, self._expected, self._rate = prompts, expected, sample_rate
         self._languages = [language_of(prompt) for prompt in prompts]
-        self._pool = self._whisper = self._beam = self._opinions = None
+        self._pool = self._whisper = self._beam = self._opinions = self._embedder = None
         if devices and "asr" in judges:
             self._whisper = WhisperBatchJudge(precision=PRECISION)
         if devices and "mos" in judges:
             self._opinions = DistillMOSJudge()
-        judges = [name for name in judges if not devices or name not in ("asr", "mos")]
-        if processes == 1:
+        if devices and "speaker" in judges:
+            self._embedder = SpeakerJudge()
+            names = [name for name, wave in expected.voices.items() if usable(wave)]
+            found = self._embedder.embed_all([expected.voices[name] for name in names])
+            self._voices = dict(zip(names, found, strict=True))
+        judges = [name for name in judges if not devices or name not in DEVICE_JUDGES]
+        # Durations alone are no work for other processes.
+        if processes == 1 or (devices and set(judges) <= {"duration"}):
             self._panel = load_panel(judges, memo)
             return
         spawn = multiprocessing.get_context("spawn")
@@ -238,9 +249,17 @@ class Judging:
     def _scores_of_devices(self, spoken: Sequence[Take]) -> list[dict[str, Score]]:
         """What the judges on the devices of this process say, nothing without them."""
         found: list[dict[str, Score]] = [{} for _ in spoken]
-        if self._whisper is None and self._opinions is None:
+        if self._whisper is None and self._opinions is None and self._embedder is None:
             return found
         waves = [load_mono_16k((np.clip(wave, -1, 1), self._rate)) for _, wave, _ in spoken]
+        if self._embedder is not None:
+            speakers = [self._prompts[number].get("speaker", "") for number, *_ in spoken]
+            chosen = [
+                i for i, wave in enumerate(waves) if usable(wave) and speakers[i] in self._voices
+            ]
+            embedded = self._embedder.embed_all([waves[i] for i in chosen], THREADS)
+            for i, embedding in zip(chosen, embedded, strict=True):
+                found[i]["sim"] = (float(embedding @ self._voices[speakers[i]]), 1)
         if self._whisper is not None:
             languages = [self._languages[number] for number, *_ in spoken]
             words = self._whisper.transcribe(waves, languages)

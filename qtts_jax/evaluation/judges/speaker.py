@@ -8,6 +8,8 @@ cut out by the WebRTC voice activity detector, 40 mel bands, three LSTM layers o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -43,6 +45,32 @@ class SpeakerJudge:
 
     def embed(self, wave: np.ndarray) -> np.ndarray:
         """The embedding [256] float32, of length 1, of a wave [T] at 16 kHz."""
+        return self.embed_all([wave])[0]
+
+    def embed_all(self, waves: Sequence[np.ndarray], threads: int = 1) -> list[np.ndarray]:
+        """The embeddings of many waves, all windows of which are encoded at once.
+
+        Args:
+            threads: that compute spectra.
+        """
+        if not waves:
+            return []
+        if threads == 1:
+            cut = list(map(self._windows, waves))
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                cut = list(pool.map(self._windows, waves))
+        windows = np.concatenate(cut)  # [W, 160, 40]
+        # A few fixed numbers of windows, so that few programs are compiled.
+        rows = 1 << (len(windows) - 1).bit_length()
+        filled = np.pad(windows, ((0, rows - len(windows)), (0, 0), (0, 0)), mode="edge")
+        ends = np.cumsum([len(own) for own in cut])
+        found = np.split(np.asarray(_encode(self._params, filled))[: len(windows)], ends[:-1])
+        means = [own.mean(axis=0) for own in found]
+        return [mean / np.linalg.norm(mean) for mean in means]
+
+    def _windows(self, wave: np.ndarray) -> np.ndarray:
+        """Mel windows [W, 160, 40] float32 of a wave."""
         import librosa
 
         wave = _cut_silence(_raise_volume(wave), self._vad)
@@ -51,12 +79,7 @@ class SpeakerJudge:
         mel = librosa.feature.melspectrogram(
             y=wave, sr=SAMPLE_RATE, n_fft=_WINDOW, hop_length=_HOP, n_mels=_BANDS
         ).T
-        windows = np.stack([mel[s : s + _FRAMES] for s in starts]).astype(np.float32)
-        # A few fixed numbers of windows, so that few programs are compiled.
-        rows = 1 << (len(windows) - 1).bit_length()
-        filled = np.pad(windows, ((0, rows - len(windows)), (0, 0), (0, 0)), mode="edge")
-        mean = np.asarray(_encode(self._params, filled))[: len(windows)].mean(axis=0)
-        return mean / np.linalg.norm(mean)
+        return np.stack([mel[s : s + _FRAMES] for s in starts]).astype(np.float32)
 
     def similarity(self, wave: np.ndarray, other: np.ndarray) -> float:
         """Cosine similarity of the speakers of two waves [T] at 16 kHz."""
