@@ -52,6 +52,16 @@ def test_voice_embedding_is_that_of_resemblyzer():
     assert embedded.sum() == pytest.approx(8.990238, abs=2e-5)
 
 
+@needs("resemblyzer", "_webrtcvad")
+def test_voices_of_many_waves_are_those_of_each(monkeypatch):
+    monkeypatch.setattr(speaker, "_ROWS", 4)
+    judge, waves = speaker.SpeakerJudge(), [hum(), hum()[:20_000], hum()[16_000:]]
+    together = judge.embed_all(waves, threads=2)
+    for wave, embedding in zip(waves, together, strict=True):
+        np.testing.assert_allclose(embedding, judge.embed(wave), atol=1e-6)
+    assert judge.embed_all([]) == []
+
+
 @needs("distillmos")
 def test_predicted_opinion_is_that_of_distillmos():
     assert distill_mos.DistillMOSJudge().score(hum()) == pytest.approx(1.4450432, abs=1e-5)

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.train import rollout_judging
 from experiments.train.rollout_judging import Expected, Judging
+from qtts_jax.evaluation import panel
 
 RATE = 24_000
 PROMPTS = [{"text": "Ten ten.", "language": "english"}, {"text": "No.", "language": "English"}]
@@ -71,3 +72,25 @@ def test_judges_on_the_devices_score_all_speech_at_once(monkeypatch):
     # A transcript that repeats itself without end is made again, with a beam.
     Whisper.first = "1/2 cup of " * 30
     assert judging.scores([0, 1], spoken(1.0, 0.0))[0]["wer"] == (1, 2)
+
+
+def test_likeness_on_the_devices_is_that_of_the_panel(monkeypatch):
+    class Embedder:
+        def embed(self, wave):
+            return self.embed_all([wave])[0]
+
+        def embed_all(self, waves, threads=1):
+            return [np.array([np.cos(len(w)), np.sin(len(w))], np.float32) for w in waves]
+
+    monkeypatch.setattr(rollout_judging, "SpeakerJudge", Embedder)
+    monkeypatch.setattr(panel, "SpeakerJudge", Embedder)
+    prompts = [PROMPTS[0] | {"speaker": "ryan"}, PROMPTS[1]]
+    expected = Expected(np.array([1.0, 2.0]), {"ryan": np.ones(16_000, np.float32)})
+    # Too little speech, and a speaker without a recording, have no likeness.
+    speech = spoken(1.0, 1.3, 0.1, 1.0)
+    for judges in (["speaker"], ["speaker", "duration"]):
+        one_by_one = Judging(judges, prompts, expected, RATE).scores([0, 0, 0, 1], speech)
+        at_once = Judging(judges, prompts, expected, RATE, processes=2, devices=True)
+        found = at_once.scores([0, 0, 0, 1], speech)
+        assert found == one_by_one and ["sim" in s for s in found] == [True, True, False, False]
+    assert not multiprocessing.active_children()

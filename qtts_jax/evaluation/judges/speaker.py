@@ -8,7 +8,7 @@ cut out by the WebRTC voice activity detector, 40 mel bands, three LSTM layers o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ _HOP, _WINDOW, _BANDS = 160, 400, 40
 _FRAMES = 160  # of one window, 1.6 s
 _STEP = round(SAMPLE_RATE / 1.3 / _HOP)  # 1.3 windows a second
 _MIN_COVERAGE = 0.75  # of the last window
+_ROWS = 512  # windows encoded at once; 2 MB of memory each
 _LEVEL = 10 ** (-30 / 20)  # least RMS
 _VAD = 480  # samples per decision of the voice detector, 30 ms
 _VAD_WIDTH, _VAD_SILENCE = 8, 6  # smoothing and longest silence kept, in such windows
@@ -48,7 +49,7 @@ class SpeakerJudge:
         return self.embed_all([wave])[0]
 
     def embed_all(self, waves: Sequence[np.ndarray], threads: int = 1) -> list[np.ndarray]:
-        """The embeddings of many waves, all windows of which are encoded at once.
+        """The embeddings of many waves, whose windows are encoded together.
 
         Args:
             threads: that compute spectra.
@@ -61,11 +62,9 @@ class SpeakerJudge:
             with ThreadPoolExecutor(threads) as pool:
                 cut = list(pool.map(self._windows, waves))
         windows = np.concatenate(cut)  # [W, 160, 40]
-        # A few fixed numbers of windows, so that few programs are compiled.
-        rows = 1 << (len(windows) - 1).bit_length()
-        filled = np.pad(windows, ((0, rows - len(windows)), (0, 0), (0, 0)), mode="edge")
+        encoded = [_encode(self._params, filled)[:rows] for filled, rows in _groups(windows)]
         ends = np.cumsum([len(own) for own in cut])
-        found = np.split(np.asarray(_encode(self._params, filled))[: len(windows)], ends[:-1])
+        found = np.split(np.concatenate(list(map(np.asarray, encoded))), ends[:-1])
         means = [own.mean(axis=0) for own in found]
         return [mean / np.linalg.norm(mean) for mean in means]
 
@@ -94,6 +93,17 @@ def window_starts(samples: int) -> list[int]:
     if coverage < _MIN_COVERAGE and len(starts) > 1:
         starts.pop()
     return starts
+
+
+def _groups(windows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Windows in groups of at most `_ROWS`, filled up to a power of two, and how many are real.
+
+    So few programs are compiled, and memory does not grow with the recordings.
+    """
+    for first in range(0, len(windows), _ROWS):
+        group = windows[first : first + _ROWS]
+        rows = 1 << (len(group) - 1).bit_length()
+        yield np.pad(group, ((0, rows - len(group)), (0, 0), (0, 0)), mode="edge"), len(group)
 
 
 def _raise_volume(wave: np.ndarray) -> np.ndarray:
