@@ -12,20 +12,21 @@ mkdir -p "$out"
 #    from are of similar lengths, so that few shapes are compiled.
 voices=$(python -c 'from qtts_jax import QwenTTS; print(*QwenTTS.from_pretrained().supported_speakers)')
 python -m experiments.corpus.build --out corpus --steps fetch
-python -m experiments.corpus.prompts --corpus corpus --longest 75 --count 1000 --speaker $voices --out "$out/prompts.jsonl"
-python -m experiments.corpus.prompts --corpus corpus --longest 75 --first 1000 --count 64 --speaker $voices --out "$out/validation.jsonl"
+python -m experiments.corpus.prompts --corpus corpus --longest 75 --count 2000 --speaker $voices --out "$out/prompts.jsonl"
+python -m experiments.corpus.prompts --corpus corpus --longest 75 --first 2000 --count 64 --speaker $voices --out "$out/validation.jsonl"
 python -m experiments.corpus.prompts --texts experiments/nano/everyday.jsonl --speaker $voices --out "$out/held.jsonl"
 
 # 2. Each run begins with the durations and voices of the model before any of them, spoken once. DistillMOS is
 #    no reward here, so that both predictors of opinion measure what was not learned from.
-options="--prompts $out/prompts.jsonl --held-out $out/validation.jsonl --opinion 0 --judge-on-devices --judge-processes 12"
+options="--prompts $out/prompts.jsonl --held-out $out/validation.jsonl --opinion 0 --likeness 0.2 --rows 512 --judge-on-devices --judge-processes 12"
+policy="--group-prompts 64 --samples 8 --rate 10 --minutes $minutes --decay-minutes 3 --held-out-every 50"
 python -m experiments.train.post_train dpo --model $nano --out "$out/dpo" --temperature 0.4 --samples 8 --epochs 2 --rate 3 $options
 for run in gspo both; do
     mkdir -p "$out/$run"
     cp -rn "$out/dpo/start" "$out/dpo/start_held_out" "$out/$run"
 done
-python -m experiments.train.post_train gspo --model $nano --out "$out/gspo" --rate 10 --minutes "$minutes" $options
-python -m experiments.train.post_train gspo --model "$out/dpo/model" --out "$out/both" --rate 10 --minutes "$minutes" $options
+python -m experiments.train.post_train gspo --model $nano --out "$out/gspo" $policy $options
+python -m experiments.train.post_train gspo --model "$out/dpo/model" --out "$out/both" $policy $options
 
 # 3. Words, voices, opinions and durations of three draws of every test text; the best of 16 draws is the ceiling.
 score="python -m experiments.nano.post_training --out $out/scores --before $nano --prompts $out/held.jsonl --judge-on-devices --judge-processes 12 --rows 256"

@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument(
         "--judge-on-devices",
         action="store_true",
-        help="Whisper (without a beam) and DistillMOS score on the devices",
+        help="Whisper (without a beam), the speaker encoder and DistillMOS score on the devices",
     )
     args = parser.parse_args()
     if args.model is not None:

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument(
         "--judge-on-devices",
         action="store_true",
-        help="Whisper (without a beam) and DistillMOS score on the devices of the run",
+        help="Whisper (without a beam), the speaker encoder and DistillMOS score on the devices",
     )
     add_arguments(parser, TRAINER, several=False)
     args = parse(parser)
