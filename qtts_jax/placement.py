@@ -141,8 +141,12 @@ def put_rows(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.device_put(tree, rows(mesh))
 
 
-def fetch(x: Any) -> np.ndarray:
-    """An array as numpy, also where other processes have parts of it."""
+def fetch(tree: Any) -> Any:
+    """A tree of arrays as numpy, also where other processes have parts of them."""
+    return jax.tree.map(_on_host, tree)
+
+
+def _on_host(x: Any) -> np.ndarray:
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils  # slow to import
 
