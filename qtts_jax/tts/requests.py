@@ -51,11 +51,11 @@ class OpenPart:
     Attributes:
         wait: (the voice to speak it with, None for the request's own) -> the part, as soon as
             enough of its text is there.
-        pause: seconds to the speech of the next part; to be called when this one has ended.
+        pause: seconds between the speech of the part before and this one; None for the first.
     """
 
     wait: Callable[[VoiceClonePromptItem | None], Arriving]
-    pause: Callable[[], float]
+    pause: float | None
 
 
 class RequestBuilder:
@@ -150,19 +150,16 @@ class RequestBuilder:
         return self._arriving_parts(checked, self._pieces(checked)), checked.carries_voice
 
     def _planned_parts(self, plan: Plan, first: Request) -> Iterator[OpenPart]:
-        for i, text in enumerate(plan.texts):
-            yield OpenPart(
-                partial(_planned, plan, first, i),
-                partial(pause_after, text),
-            )
+        for i in range(len(plan.texts)):
+            pause = pause_after(plan.texts[i - 1]) if i else None
+            yield OpenPart(partial(_planned, plan, first, i), pause)
 
     def _arriving_parts(self, checked: CheckedRequest, pieces: Iterator[str]) -> Iterator[OpenPart]:
-        parts = ArrivingParts(pieces, checked.longest)
+        parts, pause = ArrivingParts(pieces, checked.longest), None
         for i, part in enumerate(parts):
-            yield OpenPart(
-                partial(self._arriving_part, checked, part, part_seed(checked.seed, i)),
-                lambda: pause_after(parts.spoken),
-            )
+            seed = part_seed(checked.seed, i)
+            yield OpenPart(partial(self._arriving_part, checked, part, seed), pause)
+            pause = pause_after(parts.spoken)  # of what has been spoken of this part
 
     def _arriving_part(
         self,

@@ -157,35 +157,33 @@ def stream_parts(
             where the request names a voice.
     """
     joiner, ended = Joiner(tokenizer.sample_rate), True
-    pause: float | None = None  # after the part before
     first: list[np.ndarray] = []
     voice: VoiceClonePromptItem | None = None
-    for part in parts:
-        if pause is not None:
-            joiner.pause(pause)
-            if voice_of is not None and first:
-                voice, first = voice_of(np.concatenate(first)), []
-        chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
-        while True:
-            try:
-                with memory_faults("the stream", MEMORY_REMEDY):
+    with memory_faults("the stream", MEMORY_REMEDY):
+        for part in parts:
+            if part.pause is not None:
+                joiner.pause(part.pause)
+                if voice_of is not None and first:
+                    voice, first = voice_of(np.concatenate(first)), []
+            chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
+            while True:
+                try:
                     chunk = next(chunks)
-            except StopIteration as end:
-                stopped_by = end.value
-                break
-            if voice_of is not None and pause is None:
-                first.append(chunk.copy())
-            samples = joiner.push(chunk)
-            if len(samples):
-                yield samples
-        if stopped_by == "guard":
-            warnings.warn(
-                "the speech went on far longer than its text can take and was cut; another seed "
-                "may help, and max_new_tokens sets the limit yourself.",
-                stacklevel=2,
-            )
-        ended = ended and stopped_by is None
-        pause = part.pause()
+                except StopIteration as end:
+                    stopped_by = end.value
+                    break
+                if voice_of is not None and part.pause is None:
+                    first.append(chunk.copy())
+                samples = joiner.push(chunk)
+                if len(samples):
+                    yield samples
+            if stopped_by == "guard":
+                warnings.warn(
+                    "the speech went on far longer than its text can take and was cut; another "
+                    "seed may help, and max_new_tokens sets the limit yourself.",
+                    stacklevel=2,
+                )
+            ended = ended and stopped_by is None
     samples = joiner.finish()
     if len(samples):
         yield samples
@@ -240,15 +238,16 @@ def stream(
             exhausted = session.exhausted
             if arriving is None and len(in_flight) < ahead and not exhausted:
                 continue
-        device_codes, wave = in_flight.popleft()
-        codes = fetch(device_codes)
-        check_finite(codes[:1])
+        codes, wave = fetch(in_flight.popleft())
+        ended = codes[0, -1, 0] < 0
+        if ended:  # perhaps by logits that are not finite
+            check_finite(codes[:1])
         ahead = 2
         made += int(np.sum(codes[0, :, 0] >= 0))
         samples = running.collect(codes, wave)
         if len(samples):
             yield samples
-        if codes[0, -1, 0] < 0:
+        if ended:
             break
     samples = running.flush([wave for _, wave in in_flight])
     if len(samples):
