@@ -162,8 +162,9 @@ def generate_codes(session: Session) -> list[np.ndarray]:
     """
     chunks: list[np.ndarray] = []
     while not session.exhausted:
-        chunks.append(fetch(session.advance()))
-        if session.finished():
+        made, done = fetch((session.advance(), session.state.done))
+        chunks.append(made)
+        if done.all():
             break
     codes = np.concatenate(chunks, axis=1)  # [B, frames, Q]
     check_finite(codes[: session.rows])

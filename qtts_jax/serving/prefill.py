@@ -100,11 +100,11 @@ class Prefill:
                 f"{limits.max_text}; split it into several requests."
             )
         allowed = min(self.max_frames, request.limit(self._context)[0])
-        sampling = request.sampling
-        if sampling.max_frames > allowed:
+        if request.max_frames > allowed:
             # `max_new_tokens` counts the end of speech, too.
-            sampling = replace(sampling, max_new_tokens=allowed + 1)
-        return replace(request, sampling=sampling), needed
+            sampling = replace(request.sampling, max_new_tokens=allowed + 1)
+            request = replace(request, sampling=sampling)
+        return request, needed
 
     def positions(self, request: Request) -> int:
         """Padded length of a request's prompt."""
