@@ -27,8 +27,8 @@ from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource, load_audio
 from qtts_jax.io.config_file import check_converted, read_config
-from qtts_jax.placement import row_count
-from qtts_jax.sharding import check_mesh, mesh_of, rows, whole
+from qtts_jax.placement import row_count, row_sharding
+from qtts_jax.sharding import check_mesh, mesh_of, whole
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
 
@@ -83,7 +83,7 @@ class SpeechTokenizer(ABC):
         self.config, self.params = config, params
         self.mesh: Mesh | None = mesh_of(params)
         self.devices: int = row_count(self.mesh)
-        self.row_sharding = None if self.mesh is None else rows(self.mesh)
+        self.row_sharding = row_sharding(self.mesh)
         self.sample_rate: int = config.output_sample_rate
         self.samples_per_frame: int = config.samples_per_frame
         self.voices: Mapping[str, ReferenceVoice] = {}

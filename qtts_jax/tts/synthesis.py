@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
-from qtts_jax.device_memory import memory_faults
+from qtts_jax.device_memory import check_memory
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session, check_finite, generate_codes
@@ -23,7 +23,7 @@ from qtts_jax.tts.joining import Joiner
 from qtts_jax.tts.requests import Arriving, OpenPart
 
 # What shortens the caches, for a device whose memory does not suffice.
-MEMORY_REMEDY = (
+_MEMORY_REMEDY = (
     "speak fewer or shorter texts at once (split=True parts long ones), set a smaller "
     "max_new_tokens, or load the model with int8 weights"
 )
@@ -85,9 +85,14 @@ def synthesize(
         RequestError: there is no request, a prompt is longer than the model's context, or a decoder
             that needs a voice has none.
         GenerationError: logits are NaN or infinite.
+        DeviceMemoryError: the batch does not fit in the device's memory.
     """
-    codes = generate_codes(Session(config, params, requests))
-    return decode(config, tokenizer, requests, codes)
+    try:
+        codes = generate_codes(Session(config, params, requests))
+        return decode(config, tokenizer, requests, codes)
+    except jax.errors.JaxRuntimeError as error:
+        check_memory(error, f"{len(requests)} texts at once", _MEMORY_REMEDY)
+        raise
 
 
 def decode(
@@ -155,11 +160,15 @@ def stream_parts(
         chunk_frames: as of `stream`, for each part.
         voice_of: the voice of the first part's audio, with which the further parts are spoken; None
             where the request names a voice.
+
+    Raises:
+        GenerationError: logits are NaN or infinite; the chunks before have been yielded.
+        DeviceMemoryError: the device's memory does not suffice.
     """
     joiner, ended = Joiner(tokenizer.sample_rate), True
     first: list[np.ndarray] = []
     voice: VoiceClonePromptItem | None = None
-    with memory_faults("the stream", MEMORY_REMEDY):
+    try:
         for part in parts:
             if part.pause is not None:
                 joiner.pause(part.pause)
@@ -184,6 +193,9 @@ def stream_parts(
                     stacklevel=2,
                 )
             ended = ended and stopped_by is None
+    except jax.errors.JaxRuntimeError as error:
+        check_memory(error, "the stream", _MEMORY_REMEDY)
+        raise
     samples = joiner.finish()
     if len(samples):
         yield samples
