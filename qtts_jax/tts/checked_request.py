@@ -6,6 +6,7 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -131,12 +132,11 @@ class RequestChecker:
             voice = SpeakerCondition(speaker=None if speaker is None else speaker.lower())
             instruct = self._followed(request)
         elif isinstance(request, VoiceClone):
-            named = self.config.named_letters
-
-            def transcript(text: str) -> str:
-                return normalize(text, language, named) if normalized else text
-
-            voice = cloned_voice(request.voice, self.config.talker, self.text_tokenizer, transcript)
+            spoken = None
+            if normalized:
+                named = self.config.named_letters
+                spoken = partial(normalize, language=language, named_letters=named)
+            voice = cloned_voice(request.voice, self.config.talker, self.text_tokenizer, spoken)
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
