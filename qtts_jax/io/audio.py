@@ -15,7 +15,7 @@ followed to the bit. What differs on purpose:
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,14 @@ from qtts_jax.io.download import download
 from qtts_jax.io.resample import resample
 
 AudioSource = str | Path | bytes | tuple[Any, int]
+
+
+class Recording(NamedTuple):
+    """An audio source that `read_audio` has read and checked: float32 [T], and its rate in Hz."""
+
+    wave: np.ndarray
+    rate: int
+
 
 # Shorter strings cannot hold useful audio, so they are taken for (missing) paths.
 _BASE64_MIN_CHARS = 256
@@ -46,7 +54,7 @@ def load_audio(
     Args:
         source: path of an audio file; http(s) URL; `data:` URL or plain base64 of an audio file;
             bytes of an audio file; or `(array, rate)` with array [T] or [T, C], float or integer
-            PCM (uint8, int16, int32).
+            PCM (uint8, int16, int32). A `Recording` is not checked again.
         sample_rate: rate wanted, Hz.
         min_samples: least samples wanted at that rate.
         name: what to call this audio in an error.
@@ -61,7 +69,10 @@ def load_audio(
         AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate, of an
             absurd level, channels that cancel each other, a URL without `allow_url`.
     """
-    wave, rate = read_audio(source, name=name, allow_url=allow_url)
+    if isinstance(source, Recording):
+        wave, rate = source
+    else:
+        wave, rate = read_audio(source, name=name, allow_url=allow_url)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
     if wave.size < min_samples:
@@ -75,11 +86,9 @@ def load_audio(
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 
-def read_audio(
-    source: AudioSource, *, name: str = "audio", allow_url: bool = False
-) -> tuple[np.ndarray, int]:
-    """As `load_audio`, at the rate that the source has: (float32 [T], rate in Hz)."""
-    return checked_recording(*_read(source, name, allow_url), name)
+def read_audio(source: AudioSource, *, name: str = "audio", allow_url: bool = False) -> Recording:
+    """As `load_audio`, at the rate that the source has."""
+    return Recording(*checked_recording(*_read(source, name, allow_url), name))
 
 
 def _read(source: Any, name: str, allow_url: bool) -> tuple[Any, Any]:

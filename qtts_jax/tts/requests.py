@@ -54,10 +54,12 @@ class OpenPart:
         wait: (the voice to speak it with, None for the request's own) -> the part, as soon as
             enough of its text is there.
         pause: seconds between the speech of the part before and this one; None for the first.
+        only: the text has no other part.
     """
 
     wait: Callable[[VoiceClonePromptItem | None], Arriving]
     pause: float | None
+    only: bool = False
 
 
 class RequestBuilder:
@@ -260,8 +262,10 @@ def part_seed(seed: int, index: int) -> int:
 
 
 def _planned_parts(plan: Plan, first: Request) -> list[OpenPart]:
-    pauses = [None, *map(pause_after, plan.texts[:-1])]
-    return [OpenPart(partial(_planned, plan, first, i), pause) for i, pause in enumerate(pauses)]
+    pauses, only = [None, *map(pause_after, plan.texts[:-1])], len(plan.texts) == 1
+    return [
+        OpenPart(partial(_planned, plan, first, i), pause, only) for i, pause in enumerate(pauses)
+    ]
 
 
 def _planned(

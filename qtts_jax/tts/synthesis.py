@@ -165,12 +165,14 @@ def stream_parts(
         GenerationError: logits are NaN or infinite; the chunks before have been yielded.
         DeviceMemoryError: the device's memory does not suffice.
     """
-    joiner, ended = Joiner(tokenizer.sample_rate), True
+    joiner, ended = None, True
     first: list[np.ndarray] = []
     voice: VoiceClonePromptItem | None = None
     try:
         for part in parts:
-            if part.pause is not None:
+            if joiner is None and not part.only:
+                joiner = Joiner(tokenizer.sample_rate)
+            if joiner is not None and part.pause is not None:
                 joiner.pause(part.pause)
                 if voice_of is not None and first:
                     voice, first = voice_of(np.concatenate(first)), []
@@ -181,9 +183,9 @@ def stream_parts(
                 except StopIteration as end:
                     stopped_by = end.value
                     break
-                if voice_of is not None and part.pause is None:
+                if voice_of is not None and part.pause is None and not part.only:
                     first.append(chunk.copy())
-                samples = joiner.push(chunk)
+                samples = chunk if joiner is None else joiner.push(chunk)
                 if len(samples):
                     yield samples
             if stopped_by == "guard":
@@ -196,9 +198,10 @@ def stream_parts(
     except jax.errors.JaxRuntimeError as error:
         check_memory(error, "the stream", _MEMORY_REMEDY)
         raise
-    samples = joiner.finish()
-    if len(samples):
-        yield samples
+    if joiner is not None:
+        samples = joiner.finish()
+        if len(samples):
+            yield samples
     return ended
 
 
