@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qtts_jax.sharding import CACHE_AXES, mesh_axes, named, parts, rows
 
@@ -136,13 +136,17 @@ def place_rows(tree: Tree, mesh: Mesh | None, *, heads: bool = True) -> Tree:
     return placed
 
 
-def put_rows(tree: Any, mesh: Mesh | None) -> Any:
-    """Copy arrays with the rows of a batch first to their devices; unchanged without a mesh."""
-    return tree if mesh is None else jax.device_put(tree, rows(mesh))
+def row_sharding(mesh: Mesh | None) -> NamedSharding | None:
+    """Where `jax.device_put` puts arrays with the rows of a batch first; None without a mesh."""
+    return None if mesh is None else rows(mesh)
 
 
-def fetch(x: Any) -> np.ndarray:
-    """An array as numpy, also where other processes have parts of it."""
+def fetch(tree: Any) -> Any:
+    """A tree of arrays as numpy, also where other processes have parts of them."""
+    return jax.tree.map(_on_host, tree)
+
+
+def _on_host(x: Any) -> np.ndarray:
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils  # slow to import
 

@@ -79,11 +79,6 @@ class SamplingParams:
             given[name] = kind(value)
         return replace(self, **given)
 
-    @property
-    def max_frames(self) -> int:
-        """Frames when no end of speech comes."""
-        return self.max_new_tokens - 1
-
 
 def _is_finite(value: Any) -> bool:
     """Whether this is a number that a float can hold; NaN and booleans are none."""

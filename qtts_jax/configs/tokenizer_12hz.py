@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from qtts_jax.configs.fields import Fields
@@ -84,7 +85,7 @@ class Encoder12HzConfig:
                 "num_filters that it divides; lower it."
             )
 
-    @property
+    @cached_property
     def samples_per_frame(self) -> int:
         """Samples of audio per code frame (1920 in the released model)."""
         return math.prod(self.ratios) * self.downsample
@@ -108,7 +109,7 @@ class Decoder12HzConfig:
     decoder_width: int
     upsample_rates: tuple[int, ...]
 
-    @property
+    @cached_property
     def samples_per_frame(self) -> int:
         """Samples of audio per code frame (1920 in the released model)."""
         return math.prod(self.upsampling_ratios) * math.prod(self.upsample_rates)
@@ -134,7 +135,7 @@ class Tokenizer12HzConfig:
                 f"{self.encoder.quantizer.books} codebooks of the encoder."
             )
 
-    @property
+    @cached_property
     def samples_per_frame(self) -> int:
         """Samples of decoded audio per code frame."""
         return self.decoder.samples_per_frame

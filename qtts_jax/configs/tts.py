@@ -1,12 +1,14 @@
 """Frozen configurations of the text-to-speech models; `tts_sections` reads and writes their files.
 
-All dataclasses are hashable, so that they can be static arguments of a jitted function.
+All dataclasses are hashable, so that they can be static arguments of a jitted function. What
+follows from their fields is computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from qtts_jax.errors import ConfigError
@@ -135,18 +137,18 @@ class TalkerConfig:
                     f"{self.vocab_size - 1} (vocab_size); correct the id."
                 )
 
-    @property
+    @cached_property
     def codebook_size(self) -> int:
         """Entries of codebook 0: the vocabulary without its reserved tail."""
         return self.vocab_size - RESERVED_CODEC_IDS
 
-    @property
+    @cached_property
     def lag(self) -> int:
         """Steps of the talker between the first and the last code of a frame (delay pattern)."""
         predictor = self.code_predictor
         return self.codebooks - 1 if predictor and predictor.pattern == "delay" else 0
 
-    @property
+    @cached_property
     def context(self) -> int:
         """Positions that a prompt and its frames may take together."""
         return self.transformer.max_positions - self.lag

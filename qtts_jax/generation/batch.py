@@ -79,7 +79,8 @@ def host_batch(
     sampling = [r.sampling for r in requests] + [requests[-1].sampling] * padding
     frames = [r.limit(context)[0] for r in requests]
     talker, predictor, methods = batch_samplers(sampling)
-    check_window(config.talker.code_predictor, methods.draft_window)
+    if methods.draft_window > 1:
+        check_window(config.talker.code_predictor, methods.draft_window)
 
     trailing_length = np.zeros((batch,), np.int32)
     trailing_length[: len(prompts)] = [len(p.trailing) for p in prompts]

@@ -20,7 +20,7 @@ from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.generation.state import DecodeInputs, GenerationState
 from qtts_jax.layers import dispatch
 from qtts_jax.models.tts_model import TTSModel
-from qtts_jax.placement import per_shard, place_rows, row_count, traced_for
+from qtts_jax.placement import per_shard, place_rows, row_count, row_sharding, traced_for
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,10 +33,12 @@ class Programs:
 
     Attributes:
         row_multiple: rows of a batch must be a multiple of this.
+        row_sharding: of arguments with the rows of a batch first; None for a single device.
     """
 
     def __init__(self, config: TTSConfig, mesh: Mesh | None = None) -> None:
         graphdef, _ = abstract(TTSModel, config)
+        self.row_sharding = row_sharding(mesh)
         with traced_for(mesh):
             self.row_multiple = row_count(mesh) * dispatch.fewest_rows()
 

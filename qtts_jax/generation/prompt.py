@@ -206,16 +206,22 @@ def supported_languages(c: TalkerConfig) -> list[str]:
     return [AUTO, *(name for name, _ in c.languages if "dialect" not in name)]
 
 
-def check_language(c: TalkerConfig, name: str | None) -> str:
+def check_names(c: TalkerConfig, name: str | None, speaker: str | None = None) -> str:
     """The lower-case name of a supported language; None means "auto".
 
+    Args:
+        name: of the language.
+        speaker: of a preset speaker, or None.
+
     Raises:
-        RequestError: no such language; the message lists those there are.
+        RequestError: no such language or speaker; the message lists those there are.
     """
     language = AUTO if name is None else str(name).lower()
     if language not in supported_languages(c):
         known = ", ".join(supported_languages(c))
         raise RequestError(f"unknown language {name!r}; choose one of: {known}.")
+    if speaker is not None:
+        speaker_id(c, speaker)
     return language
 
 

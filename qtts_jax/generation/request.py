@@ -33,14 +33,19 @@ class Request:
     decoder_voice: Any = None
     budget: int | None = None
 
+    @property
+    def max_frames(self) -> int:
+        """Frames when no end of speech comes and nothing else ends the speech."""
+        return self.sampling.max_new_tokens - 1
+
     def limit(self, context: int) -> tuple[int, str]:
         """The most frames in a context of that many positions, and what sets this bound.
 
         The bound is "max_new_tokens", "context" or "guard".
         """
         bounds = [
-            (self.sampling.max_frames, "max_new_tokens"),
-            (context - len(self.prompt), "context"),
+            (self.max_frames, "max_new_tokens"),
+            (context - len(self.prompt.text), "context"),
         ]
         if self.budget is not None:
             bounds.append((self.budget, "guard"))

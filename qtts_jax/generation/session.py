@@ -17,7 +17,7 @@ from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import NOT_FINITE
-from qtts_jax.placement import fetch, put_rows
+from qtts_jax.placement import fetch
 from qtts_jax.sharding import mesh_of
 
 # Frames of one device program when whole utterances are generated (5.1 s of speech at 12.5 Hz),
@@ -76,7 +76,10 @@ class Session:
         inputs = inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
         packed, layout = pack(inputs)
         self.state, self.conditions = self._programs.start(
-            text_params, put_rows(packed, self.mesh), layout=layout, capacity=self.capacity
+            text_params,
+            jax.device_put(packed, self._programs.row_sharding),
+            layout=layout,
+            capacity=self.capacity,
         )
 
     @property
@@ -97,7 +100,8 @@ class Session:
         text = self.conditions.text  # [B, S, D]
         if self._text_length + padded.shape[1] > text.shape[1]:
             more = max(text.shape[1], padded.shape[1])
-            text = put_rows(jnp.pad(text, ((0, 0), (0, more), (0, 0))), self.mesh)
+            text = jnp.pad(text, ((0, 0), (0, more), (0, 0)))
+            text = jax.device_put(text, self._programs.row_sharding)
             self.conditions = self.conditions._replace(text=text)
         params, padded = gather_text_rows(self.params, padded)
         self.conditions = self._programs.append(params, self.conditions, padded, np.int32(len(ids)))
@@ -109,7 +113,7 @@ class Session:
         self._max_frames = self.limits[0]
         self.exhausted = self.frames_asked >= self._max_frames
         rows = np.minimum(fetch(self.conditions.max_frames), np.int32(frames))
-        placed = put_rows(jnp.asarray(rows), self.mesh)
+        placed = jax.device_put(rows, self._programs.row_sharding)
         self.conditions = self.conditions._replace(max_frames=placed)
 
     def grow_cache(self, frames: int) -> None:
@@ -162,8 +166,9 @@ def generate_codes(session: Session) -> list[np.ndarray]:
     """
     chunks: list[np.ndarray] = []
     while not session.exhausted:
-        chunks.append(fetch(session.advance()))
-        if session.finished():
+        made, done = fetch((session.advance(), session.state.done))
+        chunks.append(made)
+        if done.all():
             break
     codes = np.concatenate(chunks, axis=1)  # [B, frames, Q]
     check_finite(codes[: session.rows])

@@ -15,17 +15,25 @@ followed to the bit. What differs on purpose:
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qtts_jax.errors import AudioError
-from qtts_jax.io.audio_checks import check_audible, check_rate, check_samples, is_float, mix
+from qtts_jax.io.audio_checks import check_audible, checked_recording
 from qtts_jax.io.audio_decode import decode_base64, decode_bytes, decode_file
 from qtts_jax.io.download import download
 from qtts_jax.io.resample import resample
 
 AudioSource = str | Path | bytes | tuple[Any, int]
+
+
+class Recording(NamedTuple):
+    """An audio source that `read_audio` has read and checked: float32 [T], and its rate in Hz."""
+
+    wave: np.ndarray
+    rate: int
+
 
 # Shorter strings cannot hold useful audio, so they are taken for (missing) paths.
 _BASE64_MIN_CHARS = 256
@@ -46,7 +54,7 @@ def load_audio(
     Args:
         source: path of an audio file; http(s) URL; `data:` URL or plain base64 of an audio file;
             bytes of an audio file; or `(array, rate)` with array [T] or [T, C], float or integer
-            PCM (uint8, int16, int32).
+            PCM (uint8, int16, int32). A `Recording` is not checked again.
         sample_rate: rate wanted, Hz.
         min_samples: least samples wanted at that rate.
         name: what to call this audio in an error.
@@ -61,7 +69,10 @@ def load_audio(
         AudioError: unreadable, empty, too short, NaN or infinite, of a wrong shape or rate, of an
             absurd level, channels that cancel each other, a URL without `allow_url`.
     """
-    wave, rate = read_audio(source, name=name, allow_url=allow_url)
+    if isinstance(source, Recording):
+        wave, rate = source
+    else:
+        wave, rate = read_audio(source, name=name, allow_url=allow_url)
     if rate != sample_rate:
         wave = resample(wave, rate, sample_rate)
     if wave.size < min_samples:
@@ -75,18 +86,13 @@ def load_audio(
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 
-def read_audio(
-    source: AudioSource, *, name: str = "audio", allow_url: bool = False
-) -> tuple[np.ndarray, int]:
-    """As `load_audio`, at the rate that the source has: (float32 [T], rate in Hz)."""
-    wave, rate = _read(source, name, allow_url)
-    rate = check_rate(rate, name)
-    check_samples(wave, name)
-    return np.ascontiguousarray(wave, dtype=np.float32), rate
+def read_audio(source: AudioSource, *, name: str = "audio", allow_url: bool = False) -> Recording:
+    """As `load_audio`, at the rate that the source has."""
+    return Recording(*checked_recording(*_read(source, name, allow_url), name))
 
 
-def _read(source: Any, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
-    """Decode any source to (float [T], its rate)."""
+def _read(source: Any, name: str, allow_url: bool) -> tuple[Any, Any]:
+    """Any source as samples, decoded but not yet checked, and their rate."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_bytes(bytes(source), name, "bytes")
     if isinstance(source, Path):
@@ -94,7 +100,7 @@ def _read(source: Any, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
     if isinstance(source, str):
         return _read_string(source, name, allow_url)
     if isinstance(source, tuple) and len(source) == 2:
-        return _mono(source[0], name), source[1]
+        return source[0], source[1]
     kind = type(source).__name__
     if callable(getattr(source, "read", None)):
         raise AudioError(f"{name} is a file object ({kind}): give the bytes that it holds.")
@@ -103,11 +109,6 @@ def _read(source: Any, name: str, allow_url: bool) -> tuple[np.ndarray, Any]:
         f"{name} {missing}must be a path, bytes, a base64 string or an (array, rate) pair, got "
         f"{kind}."
     )
-
-
-def is_array(source: Any) -> bool:
-    """Whether this holds samples without a rate: an array of any library, or a list."""
-    return isinstance(source, list) or hasattr(source, "__array__")
 
 
 def fetch_url(source: Any, allow_url: bool, name: str = "audio") -> Any:
@@ -139,30 +140,3 @@ def _read_string(source: str, name: str, allow_url: bool) -> tuple[np.ndarray, A
         return decode_base64(source, name)
     shown = source if len(source) <= 120 else source[:117] + "..."
     raise AudioError(f"{name} cannot be read: there is no file {shown!r}.")
-
-
-def _mono(samples: Any, name: str) -> np.ndarray:
-    """Array [T] or [T, C], float or PCM, to float32 [T]."""
-    try:
-        array = np.asarray(samples)
-    except ValueError as error:  # a ragged list
-        raise AudioError(f"{name} must be an array of shape [T] or [T, C].") from error
-    if array.ndim not in (1, 2):
-        raise AudioError(f"{name} must have shape [T] or [T, C], got {array.shape}.")
-    if array.size == 0:
-        return np.zeros(0, np.float32)
-    if array.ndim == 2 and array.shape[1] > array.shape[0]:
-        raise AudioError(
-            f"{name} of shape {array.shape} has more channels than samples: transpose it to [T, C]."
-        )
-    if array.dtype == np.uint8:
-        array = (array.astype(np.float32) - 128) / 128
-    elif array.dtype in (np.int16, np.int32):
-        array = array.astype(np.float64) / -float(np.iinfo(array.dtype).min)
-    elif not is_float(array.dtype):
-        raise AudioError(
-            f"{name} must be floats or integer PCM (uint8, int16, int32), got {array.dtype}."
-        )
-    if array.ndim == 2:
-        array = mix(array, name)
-    return array.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Checks of sample rates, sample types and levels that reading and writing audio share."""
+"""What an array of samples must be to be read or written: its type, shape, rate and level."""
 
 from typing import Any
 
@@ -55,12 +55,21 @@ def mix(channels: np.ndarray, name: str) -> np.ndarray:
     return mono
 
 
-def check_samples(wave: np.ndarray, name: str) -> None:
-    """Refuse a waveform [T] that no model can use.
+def checked_recording(samples: Any, rate: Any, name: str) -> tuple[np.ndarray, int]:
+    """Samples of any kind as a waveform that a model can use.
+
+    Args:
+        samples: [T] or [T, C], floats or integer PCM (uint8, int16, int32).
+        rate: their rate.
+
+    Returns:
+        float32 [T], the mean of the channels, and the rate in Hz.
 
     Raises:
-        AudioError: it is empty, holds NaN or infinite samples, or its level is absurd.
+        AudioError: samples of a wrong shape or type or a wrong rate; they are empty, NaN or
+            infinite, of an absurd level, or channels that cancel each other.
     """
+    wave, rate = _mono(samples, name), check_rate(rate, name)
     if wave.size == 0:
         raise AudioError(f"{name} is empty: give audio of at least one frame (0.08 s).")
     if not np.isfinite(wave).all():
@@ -71,6 +80,34 @@ def check_samples(wave: np.ndarray, name: str) -> None:
             f"{name} has samples up to {peak:.3g}, far beyond full scale: give floats from -1 to 1 "
             "or integer PCM."
         )
+    return np.ascontiguousarray(wave), rate
+
+
+def _mono(samples: Any, name: str) -> np.ndarray:
+    """Array [T] or [T, C], float or PCM, to float32 [T]."""
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:  # a ragged list
+        raise AudioError(f"{name} must be an array of shape [T] or [T, C].") from error
+    if array.ndim not in (1, 2):
+        raise AudioError(f"{name} must have shape [T] or [T, C], got {array.shape}.")
+    if array.size == 0:
+        return np.zeros(0, np.float32)
+    if array.ndim == 2 and array.shape[1] > array.shape[0]:
+        raise AudioError(
+            f"{name} of shape {array.shape} has more channels than samples: transpose it to [T, C]."
+        )
+    if array.dtype == np.uint8:
+        array = (array.astype(np.float32) - 128) / 128
+    elif array.dtype in (np.int16, np.int32):
+        array = array.astype(np.float64) / -float(np.iinfo(array.dtype).min)
+    elif not is_float(array.dtype):
+        raise AudioError(
+            f"{name} must be floats or integer PCM (uint8, int16, int32), got {array.dtype}."
+        )
+    if array.ndim == 2:
+        array = mix(array, name)
+    return array.astype(np.float32)
 
 
 def check_audible(wave: np.ndarray, name: str) -> None:

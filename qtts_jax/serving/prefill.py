@@ -19,7 +19,7 @@ from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplingPlan
 from qtts_jax.models.tokenizer_12hz import DecoderState
-from qtts_jax.placement import put_rows, row_count
+from qtts_jax.placement import row_count
 from qtts_jax.serving.row_programs import Rows, row_programs
 from qtts_jax.serving.settings import EngineSettings, at_least
 from qtts_jax.sharding import mesh_of
@@ -61,6 +61,7 @@ class Prefill:
         self.tts, self.settings, self._codec = tts, settings, codec
         generation = programs(tts.config, self.mesh)
         self._start, self._row_multiple = generation.start, generation.row_multiple
+        self._row_sharding = generation.row_sharding
         self._rows = row_programs(tts.config, self.mesh)
         self._context = tts.config.talker.context
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
@@ -100,11 +101,11 @@ class Prefill:
                 f"{limits.max_text}; split it into several requests."
             )
         allowed = min(self.max_frames, request.limit(self._context)[0])
-        sampling = request.sampling
-        if sampling.max_frames > allowed:
+        if request.max_frames > allowed:
             # `max_new_tokens` counts the end of speech, too.
-            sampling = replace(sampling, max_new_tokens=allowed + 1)
-        return replace(request, sampling=sampling), needed
+            sampling = replace(request.sampling, max_new_tokens=allowed + 1)
+            request = replace(request, sampling=sampling)
+        return request, needed
 
     def positions(self, request: Request) -> int:
         """Padded length of a request's prompt."""
@@ -128,9 +129,8 @@ class Prefill:
         )
         capacity = at_least(self.capacities, text.shape[1])
         packed, layout = pack(inputs)
-        state, conditions = self._start(
-            params, put_rows(packed, self.mesh), layout=layout, capacity=capacity
-        )
+        packed = jax.device_put(packed, self._row_sharding)
+        state, conditions = self._start(params, packed, layout=layout, capacity=capacity)
         together = Rows(conditions, state, NO_AUDIO)
         each = (
             [together]

@@ -124,7 +124,7 @@ class Utterance:
     @property
     def max_frames(self) -> int:
         """Frames when no end of speech comes."""
-        most = self.request.sampling.max_frames
+        most = self.request.max_frames
         return most if self.budget is None else min(most, self.budget)
 
     @property

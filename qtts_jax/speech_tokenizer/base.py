@@ -25,9 +25,9 @@ from qtts_jax.errors import AudioError, ConfigError, RequestError
 from qtts_jax.functional import Params, abstract
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
-from qtts_jax.io.audio import AudioSource, is_array, load_audio
+from qtts_jax.io.audio import AudioSource, load_audio
 from qtts_jax.io.config_file import check_converted, read_config
-from qtts_jax.placement import row_count
+from qtts_jax.placement import row_count, row_sharding
 from qtts_jax.sharding import check_mesh, mesh_of, whole
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.speech_tokenizer.stream import SpeechStream
@@ -55,6 +55,7 @@ class SpeechTokenizer(ABC):
         model: the module that `params` belong to.
         mesh: devices over which the rows of batches are split; None for a single one.
         devices: into how many parts rows are split.
+        row_sharding: of arrays with the rows first; None for a single device.
         config_class, quirks_class: configuration and named quirks of the family.
         needs_voice: the decoder is conditioned on the speaker.
         families: the class of each `model_type` (`load.py`).
@@ -82,6 +83,7 @@ class SpeechTokenizer(ABC):
         self.config, self.params = config, params
         self.mesh: Mesh | None = mesh_of(params)
         self.devices: int = row_count(self.mesh)
+        self.row_sharding = row_sharding(self.mesh)
         self.sample_rate: int = config.output_sample_rate
         self.samples_per_frame: int = config.samples_per_frame
         self.voices: Mapping[str, ReferenceVoice] = {}
@@ -285,7 +287,8 @@ class SpeechTokenizer(ABC):
         waves = []
         for index, item in enumerate(items):
             name = "audio" if len(items) == 1 else f"audio {index}"
-            if is_array(item):
+            # Samples without a rate: an array of any library, or a list.
+            if isinstance(item, list) or hasattr(item, "__array__"):
                 if sample_rate is None:
                     raise AudioError(
                         f"{name} is a bare array: give its sample_rate, or pass (array, rate)."

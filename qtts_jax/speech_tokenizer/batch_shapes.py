@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Batch sizes of programs, largest first.
 BATCH_SIZES = (8, 4, 2, 1)
 # A block may exceed what is left to cover by this fraction; otherwise a smaller block is used.
 MAX_PADDING = 0.25
+
+
+def batches(
+    lengths: Sequence[int], sizes: Mapping[int, Sequence[int]], devices: int = 1
+) -> list[tuple[list[int], list[int]]]:
+    """Items to process together, and the blocks that cover the longest of them.
+
+    Args:
+        lengths: of the items, in the unit of the blocks.
+        sizes: allowed block sizes of a batch of each of `BATCH_SIZES`.
+        devices: as of `group`.
+
+    Returns:
+        for each batch the indices of its items, the longest first, and its block sizes in order.
+    """
+    return [
+        (rows, cover(lengths[rows[0]], sizes[len(rows) // devices]))
+        for rows in group(lengths, devices)
+    ]
 
 
 def cover(n: int, sizes: Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,9 +17,9 @@ from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
 from qtts_jax.io.audio import AudioSource
 from qtts_jax.models.tokenizer_12hz import Tokenizer12Hz
-from qtts_jax.placement import fetch, put_rows
+from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
-from qtts_jax.speech_tokenizer.batch_shapes import cover, group, split
+from qtts_jax.speech_tokenizer.batch_shapes import batches, cover, split
 from qtts_jax.speech_tokenizer.checks import check_chunk, check_codes
 from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS, BLOCKS, programs_12hz
 from qtts_jax.speech_tokenizer.stream_12hz import SpeechStream12Hz
@@ -40,6 +41,10 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
     config: Tokenizer12HzConfig
     quirks: Quirks12Hz
     model, config_class, quirks_class = Tokenizer12Hz, Tokenizer12HzConfig, Quirks12Hz
+    # One frame, so that audio starts at once, then four each.
+    first_chunks: tuple[int, ...] = (1, 4)
+    # Less than a frame gives one code, as from the official encoder.
+    min_recording: int = 1
 
     def __init__(
         self, config: Tokenizer12HzConfig, params: Params, *, quirks: Quirks12Hz | None = None
@@ -52,16 +57,6 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         # Whether the encoder's attention has a window, so that its memory is constant.
         self._has_window = self.quirks.encoder_window and config.encoder.transformer.window
         self._codebook_size = config.decoder.quantizer.entries
-
-    @property
-    def first_chunks(self) -> tuple[int, ...]:
-        """One frame, so that audio starts at once, then four each."""
-        return (1, 4)
-
-    @property
-    def min_recording(self) -> int:
-        """One sample: less than a frame gives one code, as from the official encoder."""
-        return 1
 
     def reference_samples(self, reference: int, total: int, samples: int) -> int:
         """See the base class."""
@@ -92,9 +87,10 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         lengths = [wave.size for wave in waves]
         # Samples that the encoder is given of each row.
         padded = [max(lengths)] * len(waves) if self.quirks.pad_to_longest else lengths
+        frames = [-(-n // self.min_samples) for n in padded]
         codes: list[Any] = [None] * len(waves)
-        for rows in group(padded, self.devices):
-            batch = self._encode_batch([waves[i] for i in rows], [padded[i] for i in rows])
+        for rows, sizes in batches(frames, BATCH_BLOCKS, self.devices):
+            batch = self._encode_batch([waves[i] for i in rows], [padded[i] for i in rows], sizes)
             for i, row in zip(rows, batch, strict=True):
                 codes[i] = row[: -(-lengths[i] // self.min_samples)]
         return codes
@@ -119,11 +115,11 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             raise RequestError("there are no codes to decode: the list is empty.")
         lengths = [len(item) for item in items]
         waves: list[Any] = [None] * len(items)
-        for rows in group(lengths, self.devices):
+        for rows, sizes in batches(lengths, BATCH_BLOCKS, self.devices):
             batch = np.zeros((len(rows), lengths[rows[0]], items[0].shape[1]), np.int32)
             for row, i in zip(batch, rows, strict=True):
                 row[: lengths[i]] = items[i]
-            for wave, i in zip(self._decode_batch(batch), rows, strict=True):
+            for wave, i in zip(self._decode_batch(batch, sizes), rows, strict=True):
                 waves[i] = wave[: lengths[i] * self.samples_per_frame]
         return waves, self.sample_rate
 
@@ -204,9 +200,9 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             for frames in split(len(codes), BLOCKS[0]):
                 block = np.repeat(codes[None, :frames], self.devices, 0)  # [B, frames, Q]
                 wave, state = self.programs.decode(params, block, state)
-                waves.append(fetch(wave)[0].astype(np.float32))
+                waves.append(wave)
                 codes = codes[frames:]
-            return np.concatenate(waves)
+            return np.concatenate(fetch(waves), axis=1)[0].astype(np.float32)
 
         for chunk in chunks:
             codes, waves = self._check(chunk), []
@@ -229,11 +225,15 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
         """See the base class; the audio has no seam, whatever `quirks.decode_chunk` is."""
         return SpeechStream12Hz(session, requests, self.programs, self.part("decoder"))
 
-    def _encode_batch(self, waves: list[np.ndarray], lengths: list[int]) -> np.ndarray:
-        """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples."""
-        frame = self.min_samples
-        sizes = cover(-(-max(lengths) // frame), BATCH_BLOCKS[len(waves) // self.devices])
-        capacity = None
+    def _encode_batch(
+        self, waves: list[np.ndarray], lengths: list[int], sizes: list[int]
+    ) -> np.ndarray:
+        """Codes [B, T, Q] of rows that have (or are filled with zeros to) `lengths` samples.
+
+        Args:
+            sizes: frames of the programs.
+        """
+        frame, capacity = self.min_samples, None
         if not self._has_window:
             # A power of two, so that recordings of similar length share a program.
             capacity = 1 << (sum(sizes) - 1).bit_length()
@@ -249,41 +249,48 @@ class SpeechTokenizer12Hz(SpeechTokenizer):
             left = np.clip(np.array(lengths) - start, 0, stop - start).astype(np.int32)
             # out [B, frames, Q]
             out, state = self.programs.encode(params, self._samples(block), left, state)
-            codes.append(fetch(out))
+            codes.append(out)
             start = stop
-        return np.concatenate(codes, axis=1)
+        return np.concatenate(fetch(codes), axis=1)
 
-    def _decode_batch(self, codes: np.ndarray) -> np.ndarray:
-        """Samples float32 [B, T * samples_per_frame] of codes [B, T, Q]."""
-        total, chunk = codes.shape[1], self.quirks.decode_chunk
+    def _decode_batch(self, codes: np.ndarray, sizes: list[int]) -> np.ndarray:
+        """Samples float32 [B, T * samples_per_frame] of codes [B, T, Q].
+
+        Args:
+            sizes: frames of the programs, where the official chunks are not reproduced.
+        """
+        (rows, total, _), chunk = codes.shape, self.quirks.decode_chunk
         if chunk is None:
-            return self._decode_fresh(codes)
+            return self._decode_fresh(codes, sizes)
         waves = []
         for start in range(0, total, chunk):
             context = min(start, self.quirks.decode_context)
-            wave = self._decode_fresh(codes[:, start - context : start + chunk])
+            block = codes[:, start - context : start + chunk]
+            sizes = cover(block.shape[1], BATCH_BLOCKS[rows // self.devices])
+            wave = self._decode_fresh(block, sizes)
             waves.append(wave[:, context * self.samples_per_frame :])
         return np.concatenate(waves, axis=1)
 
-    def _decode_fresh(self, codes: np.ndarray) -> np.ndarray:
+    def _decode_fresh(self, codes: np.ndarray, sizes: list[int]) -> np.ndarray:
         """As `_decode_batch`, with one state carried from the first frame to the last."""
         rows, total, codebooks = codes.shape
         params = self.part("decoder")
         state = self.programs.decoder_state(params, rows)
         waves, start = [], 0
-        for frames in cover(total, BATCH_BLOCKS[rows // self.devices]):
+        for frames in sizes:
             block = np.zeros((rows, frames, codebooks), np.int32)  # [B, frames, Q]
             real = codes[:, start : start + frames]
             block[:, : real.shape[1]] = real
             wave, state = self.programs.decode(params, block, state)  # [B, frames * samples]
-            waves.append(fetch(wave).astype(np.float32))
+            waves.append(wave)
             start += frames
-        return np.concatenate(waves, axis=1)[:, : total * self.samples_per_frame]
+        samples = np.concatenate(fetch(waves), axis=1)[:, : total * self.samples_per_frame]
+        return samples.astype(np.float32)
 
     def _samples(self, block: np.ndarray) -> Any:
         """Samples in the dtype of the parameters, on their devices."""
         dtype = self.params["encoder"]["downsample"]["kernel"].dtype
-        return put_rows(jnp.asarray(block, dtype), self.mesh)
+        return jax.device_put(jnp.asarray(block, dtype), self.row_sharding)
 
     def _check(self, codes: Any) -> np.ndarray:
         """Codes as int32 [T, Q], or one clear error."""

@@ -32,7 +32,7 @@ from qtts_jax.dsp.whisper_mel import (
 )
 from qtts_jax.functional import Params, abstract, bind, matmul_precision
 from qtts_jax.models.tokenizer_25hz.encoder import Encoder25Hz
-from qtts_jax.placement import fetch, per_shard, put_rows, row_count
+from qtts_jax.placement import fetch, per_shard, row_count, row_sharding
 from qtts_jax.speech_tokenizer.batch_shapes import cover
 
 # Windows of one program on a device. Distances to 32768 entries take 6.6 MB a window of 2 s.
@@ -67,6 +67,7 @@ class EncodePrograms:
     ) -> None:
         self.config, self.quirks, self.mesh = config, quirks, mesh
         self._sizes = tuple(row_count(mesh) * size for size in BLOCKS)
+        self._row_sharding = row_sharding(mesh)
         self.encoder = abstract(Encoder25Hz, config)[0]
         self.window_frames = CONV_STRIDE * config.window
         self.measure = jax.jit(per_shard(self._measure, mesh, 0))
@@ -170,10 +171,10 @@ class EncodePrograms:
         powers, peaks = [], []
         for rows, real in _blocks(len(frames), self._sizes):
             block = _rows(samples[rows], real), _rows(frames[rows], real)
-            power, peak = self.measure(*put_rows(block, self.mesh))
+            power, peak = self.measure(*jax.device_put(block, self._row_sharding))
             powers.append(power)
             peaks.append(peak)
-        return powers, np.concatenate([fetch(p) for p in peaks])[: len(frames)]
+        return powers, np.concatenate(fetch(peaks))[: len(frames)]
 
     def _encoded(
         self,
@@ -189,7 +190,7 @@ class EncodePrograms:
             self.codes(params, power, _rows(peaks[rows], n), _rows(frames[rows], n), attended)
             for power, (rows, n) in zip(powers, _blocks(len(frames), self._sizes), strict=True)
         ]
-        every = np.concatenate([fetch(block) for block in codes])
+        every = np.concatenate(fetch(codes))
         return [
             row[:real]
             for row, real in zip(every, frames // self.config.frames_per_code, strict=False)

@@ -17,12 +17,11 @@ class SpeechStream(ABC):
     Only the first request may have an in-context reference, and then it must be the only one: its
     reference frames are decoded first and their audio is dropped.
 
-    Args:
+    Attributes:
         session: the prefilled batch.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    session: Session
 
     @abstractmethod
     def advance(self, frames: int) -> tuple[jax.Array, jax.Array]:
@@ -33,11 +32,11 @@ class SpeechStream(ABC):
         """
 
     @abstractmethod
-    def collect(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
+    def collect(self, codes: np.ndarray, wave: np.ndarray) -> np.ndarray:
         """The first request's samples, a writable float32 [n], of one result of `advance`.
 
         Args:
-            codes, wave: the results in order, the codes on the host.
+            codes, wave: the results in order, on the host.
         """
 
     @abstractmethod
@@ -45,5 +44,5 @@ class SpeechStream(ABC):
         """The first request's remaining samples float32 [n], once its frames have ended.
 
         Args:
-            waves: audio of `advance` that was not passed to `collect`.
+            waves: audio of `advance` that was not passed to `collect`, still on the device.
         """

@@ -10,7 +10,6 @@ import numpy as np
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session
-from qtts_jax.placement import fetch
 from qtts_jax.speech_tokenizer.batch_shapes import split
 from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS, Programs12Hz
 from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
@@ -28,8 +27,7 @@ class SpeechStream12Hz(SpeechStream):
     def __init__(
         self, session: Session, requests: Sequence[Request], programs: Programs12Hz, params: Params
     ) -> None:
-        super().__init__(session)
-        self._decoder = params
+        self.session, self._decoder = session, params
         self._samples_per_frame = programs.config.samples_per_frame
         self._run = frames_and_audio_program(session.config, programs.config, session.mesh)
         batch = session.conditions.pad.shape[0]
@@ -57,10 +55,10 @@ class SpeechStream12Hz(SpeechStream):
         )
         return codes, wave
 
-    def collect(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
+    def collect(self, codes: np.ndarray, wave: np.ndarray) -> np.ndarray:
         """See `SpeechStream`."""
         made = int(np.sum(codes[0, :, 0] >= 0))
-        return fetch(wave)[0, : made * self._samples_per_frame].copy()
+        return wave[0, : made * self._samples_per_frame].copy()
 
     def flush(self, waves: Sequence[jax.Array] = ()) -> np.ndarray:
         """Nothing: the 12 Hz decoder does not look ahead."""

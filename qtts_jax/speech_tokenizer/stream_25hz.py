@@ -31,7 +31,7 @@ class SpeechStream25Hz(SpeechStream):
         decoder: DeviceStreamDecoder,
         samples_per_frame: int,
     ) -> None:
-        super().__init__(session)
+        self.session = session
         self._run = frames_program(session.config, session.mesh)
         self._decoder, self._samples_per_frame = decoder, samples_per_frame
         # Frames of the reference, and frames known so far (the reference included).
@@ -42,7 +42,7 @@ class SpeechStream25Hz(SpeechStream):
         if reference is not None:
             self._skipped_frames = self._known_frames = len(reference)
             rows = np.repeat(reference[None, :, 0], session.conditions.pad.shape[0], 0)  # [B, n]
-            self._cut(decoder.push(rows))
+            self._cut(fetch(decoder.push(rows)))
 
     def advance(self, frames: int) -> tuple[jax.Array, jax.Array]:
         """See `SpeechStream`; n depends on how many blocks are complete."""
@@ -57,7 +57,7 @@ class SpeechStream25Hz(SpeechStream):
         )
         return codes, self._decoder.push(codes[..., 0])
 
-    def collect(self, codes: np.ndarray, wave: jax.Array) -> np.ndarray:
+    def collect(self, codes: np.ndarray, wave: np.ndarray) -> np.ndarray:
         """See `SpeechStream`."""
         made = int(np.sum(codes[0, :, 0] >= 0))
         self._known_frames += made
@@ -67,16 +67,16 @@ class SpeechStream25Hz(SpeechStream):
     def flush(self, waves: Sequence[jax.Array] = ()) -> np.ndarray:
         """See `SpeechStream`; the last blocks are decoded without look-ahead."""
         self._ended = True
-        parts = [np.zeros((0,), np.float32), *map(self._cut, waves)]
+        parts = [np.zeros((0,), np.float32), *map(self._cut, fetch(list(waves)))]
         while self._position < self._known_frames * self._samples_per_frame:
-            parts.append(self._cut(self._decoder.finish()))
+            parts.append(self._cut(fetch(self._decoder.finish())))
         return np.concatenate(parts)
 
-    def _cut(self, wave: jax.Array) -> np.ndarray:
+    def _cut(self, wave: np.ndarray) -> np.ndarray:
         """The generated samples of the first request among the decoder's next samples [B, n]."""
         start = self._skipped_frames * self._samples_per_frame - self._position
         stop = wave.shape[1]
         if self._ended:
             stop = min(stop, self._known_frames * self._samples_per_frame - self._position)
         self._position += wave.shape[1]
-        return fetch(wave[0])[max(start, 0) : max(stop, 0)].copy()
+        return wave[0][max(start, 0) : max(stop, 0)].copy()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,14 +14,10 @@ from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import RequestError
-from qtts_jax.generation.prompt import (
-    SpeakerCondition,
-    build_prompt,
-    check_language,
-    speaker_id,
-)
-from qtts_jax.generation.request import MAX_SEED, Request
+from qtts_jax.generation.prompt import SpeakerCondition, check_names
+from qtts_jax.generation.request import MAX_SEED
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
+from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.text.bpe import TextTokenizer
 from qtts_jax.text.spoken import normalize
 from qtts_jax.tts.cloned_voice import cloned_voice
@@ -37,8 +34,6 @@ _MODES: dict[type, str] = {
     VoiceDesign: "voice_design",
     VoiceClone: "voice_clone",
 }
-# (role ids, text ids, stream_text, text_complete, seed, frame budget) -> request
-LayOut = Callable[[Sequence[int], Sequence[int], bool, bool, int, int | None], Request]
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,9 @@ class CheckedRequest:
     Attributes:
         request: as it was given.
         voice: who speaks.
-        lay_out: lays out the prompt of a text or of one of its parts.
+        decoder_voice: see `generation.request.Request`.
+        instruct_ids: the user turn of its instruction, or ().
+        sampling: the request's settings over those of the checkpoint.
         language: a name that the checkpoint knows, or "auto".
         seed: the request's, or a drawn one.
         normalized: numbers, abbreviations and marks of the text are spoken as words.
@@ -60,7 +57,9 @@ class CheckedRequest:
 
     request: VoiceRequest
     voice: SpeakerCondition
-    lay_out: LayOut
+    decoder_voice: ReferenceVoice | None
+    instruct_ids: Sequence[int]
+    sampling: SamplingParams
     language: str
     seed: int
     normalized: bool
@@ -68,11 +67,6 @@ class CheckedRequest:
     guarded: bool
     longest: int | None
     carries_voice: bool
-
-    @property
-    def reading(self) -> tuple[str, bool, bool]:
-        """How the text becomes what is spoken: the arguments of `spoken_text` after the text."""
-        return self.language, self.normalized, self.named_letters
 
 
 class RequestChecker:
@@ -129,18 +123,20 @@ class RequestChecker:
                 f"{type(request).__name__}."
             )
         self.require(_MODES[type(request)])
-        language = check_language(self.config.talker, request.language)
-        normalized = _flag("normalize", request.normalize, self._normalizes)
+        speaker = _preset_name(request)
+        language = check_names(self.config.talker, request.language, speaker)
+        normalizes = self.config.normalize_text and not self.exact_reference
+        normalized = _flag("normalize", request.normalize, normalizes)
         instruct = None if isinstance(request, VoiceClone) else request.instruct
         if isinstance(request, CustomVoice):
-            voice, instruct = self._preset(request.speaker, instruct)
+            voice = SpeakerCondition(speaker=None if speaker is None else speaker.lower())
+            instruct = self._followed(request)
         elif isinstance(request, VoiceClone):
-            named = self.config.named_letters
-
-            def transcript(text: str) -> str:
-                return normalize(text, language, named) if normalized else text
-
-            voice = cloned_voice(request.voice, self.config.talker, self.text_tokenizer, transcript)
+            spoken = None
+            if normalized:
+                named = self.config.named_letters
+                spoken = partial(normalize, language=language, named_letters=named)
+            voice = cloned_voice(request.voice, self.config.talker, self.text_tokenizer, spoken)
         else:
             voice = SpeakerCondition()
         given = request.voice if isinstance(request, VoiceClone) else request
@@ -150,34 +146,15 @@ class RequestChecker:
         instruct_ids = self.text_tokenizer.instruct_ids(instruct) if instruct else ()
         sampling = self.defaults.merge(request.sampling)
         seed = _seed(request.seed)
-
-        def lay_out(
-            role: Sequence[int],
-            ids: Sequence[int],
-            stream_text: bool,
-            text_complete: bool,
-            seed: int,
-            budget: int | None,
-        ) -> Request:
-            prompt = build_prompt(
-                self.config,
-                role,
-                ids,
-                voice=voice,
-                language=language,
-                instruct_ids=instruct_ids,
-                stream_text=stream_text,
-                text_complete=text_complete,
-            )
-            return Request(prompt, sampling, seed, voice.codes, decoder_voice, budget)
-
         longest = self.config.longest_text or LONGEST
         splits = _flag("split", request.split, not self.exact_reference)
         unnamed = voice.embedding is None and voice.speaker is None
         return CheckedRequest(
             request,
             voice,
-            lay_out,
+            decoder_voice,
+            instruct_ids,
+            sampling,
             language,
             seed,
             normalized,
@@ -187,19 +164,9 @@ class RequestChecker:
             unnamed and "base" in self.config.types,
         )
 
-    @property
-    def _normalizes(self) -> bool:
-        """Whether texts are normalised unless a request says otherwise."""
-        return self.config.normalize_text and not self.exact_reference
-
-    def _preset(
-        self, speaker: str | None, instruct: str | None
-    ) -> tuple[SpeakerCondition, str | None]:
-        """A preset speaker, and the instruction if this checkpoint follows instructions."""
-        name = None if speaker is None or speaker == "" else str(speaker)
-        if name is not None:
-            speaker_id(self.config.talker, name)
-        elif speaker is None and self.config.talker.speakers:
+    def _followed(self, request: CustomVoice) -> str | None:
+        """The instruction if this checkpoint follows instructions; warns of what is missing."""
+        if request.speaker is None and self.config.talker.speakers:
             first = self.config.talker.speakers[0][0]
             warnings.warn(
                 "no speaker is given, so the model picks a voice, another with every seed (as in "
@@ -208,13 +175,20 @@ class RequestChecker:
                 stacklevel=6,  # the caller of `prepare_custom_voice`
             )
         # The official test for "0.6B" is this substring test.
-        if instruct and self.config.size in "0b6":
+        if request.instruct and self.config.size in "0b6":
             warnings.warn(
                 "0.6B checkpoints were not trained on instructions; it is ignored.",
                 stacklevel=6,  # the caller of `prepare_custom_voice`
             )
-            instruct = None
-        return SpeakerCondition(speaker=None if name is None else name.lower()), instruct
+            return None
+        return request.instruct
+
+
+def _preset_name(request: VoiceRequest) -> str | None:
+    """The preset speaker that a request names."""
+    if not isinstance(request, CustomVoice) or request.speaker is None or request.speaker == "":
+        return None
+    return str(request.speaker)
 
 
 def _flag(name: str, given: bool | None, default: bool) -> bool:

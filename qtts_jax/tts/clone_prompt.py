@@ -61,12 +61,12 @@ def clone_voices(
             )
     names = [f"ref_audio {i}" for i in range(len(audios))]
     recordings = [read_audio(audio, name=name) for audio, name in zip(audios, names, strict=True)]
-    decoders = [
-        tokenizer.decoder_voice(given)
-        if given is not None or not tokenizer.needs_voice
-        else tokenizer.reference_voice(audio, name)
-        for given, audio, name in zip(decoder_voices, recordings, names, strict=True)
-    ]
+    decoders = list(decoder_voices)
+    for i, (given, audio, name) in enumerate(zip(decoder_voices, recordings, names, strict=True)):
+        if given is not None:
+            decoders[i] = tokenizer.decoder_voice(given)
+        elif tokenizer.needs_voice:
+            decoders[i] = tokenizer.reference_voice(audio, name)
     embeddings = [embedder(audio, name) for audio, name in zip(recordings, names, strict=True)]
     codes: list[np.ndarray | None] = [None] * len(recordings)
     if not all(x_vector_only):

@@ -19,13 +19,13 @@ def cloned_voice(
     item: VoiceClonePromptItem,
     talker: TalkerConfig,
     text_tokenizer: TextTokenizer,
-    spoken: Callable[[str], str],
+    spoken: Callable[[str], str] | None,
 ) -> SpeakerCondition:
     """The voice of a reference; its codes are used in in-context mode only.
 
     Args:
         talker: sizes that the voice must fit.
-        spoken: makes of a transcript what the model gets.
+        spoken: makes of a transcript what the model gets; None for the transcript itself.
 
     Raises:
         RequestError: no such item, or one that contradicts itself or does not fit the model.
@@ -51,7 +51,8 @@ def cloned_voice(
         )
     if not item.ref_text:
         raise RequestError("ref_text is missing: in-context cloning needs the recording's words.")
-    words = text_tokenizer.reference_ids(spoken(item.ref_text))
+    text = item.ref_text if spoken is None else spoken(item.ref_text)
+    words = text_tokenizer.reference_ids(text)
     codes = _reference_codes(item.ref_code, talker)
     return SpeakerCondition(embedding=embedding, codes=codes, text_ids=tuple(words))
 

@@ -1,11 +1,9 @@
-"""Long text in parts: where it is cut, and the seeds and pauses of the parts."""
+"""Long text in parts: where it is cut, and the pauses between the parts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-
-import numpy as np
 
 from qtts_jax.text.spoken import has_words, split_sentences
 from qtts_jax.text.spoken.segments import keeps_full_stop
@@ -56,11 +54,6 @@ def pause_after(part: str) -> float:
     if _SENTENCE_END.search(text) and not _abbreviated(text):
         return AFTER_SENTENCE
     return AFTER_CLAUSE if _CLAUSE_END.search(text) else AFTER_WORD
-
-
-def part_seed(seed: int, index: int) -> int:
-    """The seed of a part; the first part has the request's own."""
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) if index else seed
 
 
 class ArrivingParts:

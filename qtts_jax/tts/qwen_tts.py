@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from qtts_jax import compilation_cache, embedded
 from qtts_jax.checks import is_whole_number
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
-from qtts_jax.device_memory import memory_faults
 from qtts_jax.errors import AudioError, CheckpointError, RequestError
 from qtts_jax.functional import Params, abstract, computation_dtype, logical_axes
 from qtts_jax.generation.device_params import inference_params, load_shapes
@@ -41,14 +41,7 @@ from qtts_jax.tts.requests import Arriving, Plan, RequestBuilder
 from qtts_jax.tts.sampling_defaults import read_sampling_defaults
 from qtts_jax.tts.speaker_embedder import SpeakerEmbedder
 from qtts_jax.tts.speaking import speak
-from qtts_jax.tts.synthesis import (
-    MEMORY_REMEDY,
-    Chunks,
-    Speech,
-    decode,
-    stream_parts,
-    synthesize,
-)
+from qtts_jax.tts.synthesis import Chunks, Speech, decode, stream_parts, synthesize
 from qtts_jax.tts.voices import VoiceRequest
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -229,9 +222,9 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
         Raises:
             RequestError, TextError: as `generate`.
         """
-        sizes = _chunk_sizes(
-            self.speech_tokenizer.first_chunks if chunk_frames is None else chunk_frames
-        )
+        sizes = self.speech_tokenizer.first_chunks
+        if chunk_frames is not None:
+            sizes = _chunk_sizes(chunk_frames)
         parts, carries_voice = self._requests.open_parts(request)
         decoder_voice = getattr(request, "decoder_voice", None)
         voice_of = (lambda wave: self.voice_of(wave, decoder_voice)) if carries_voice else None
@@ -253,7 +246,7 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
         """
         return speak(
             plans,
-            self.synthesize,
+            partial(synthesize, self.config, self.params, self.speech_tokenizer),
             lambda wave, request: self.voice_of(wave, request.decoder_voice),
             self.sample_rate,
         )
@@ -299,8 +292,7 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
             RequestError: there is no request, or a prompt is longer than the model's context.
             DeviceMemoryError: the batch does not fit in the device's memory.
         """
-        with memory_faults(f"{len(requests)} texts at once", MEMORY_REMEDY):
-            return synthesize(self.config, self.params, self.speech_tokenizer, requests)
+        return synthesize(self.config, self.params, self.speech_tokenizer, requests)
 
     def decode(self, requests: Sequence[Request], codes: list[np.ndarray]) -> list[Speech]:
         """The results of prepared requests whose frames int32 [T, Q] have been generated.
@@ -381,12 +373,12 @@ def _local_folder(directory: str | Path | None) -> Path:
     return folder
 
 
-def _chunk_sizes(given: Any) -> list[int]:
-    """Frames of the first chunks as a list; a sequence or an array of integers is accepted."""
+def _chunk_sizes(given: Any) -> tuple[int, ...]:
+    """Frames of the first chunks; a sequence or an array of integers is accepted."""
     sizes = list(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else []
     if not sizes or not all(is_whole_number(n, 1, FRAMES_PER_CALL) for n in sizes):
         raise RequestError(
             f"chunk_frames must be a sequence of whole numbers from 1 to {FRAMES_PER_CALL}, not "
             f"{given!r}."
         )
-    return [int(n) for n in sizes]
+    return tuple(int(n) for n in sizes)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import numpy as np
 
 from qtts_jax.configs.sampling import SamplingParams
 from qtts_jax.configs.tts import TTSConfig
 from qtts_jax.errors import TextError
-from qtts_jax.generation.prompt import text_needed
+from qtts_jax.generation.prompt import build_prompt, text_needed
 from qtts_jax.generation.request import Request
 from qtts_jax.speech_tokenizer.base import SpeechTokenizer
 from qtts_jax.text.bpe import IncrementalText, TextTokenizer
 from qtts_jax.tts.arriving_ids import ArrivingIds
 from qtts_jax.tts.checked_request import CheckedRequest, RequestChecker
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
-from qtts_jax.tts.long_text import ArrivingParts, part_seed, pause_after, split_text
+from qtts_jax.tts.long_text import ArrivingParts, pause_after, split_text
 from qtts_jax.tts.runaway_guard import frame_budget
 from qtts_jax.tts.spoken_text import spoken_pieces, spoken_text
 from qtts_jax.tts.voices import VoiceClone, VoiceRequest
@@ -51,11 +53,13 @@ class OpenPart:
     Attributes:
         wait: (the voice to speak it with, None for the request's own) -> the part, as soon as
             enough of its text is there.
-        pause: seconds to the speech of the next part; to be called when this one has ended.
+        pause: seconds between the speech of the part before and this one; None for the first.
+        only: the text has no other part.
     """
 
     wait: Callable[[VoiceClonePromptItem | None], Arriving]
-    pause: Callable[[], float]
+    pause: float | None
+    only: bool = False
 
 
 class RequestBuilder:
@@ -83,7 +87,7 @@ class RequestBuilder:
     ) -> None:
         self.config = config
         self.text_tokenizer = text_tokenizer
-        self.speech_tokenizer = speech_tokenizer
+        self._frames_per_second = speech_tokenizer.sample_rate / speech_tokenizer.samples_per_frame
         self.checker = RequestChecker(
             config, text_tokenizer, speech_tokenizer, defaults, exact_reference
         )
@@ -96,8 +100,7 @@ class RequestBuilder:
             TextError: a text is no string, is empty or has no word.
         """
         checked = self.checker.check(request)
-        text = spoken_text(self._string(request), *checked.reading)
-        return self._complete(checked, text, checked.seed)
+        return self._complete(checked, self._spoken(checked), checked.seed)
 
     def plan(self, request: VoiceRequest) -> Plan:
         """Check a request whose text is complete and split the text into parts.
@@ -106,7 +109,7 @@ class RequestBuilder:
             RequestError, TextError: as `prepare`.
         """
         checked = self.checker.check(request)
-        text = spoken_text(self._string(request), *checked.reading)
+        text = self._spoken(checked)
         texts = [text] if checked.longest is None else split_text(text, checked.longest)
 
         def prepare(index: int, voice: VoiceClonePromptItem | None) -> Request:
@@ -145,24 +148,16 @@ class RequestBuilder:
         if isinstance(getattr(request, "text", None), str):
             plan = self.plan(request)
             first = plan.prepare(0, None)
-            return self._planned_parts(plan, first), plan.carries_voice
+            return iter(_planned_parts(plan, first)), plan.carries_voice
         checked = self.checker.check(request)
         return self._arriving_parts(checked, self._pieces(checked)), checked.carries_voice
 
-    def _planned_parts(self, plan: Plan, first: Request) -> Iterator[OpenPart]:
-        for i, text in enumerate(plan.texts):
-            yield OpenPart(
-                partial(_planned, plan, first, i),
-                partial(pause_after, text),
-            )
-
     def _arriving_parts(self, checked: CheckedRequest, pieces: Iterator[str]) -> Iterator[OpenPart]:
-        parts = ArrivingParts(pieces, checked.longest)
+        parts, pause = ArrivingParts(pieces, checked.longest), None
         for i, part in enumerate(parts):
-            yield OpenPart(
-                partial(self._arriving_part, checked, part, part_seed(checked.seed, i)),
-                lambda: pause_after(parts.spoken),
-            )
+            seed = part_seed(checked.seed, i)
+            yield OpenPart(partial(self._arriving_part, checked, part, seed), pause)
+            pause = pause_after(parts.spoken)  # of what has been spoken of this part
 
     def _arriving_part(
         self,
@@ -177,17 +172,40 @@ class RequestBuilder:
         text = checked.request.text
         if not isinstance(text, Iterable):
             raise TextError(f"text must be a string or an iterator, not {type(text).__name__}.")
-        return spoken_pieces(text, *checked.reading)
+        return spoken_pieces(text, checked.language, checked.normalized, checked.named_letters)
 
-    def _string(self, request: VoiceRequest) -> str:
-        if not isinstance(request.text, str):
-            raise TextError(f"text must be a string, not {type(request.text).__name__}.")
-        return request.text
+    def _spoken(self, checked: CheckedRequest) -> str:
+        text = checked.request.text
+        return spoken_text(text, checked.language, checked.normalized, checked.named_letters)
 
     def _complete(self, checked: CheckedRequest, text: str, seed: int) -> Request:
         role, ids = self.text_tokenizer.assistant_ids(text)
         budget = self._budget(checked, text)
-        return checked.lay_out(role, ids, checked.request.stream_text, True, seed, budget)
+        return self._laid_out(checked, role, ids, checked.request.stream_text, True, seed, budget)
+
+    def _laid_out(
+        self,
+        checked: CheckedRequest,
+        role: Sequence[int],
+        ids: Sequence[int],
+        stream_text: bool,
+        text_complete: bool,
+        seed: int,
+        budget: int | None,
+    ) -> Request:
+        """The request of a text or of one of its parts; arguments as of `build_prompt`."""
+        voice = checked.voice
+        prompt = build_prompt(
+            self.config,
+            role,
+            ids,
+            voice=voice,
+            language=checked.language,
+            instruct_ids=checked.instruct_ids,
+            stream_text=stream_text,
+            text_complete=text_complete,
+        )
+        return Request(prompt, checked.sampling, seed, voice.codes, checked.decoder_voice, budget)
 
     def _arriving(self, checked: CheckedRequest, pieces: Iterator[str], seed: int) -> Arriving:
         """Lay out a part as soon as enough of its text is there."""
@@ -201,7 +219,9 @@ class RequestBuilder:
             text.append(piece or "")
             known += incremental.finish() if piece is None else incremental.push(piece)
         budget = self._budget(checked, "".join(text)) if complete else None
-        prepared = checked.lay_out(incremental.role_ids, known, True, complete, seed, budget)
+        prepared = self._laid_out(
+            checked, incremental.role_ids, known, True, complete, seed, budget
+        )
         if complete:
             return prepared, None
         later = self._later_ids(pieces, incremental, text)
@@ -216,10 +236,7 @@ class RequestBuilder:
         yield [*incremental.finish(), self.config.tts_eos_id]
 
     def _budget(self, checked: CheckedRequest, text: str) -> int | None:
-        if not checked.guarded:
-            return None
-        codec = self.speech_tokenizer
-        return frame_budget(text, codec.sample_rate / codec.samples_per_frame)
+        return frame_budget(text, self._frames_per_second) if checked.guarded else None
 
     def _with_voice(
         self, checked: CheckedRequest, item: VoiceClonePromptItem | None
@@ -237,6 +254,18 @@ class RequestBuilder:
             sampling=given.sampling,
         )
         return self.checker.check(clone)
+
+
+def part_seed(seed: int, index: int) -> int:
+    """The seed of a part; the first part has the request's own."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) if index else seed
+
+
+def _planned_parts(plan: Plan, first: Request) -> list[OpenPart]:
+    pauses, only = [None, *map(pause_after, plan.texts[:-1])], len(plan.texts) == 1
+    return [
+        OpenPart(partial(_planned, plan, first, i), pause, only) for i, pause in enumerate(pauses)
+    ]
 
 
 def _planned(

@@ -68,6 +68,9 @@ def speak(
 
 def joined(plan: Plan, parts: list[Speech], sample_rate: int) -> Speech:
     """One result of all parts of a request."""
+    if len(parts) == 1:
+        place = SpokenPart(plan.texts[0], 0, len(parts[0].wave), len(parts[0].codes))
+        return replace(parts[0], seed=plan.seed, parts=(place,))
     joiner, waves, places, length = Joiner(sample_rate), [], [], 0
     for k, (text, part) in enumerate(zip(plan.texts, parts, strict=True)):
         if k:
@@ -76,8 +79,6 @@ def joined(plan: Plan, parts: list[Speech], sample_rate: int) -> Speech:
         length += len(out)
         waves.append(out)
         places.append(SpokenPart(text, length - len(part.wave), length, len(part.codes)))
-    if len(parts) == 1:
-        return replace(parts[0], seed=plan.seed, parts=tuple(places))
     cut = next((part for part in parts if not part.ended), None)
     return Speech(
         codes=np.concatenate([part.codes for part in parts]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from qtts_jax.errors import TextError
 from qtts_jax.text.spoken import Normalizer, has_words, normalize
@@ -10,7 +11,7 @@ from qtts_jax.text.spoken import Normalizer, has_words, normalize
 NO_WORDS = "The text to speak has no letter or digit, so there is nothing to say: give one word."
 
 
-def spoken_text(text: str, language: str, normalized: bool, named_letters: bool = False) -> str:
+def spoken_text(text: Any, language: str, normalized: bool, named_letters: bool = False) -> str:
     """A complete text as the model gets it.
 
     Args:
@@ -25,8 +26,10 @@ def spoken_text(text: str, language: str, normalized: bool, named_letters: bool 
         raise TextError(f"text must be a string, not {type(text).__name__}.")
     if not text.strip():
         raise TextError("The text to speak is empty: give at least one word.")
-    spoken = normalize(text, language, named_letters) if normalized else text
-    if not has_words(text) or not has_words(spoken):
+    spoken = text
+    if normalized and has_words(text):
+        spoken = normalize(text, language, named_letters)
+    if not has_words(spoken):
         raise TextError(NO_WORDS)
     return spoken
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from qtts_jax.configs.tts import TTSConfig
-from qtts_jax.device_memory import memory_faults
+from qtts_jax.device_memory import check_memory
 from qtts_jax.functional import Params
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import Session, check_finite, generate_codes
@@ -23,7 +23,7 @@ from qtts_jax.tts.joining import Joiner
 from qtts_jax.tts.requests import Arriving, OpenPart
 
 # What shortens the caches, for a device whose memory does not suffice.
-MEMORY_REMEDY = (
+_MEMORY_REMEDY = (
     "speak fewer or shorter texts at once (split=True parts long ones), set a smaller "
     "max_new_tokens, or load the model with int8 weights"
 )
@@ -85,9 +85,14 @@ def synthesize(
         RequestError: there is no request, a prompt is longer than the model's context, or a decoder
             that needs a voice has none.
         GenerationError: logits are NaN or infinite.
+        DeviceMemoryError: the batch does not fit in the device's memory.
     """
-    codes = generate_codes(Session(config, params, requests))
-    return decode(config, tokenizer, requests, codes)
+    try:
+        codes = generate_codes(Session(config, params, requests))
+        return decode(config, tokenizer, requests, codes)
+    except jax.errors.JaxRuntimeError as error:
+        check_memory(error, f"{len(requests)} texts at once", _MEMORY_REMEDY)
+        raise
 
 
 def decode(
@@ -155,40 +160,48 @@ def stream_parts(
         chunk_frames: as of `stream`, for each part.
         voice_of: the voice of the first part's audio, with which the further parts are spoken; None
             where the request names a voice.
+
+    Raises:
+        GenerationError: logits are NaN or infinite; the chunks before have been yielded.
+        DeviceMemoryError: the device's memory does not suffice.
     """
-    joiner, ended = Joiner(tokenizer.sample_rate), True
-    pause: float | None = None  # after the part before
+    joiner, ended = None, True
     first: list[np.ndarray] = []
     voice: VoiceClonePromptItem | None = None
-    for part in parts:
-        if pause is not None:
-            joiner.pause(pause)
-            if voice_of is not None and first:
-                voice, first = voice_of(np.concatenate(first)), []
-        chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
-        while True:
-            try:
-                with memory_faults("the stream", MEMORY_REMEDY):
+    try:
+        for part in parts:
+            if joiner is None and not part.only:
+                joiner = Joiner(tokenizer.sample_rate)
+            if joiner is not None and part.pause is not None:
+                joiner.pause(part.pause)
+                if voice_of is not None and first:
+                    voice, first = voice_of(np.concatenate(first)), []
+            chunks = stream(config, params, tokenizer, partial(part.wait, voice), chunk_frames)
+            while True:
+                try:
                     chunk = next(chunks)
-            except StopIteration as end:
-                stopped_by = end.value
-                break
-            if voice_of is not None and pause is None:
-                first.append(chunk.copy())
-            samples = joiner.push(chunk)
-            if len(samples):
-                yield samples
-        if stopped_by == "guard":
-            warnings.warn(
-                "the speech went on far longer than its text can take and was cut; another seed "
-                "may help, and max_new_tokens sets the limit yourself.",
-                stacklevel=2,
-            )
-        ended = ended and stopped_by is None
-        pause = part.pause()
-    samples = joiner.finish()
-    if len(samples):
-        yield samples
+                except StopIteration as end:
+                    stopped_by = end.value
+                    break
+                if voice_of is not None and part.pause is None and not part.only:
+                    first.append(chunk.copy())
+                samples = chunk if joiner is None else joiner.push(chunk)
+                if len(samples):
+                    yield samples
+            if stopped_by == "guard":
+                warnings.warn(
+                    "the speech went on far longer than its text can take and was cut; another "
+                    "seed may help, and max_new_tokens sets the limit yourself.",
+                    stacklevel=2,
+                )
+            ended = ended and stopped_by is None
+    except jax.errors.JaxRuntimeError as error:
+        check_memory(error, "the stream", _MEMORY_REMEDY)
+        raise
+    if joiner is not None:
+        samples = joiner.finish()
+        if len(samples):
+            yield samples
     return ended
 
 
@@ -240,15 +253,16 @@ def stream(
             exhausted = session.exhausted
             if arriving is None and len(in_flight) < ahead and not exhausted:
                 continue
-        device_codes, wave = in_flight.popleft()
-        codes = fetch(device_codes)
-        check_finite(codes[:1])
+        codes, wave = fetch(in_flight.popleft())
+        ended = codes[0, -1, 0] < 0
+        if ended:  # perhaps by logits that are not finite
+            check_finite(codes[:1])
         ahead = 2
         made += int(np.sum(codes[0, :, 0] >= 0))
         samples = running.collect(codes, wave)
         if len(samples):
             yield samples
-        if codes[0, -1, 0] < 0:
+        if ended:
             break
     samples = running.flush([wave for _, wave in in_flight])
     if len(samples):

@@ -10,7 +10,7 @@ from qtts_jax.errors import RequestError
 from qtts_jax.generation.prompt import (
     SpeakerCondition,
     build_prompt,
-    check_language,
+    check_names,
     prompt_positions,
     supported_languages,
     tags_language,
@@ -142,9 +142,9 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(RequestError, match="unknown speaker 'bob'.*vivian"):
         build_prompt(CONFIG, ROLE, TEXT, voice=SpeakerCondition(speaker="bob"))
     with pytest.raises(RequestError, match="unknown language 'klingon'.*english"):
-        check_language(TALKER, "klingon")
+        check_names(TALKER, "klingon")
     with pytest.raises(RequestError, match="sichuan_dialect"):
-        check_language(TALKER, "sichuan_dialect")
-    assert check_language(TALKER, "English") == "english"
-    assert check_language(TALKER, None) == "auto"
+        check_names(TALKER, "sichuan_dialect")
+    assert check_names(TALKER, "English") == "english"
+    assert check_names(TALKER, None) == "auto"
     assert "beijing_dialect" not in supported_languages(TALKER)

@@ -28,7 +28,8 @@ def test_codes_are_the_official_ones(case, golden, converted_25hz):
     folder = converted_25hz(case.kind, case.overrides)
     config = TTSConfig.from_hf(read_config(folder))
     params = load_params(folder, abstract(TTSModel, config)[1], dtype=np.float32)
-    tokenizer = SimpleNamespace(needs_voice=False)  # no audio is made
+    # No audio is made.
+    tokenizer = SimpleNamespace(needs_voice=False, sample_rate=24000, samples_per_frame=960)
     builder = RequestBuilder(config, TextTokenizer.from_dir(folder), tokenizer, SamplingParams())
     sampling = {
         "do_sample": False,

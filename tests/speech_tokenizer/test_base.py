@@ -35,7 +35,7 @@ def test_an_unfinished_family_cannot_be_made(base):
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Unfinished(None)
+        Unfinished()
 
 
 def test_nothing_outside_the_room_names_a_family():

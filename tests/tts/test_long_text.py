@@ -8,7 +8,8 @@ import pytest
 from qtts_jax import CustomVoice, QwenTTS
 from qtts_jax.errors import TextError
 from qtts_jax.tts.joining import Joiner
-from qtts_jax.tts.long_text import ArrivingParts, part_seed, pause_after, split_text
+from qtts_jax.tts.long_text import ArrivingParts, pause_after, split_text
+from qtts_jax.tts.requests import part_seed
 from qtts_jax.tts.runaway_guard import frame_budget
 from qtts_jax.tts.spoken_text import spoken_pieces, spoken_text
 

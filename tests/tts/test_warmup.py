@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qtts_jax.cli.main import main
-from qtts_jax.speech_tokenizer.stream import SpeechStream
+from qtts_jax.speech_tokenizer.stream_12hz import SpeechStream12Hz
 from qtts_jax.tts import warmup
 from qtts_jax.tts.warmup import warm_up
 
@@ -74,10 +74,10 @@ def test_texts_reach_every_prompt_size(tts, kind):
 def test_longer_streams_go_through_every_cache_size(tts, monkeypatch):
     """Growth is the only thing that a long stream adds, so it is what `long_stream` must reach."""
     seen = []
-    start = SpeechStream.__init__
+    start = SpeechStream12Hz.__init__
 
-    def spy(self, session):
-        start(self, session)
+    def spy(self, *arguments):
+        start(self, *arguments)
         advance = self.advance
 
         def watched(frames):
@@ -86,7 +86,7 @@ def test_longer_streams_go_through_every_cache_size(tts, monkeypatch):
 
         self.advance = watched
 
-    monkeypatch.setattr(SpeechStream, "__init__", spy)
+    monkeypatch.setattr(SpeechStream12Hz, "__init__", spy)
     speaker = tts("custom_voice")
     warmup._Speaker(speaker).long_stream(300)
     sizes = {capacity for capacity, _ in seen}

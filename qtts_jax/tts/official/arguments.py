@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from qtts_jax.errors import RequestError
@@ -41,27 +40,42 @@ def checked_texts(text: str | list[str]) -> list[str]:
     return texts
 
 
-def rows_of(text: str | list[str], **values: Any) -> Iterator[dict[str, Any]]:
-    """The arguments of each text, by name.
+def rows_of(
+    text: str | list[str],
+    *,
+    non_streaming_mode: bool,
+    normalize: bool | None,
+    split: bool | None,
+    sampling: dict[str, Any],
+    **values: Any,
+) -> list[dict[str, Any]]:
+    """The fields of the request of each text, by name: the shared ones, and its own of `values`.
 
     Raises:
         RequestError: no text, or lists of different lengths.
     """
     texts = checked_texts(text)
-    columns = {name: spread(name, value, len(texts)) for name, value in values.items()}
-    for i, each in enumerate(texts):
-        yield {"text": each} | {name: column[i] for name, column in columns.items()}
+    shared = shared_options(non_streaming_mode, normalize, split, sampling)
+    own = zip(*columns(len(texts), **values), strict=True)
+    return [
+        {"text": each, **dict(zip(values, row, strict=True)), **shared}
+        for each, row in zip(texts, own, strict=True)
+    ]
 
 
-def spread(name: str, value: Any, n: int) -> list[Any]:
-    """One value, or a list of one, for all n texts; otherwise a list of n.
+def columns(n: int, **values: Any) -> list[list[Any]]:
+    """A list of n entries for each argument, in order.
+
+    Args:
+        values: by name, one value or a list of one for all n texts, or a list of n.
 
     Raises:
         RequestError: a list of another length.
     """
-    values = value if isinstance(value, list) else [value]
-    if len(values) == 1:
-        return values * n
-    if len(values) != n:
-        raise RequestError(f"{name} has {len(values)} entries for {n} texts; give one or {n}.")
-    return values
+    found = []
+    for name, value in values.items():
+        given = value if isinstance(value, list) else [value]
+        if len(given) not in (1, n):
+            raise RequestError(f"{name} has {len(given)} entries for {n} texts; give one or {n}.")
+        found.append(given * n if len(given) == 1 else given)
+    return found

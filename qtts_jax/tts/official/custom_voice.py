@@ -55,9 +55,12 @@ class CustomVoiceVerbs(OfficialVerbs):
             instruct=instruct,
             seed=seed,
             decoder_voice=decoder_voice,
+            non_streaming_mode=non_streaming_mode,
+            normalize=normalize,
+            split=split,
+            sampling=sampling,
         )
-        options = shared_options(non_streaming_mode, normalize, split, sampling)
-        return self._waves([CustomVoice(**row, **options) for row in rows])
+        return self._waves([CustomVoice(**row) for row in rows])
 
     def prepare_custom_voice(
         self,

@@ -12,7 +12,7 @@ from qtts_jax.generation.request import Request
 from qtts_jax.io.audio import AudioSource, fetch_url
 from qtts_jax.speech_tokenizer.reference_voice import ReferenceVoice
 from qtts_jax.tts.clone_prompt import VoiceClonePromptItem
-from qtts_jax.tts.official.arguments import checked_texts, rows_of, shared_options, spread
+from qtts_jax.tts.official.arguments import checked_texts, columns, rows_of, shared_options
 from qtts_jax.tts.official.verbs import OfficialVerbs
 from qtts_jax.tts.synthesis import Chunks
 from qtts_jax.tts.voices import VoiceClone
@@ -52,11 +52,17 @@ class VoiceCloneVerbs(OfficialVerbs):
         items = self._clone_items(
             voice_clone_prompt, ref_audio, ref_text, x_vector_only_mode, decoder_voice
         )
-        rows = rows_of(text, voice_clone_prompt=items, language=language, seed=seed)
-        options = shared_options(non_streaming_mode, normalize, split, sampling)
-        return self._waves(
-            [VoiceClone(voice=row.pop("voice_clone_prompt"), **row, **options) for row in rows]
+        rows = rows_of(
+            text,
+            voice_clone_prompt=items,
+            language=language,
+            seed=seed,
+            non_streaming_mode=non_streaming_mode,
+            normalize=normalize,
+            split=split,
+            sampling=sampling,
         )
+        return self._waves([VoiceClone(voice=row.pop("voice_clone_prompt"), **row) for row in rows])
 
     def prepare_voice_clone(
         self,
@@ -95,11 +101,9 @@ class VoiceCloneVerbs(OfficialVerbs):
         items = self._clone_items(
             voice_clone_prompt, ref_audio, ref_text, x_vector_only_mode, decoder_voice
         )
+        [[voice]] = columns(1, voice_clone_prompt=items)
         options = shared_options(non_streaming_mode, normalize, split, sampling)
-        request = VoiceClone(
-            text, spread("voice_clone_prompt", items, 1)[0], language, seed=seed, **options
-        )
-        return self.stream(request, chunk_frames)
+        return self.stream(VoiceClone(text, voice, language, seed=seed, **options), chunk_frames)
 
     def create_voice_clone_prompt(
         self,
@@ -125,15 +129,16 @@ class VoiceCloneVerbs(OfficialVerbs):
             AudioError: a recording is unreadable, empty, too short or holds NaN.
             CheckpointError: `decoder_voice` is needed and the checkpoint cannot compute it.
         """
-        given = ref_audio if isinstance(ref_audio, list) else [ref_audio]
-        audios = [fetch_url(a, allow_url, f"ref_audio {i}") for i, a in enumerate(given)]
-        n = len(audios)
-        return self.encode_references(
-            audios,
-            spread("ref_text", ref_text, n),
-            spread("x_vector_only_mode", x_vector_only_mode, n),
-            spread("decoder_voice", decoder_voice, n),
+        audios = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        if allow_url:
+            audios = [fetch_url(a, True, f"ref_audio {i}") for i, a in enumerate(audios)]
+        texts, timbre_only, voices = columns(
+            len(audios),
+            ref_text=ref_text,
+            x_vector_only_mode=x_vector_only_mode,
+            decoder_voice=decoder_voice,
         )
+        return self.encode_references(audios, texts, timbre_only, voices)
 
     def _clone_items(
         self,

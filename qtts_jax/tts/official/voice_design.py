@@ -33,10 +33,17 @@ class VoiceDesignVerbs(OfficialVerbs):
     ) -> tuple[list[np.ndarray], int]:
         """Speak with a voice that `instruct` describes; arguments as in `generate_custom_voice`."""
         rows = rows_of(
-            text, instruct=instruct, language=language, seed=seed, decoder_voice=decoder_voice
+            text,
+            instruct=instruct,
+            language=language,
+            seed=seed,
+            decoder_voice=decoder_voice,
+            non_streaming_mode=non_streaming_mode,
+            normalize=normalize,
+            split=split,
+            sampling=sampling,
         )
-        options = shared_options(non_streaming_mode, normalize, split, sampling)
-        return self._waves([VoiceDesign(**row, **options) for row in rows])
+        return self._waves([VoiceDesign(**row) for row in rows])
 
     def prepare_voice_design(
         self,
