@@ -129,7 +129,8 @@ class Prefill:
         )
         capacity = at_least(self.capacities, text.shape[1])
         packed, layout = pack(inputs)
-        packed = jax.device_put(packed, self._row_sharding)
+        if self._row_sharding is not None:
+            packed = jax.device_put(packed, self._row_sharding)
         state, conditions = self._start(params, packed, layout=layout, capacity=capacity)
         together = Rows(conditions, state, NO_AUDIO)
         each = (
