@@ -16,11 +16,12 @@ speech, repeated phrases, predicted opinion; weights by options, 0 leaves a judg
 `--held-out-judge` is never a reward: with `--held-out` it and the others score the speech of other
 prompts every `--held-out-every` steps.
 
-RUN/model is a checkpoint, metrics.jsonl the curves (reward, score/NAME, kl, held_out/NAME). The
-same command again continues the run. Judging takes most of the time: about 2 CPU seconds a speech,
-which `--judge-processes` share and `--judge-on-devices` moves to a GPU. On a GPU each padded length
-of a batch compiles for a minute or more, so prompts should be of similar lengths; float32 lacks the
-fused attention of bfloat16, and 256 rows of 30 s are too many for it (`--accumulate`).
+RUN/model is a checkpoint, metrics.jsonl the curves (reward, score/NAME, kl, held_out/NAME, and
+seconds/speech and seconds/scores of the rollouts). The same command again continues the run.
+Judging takes most of the time: about 2 CPU seconds a speech, which `--judge-processes` share and
+`--judge-on-devices` moves to a GPU. On a GPU each padded length of a batch compiles for a minute or
+more, so prompts should be of similar lengths; float32 lacks the fused attention of bfloat16, and
+256 rows of 30 s are too many for it (`--accumulate`).
 `experiments.nano.post_training` makes the table of the models."""
 
 from __future__ import annotations
@@ -190,6 +191,8 @@ def session(args: argparse.Namespace) -> None:
         )
         stopwatch.log(f"{len(prompts)} prompts")
     hooks = []
+    if isinstance(batches, RolloutBatches):
+        hooks.append(Hook(1, rollout_seconds(batches)))
     if args.held_out is not None and args.held_out_every:
         hooks.append(Hook(args.held_out_every, held_out_scores(args, tts, task, rollouts)))
 
@@ -274,6 +277,16 @@ def made_pairs(
         )
     found = [(dict(prompts[numbers[a]]), takes[a], takes[b]) for a, b in places]
     return write_pairs(args.out / "pairs", found)
+
+
+def rollout_seconds(batches: RolloutBatches):
+    """The function of a hook that logs what the newest rollouts took."""
+
+    def run(state: TrainState, log: RunLog) -> None:
+        seconds = {f"seconds/{name}": value for name, value in batches.seconds.items()}
+        log.scalars(int(state.step), seconds)
+
+    return run
 
 
 def held_out_scores(

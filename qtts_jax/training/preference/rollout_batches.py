@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +78,9 @@ class RolloutBatches:
         scorer: scores the speech; its `reward` is what is learned from.
         mesh: of the trainer.
 
+    Attributes:
+        seconds: what the speech and the scores of the last set took, by name.
+
     Raises:
         ConfigError: there are too few prompts, or one is sampled otherwise.
     """
@@ -114,6 +118,7 @@ class RolloutBatches:
             "digest": digest_of(r.prompt.text.tobytes() for r in prompts),
             **vars(config),
         }
+        self.seconds: dict[str, float] = {}
         self._set = 0
         self._pending: list[Batch] = []
         self._policy: tuple[Groups, Extras] | None = None
@@ -167,8 +172,11 @@ class RolloutBatches:
         requests = [
             replace(self._prompts[n], seed=seed) for n, seed in zip(numbers, seeds, strict=True)
         ]
+        started = time.perf_counter()
         spoken = self._rollouts.speak(self._rollouts.params(params, extras), requests)
+        spoken_at = time.perf_counter()
         scores = {name: np.asarray(x, np.float32) for name, x in self._scores(numbers, spoken)}
+        self.seconds = {"speech": spoken_at - started, "scores": time.perf_counter() - spoken_at}
         advantage, kept = group_advantages(scores[REWARD], c.samples)
         model = self._task.policy.model
         examples = [

@@ -102,6 +102,7 @@ def test_both_methods_from_prompts_to_the_table(fake_judges, converted, tmp_path
     rows = [json.loads(x) for x in (tmp_path / "gspo/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "reward" in r] == [1, 2]
     assert [r["step"] for r in rows if "held_out/dnsmos" in r] == [0, 1, 2]
+    assert [r["step"] for r in rows if r.get("seconds/speech", 0) > 0] == [1, 2]
     call(post_train, monkeypatch, "dpo", *shared, *size, "--out", tmp_path / "dpo", "--steps", 2)
     results = ["--out", tmp_path / "results", "--prompts", prompts, "--before", model]
     for row, path in (("SFT", model), ("+GSPO", tmp_path / "gspo/model"), ("+DPO", "dpo/model")):
