@@ -21,6 +21,7 @@ outliers of trained weights make grids of rows and groups coarser.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +178,8 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     about = {"python": platform.python_version(), "jax": jax.__version__}
     for size in args.sizes.split(","):
-        figures = {"device": f"cpu ({platform.machine()})", "versions": about} | measure(size)
+        device = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+        figures = {"device": device, "versions": about} | measure(size)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             before = json.loads(args.out.read_text()) if args.out.exists() else {}
