@@ -83,8 +83,9 @@ def product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
     """x [..., D] times the weight [N, D] -> [..., N] in the type of x, summed in float32.
 
     On a GPU one row is a sum over the bytes as they are read, which XLA makes one kernel, so that
-    the matrix never stands in memory in a wider type. Elsewhere, and for more rows, half of it
-    does, in the type of x, one matrix at a time.
+    the matrix never stands in memory in a wider type. Elsewhere, and for more rows, halves of it
+    do, in the type of x: one at a time where XLA schedules for memory, as on GPUs; several on CPUs,
+    where it schedules for concurrency.
     """
     # Without the barrier XLA may move the conversion of a constant matrix out of the loop over
     # frames, and then all matrices stand in memory in the wide type.

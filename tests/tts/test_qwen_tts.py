@@ -393,15 +393,15 @@ def test_smaller_weights_are_placed_on_a_mesh(converted, kind):
     assert tts.speech_tokenizer.mesh == mesh
 
 
-def test_int4_speech_is_the_same_streamed_whole_and_in_a_batch(converted):
+def test_int4_speech_is_the_same_streamed_and_whole(converted):
     tts = QwenTTS.from_pretrained(converted("custom_voice"), dtype="float32", weights="int4")
     options = {"seed": 3, "max_new_tokens": 5}
-    asked = [tts.prepare_custom_voice(t, "ryan", "english", **options) for t in TEXTS[:2]]
-    whole = tts.synthesize(asked[:1])[0]
-    streamed = np.concatenate(list(tts.stream_custom_voice(TEXTS[0], "ryan", "english", **options)))
+    asked = tts.prepare_custom_voice(TEXTS[1], "ryan", "english", **options)
+    whole = tts.synthesize([asked])[0]
+    stream = tts.stream_custom_voice(TEXTS[1], "ryan", "english", chunk_frames=[4], **options)
+    streamed = np.concatenate(list(stream))
     assert np.abs(whole.wave).max() > 0 and len(whole.codes) == 4
     np.testing.assert_allclose(streamed, whole.wave, atol=1e-5)
-    np.testing.assert_array_equal(tts.synthesize(asked)[0].codes, whole.codes)
 
 
 def test_weights_that_do_not_exist_are_refused(converted):
