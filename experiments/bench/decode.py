@@ -17,7 +17,8 @@ heads, repetition penalty 1.05). Steady figures are medians of three. For each s
 - late_over_early: ms a frame at frame 7,400 over frame 100 of one utterance of ten minutes.
 - peak_gb_b1: peak device memory; build_peak_gb while the weights are made, weights_gb of the
   weights, temporaries_gb_b1 of the compiled chunk beside its weights and state.
-- ..._int8, ..._fp8: the same and ms_per_frame_b1 in processes with weights of one byte.
+- ..._int8, ..._fp8, ..._int4: the same and ms_per_frame_b1 in processes with such weights
+  (`--parts int4` alone: three minutes a size).
 - compile_cold_s, compile_cached_s: first two chunks in an empty and a filled compilation cache.
 - parts_ms_b1: where the time of a frame goes.
 - differing_codes: see `decode_figures.differing_codes`."""
@@ -67,7 +68,7 @@ from qtts_jax.layers.quantized_weights import STORED
 
 MEMORY = ("build_peak_gb", "weights_gb", "peak_gb_b1", "temporaries_gb_b1")
 LATE = 7400
-# Processes per size: full weights, one-byte weights at batch 1, an utterance of ten minutes.
+# Processes per size: full weights, smaller weights at batch 1, an utterance of ten minutes.
 PARTS = ("full", *STORED, "late")
 
 

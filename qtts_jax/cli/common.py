@@ -15,7 +15,7 @@ from qtts_jax.errors import ConfigError, RequestError
 # usage errors do not wait for it.
 
 DTYPES = ("float32", "bfloat16")
-WEIGHTS = ("int8", "fp8")
+WEIGHTS = ("int8", "fp8", "int4")
 
 
 def note(message: str) -> None:
@@ -53,7 +53,8 @@ def add_model(parser: argparse.ArgumentParser, tts: bool = True) -> None:
         parser.add_argument(
             "--weights",
             choices=WEIGHTS,
-            help="store the language models in one byte a value (default: in --dtype)",
+            help="store the language models in one byte a value; int4: mostly in four bits "
+            "(default: in --dtype)",
         )
     parser.add_argument("--mesh", help="devices to split the work over, such as data=2,model=4")
     parser.add_argument(

@@ -43,7 +43,7 @@ FORMAT_VERSION = 1
 # What is on its way from the disk to the devices at a time; a larger array goes alone. Every batch
 # has its price, so they are large, but where arrays shrink on arrival none should wait for others.
 _IN_FLIGHT_BYTES = 1 << 30
-_IN_FLIGHT_BYTES_STORED = 256 << 20
+_IN_FLIGHT_BYTES_STORED = 128 << 20
 _NAMES_SHOWN = 20
 
 

@@ -1,9 +1,10 @@
 """Weights stored in fewer bytes than they are computed with.
 
 Decoding reads every weight once per step and computes little with it, so half the bytes give up to
-twice the speed; activations keep their type. A weight is stored either in one byte, with a scale
-for every output row, or, in a float32 model, in bfloat16 where that is exact. A `Quantized` takes
-the place of an array in a parameter tree; modules use both through `matrix`, `product` and `dense`.
+twice the speed; activations keep their type. A weight is stored in one byte, with a scale for every
+output row; in four bits, with a scale for every group of columns (`int4_groups.py`); or, in a
+float32 model, in bfloat16 where that is exact. A `Quantized` takes the place of an array in a
+parameter tree; modules use both through `matrix`, `product` and `dense`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,19 @@ from flax import nnx
 
 from qtts_jax.errors import RequestError
 from qtts_jax.functional import Params, shapes_of
-from qtts_jax.layers import dispatch, storage_policy
+from qtts_jax.layers import dispatch, int4_groups, storage_policy
 
-Weights = Literal["int8", "fp8"]
-STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
+Weights = Literal["int8", "fp8", "int4"]
+# Types of the values; those of int4 are two a byte.
+STORED: Mapping[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn, "int4": jnp.uint8}
+# What "int4" stores in four bits, most of the bytes; the rest is in int8. Tables and heads of codes
+# of the code predictor lose little by it. Its layers would lose much: they run once a codebook, and
+# each time read what came of their error (`experiments/results/speed.md`).
+FOUR_BITS = (
+    ("talker", "transformer", "layers"),
+    ("code_predictor", "embeddings"),
+    ("code_predictor", "heads"),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -30,8 +40,10 @@ class Quantized:
     """A weight [*rows, *columns] as values * scale.
 
     Attributes:
-        values: [*rows, *columns] int8, float8 or bfloat16.
-        scale: [*rows] float32; None when the values are the weight itself.
+        values: [*rows, *columns] int8, float8 or bfloat16; uint8 with half the last dimension, two
+            values a byte.
+        scale: [*rows] float32; of two values a byte bfloat16 with the dimensions of the weight, the
+            last divided by a group; None when the values are the weight itself.
         dtype: type of the original weight, in which the model computes.
     """
 
@@ -47,7 +59,13 @@ class Quantized:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight."""
-        return self.values.shape
+        *lead, last = self.values.shape
+        return (*lead, 2 * last if self.packed else last)
+
+    @property
+    def packed(self) -> bool:
+        """Whether a byte has two values (int4)."""
+        return bool(self.values.dtype == STORED["int4"])
 
 
 Weight = jax.Array | Quantized
@@ -59,8 +77,15 @@ def quantize(weight: jax.Array, columns: int, kind: Weights) -> Quantized:
     Args:
         weight: [*rows, *columns].
         columns: how many of the last dimensions are columns.
-        kind: "int8", or "fp8" (e4m3).
+        kind: "int8", "fp8" (e4m3), or "int4": a grid for every group of columns; int8 where no
+            group divides the last dimension.
     """
+    if kind == "int4":
+        group = int4_groups.group_of(weight.shape[-1])
+        if group is not None:
+            values, scale = int4_groups.quantize(weight.astype(jnp.float32), group)
+            return Quantized(values, scale, weight.dtype)
+        kind = "int8"
     target = STORED[kind]
     over = tuple(range(weight.ndim - columns, weight.ndim))
     wide = weight.astype(jnp.float32)
@@ -86,13 +111,16 @@ def quantizer(
         RequestError: no such kind.
     """
     if kind not in STORED:
-        raise RequestError(f"weights are {' or '.join(map(repr, STORED))}, not {kind!r}.")
+        *others, last = map(repr, STORED)
+        raise RequestError(f"weights are {', '.join(others)} or {last}, not {kind!r}.")
     columns = _columns(module, config)
     convert = jax.jit(quantize, static_argnums=(1, 2))
 
     def store(path: tuple[str, ...], array: jax.Array) -> Weight:
         n = columns[path]
-        return array if n is None else convert(array, n, kind)
+        coarse = any(path[: len(start)] == start for start in FOUR_BITS)
+        here = "int8" if kind == "int4" and not coarse else kind
+        return array if n is None else convert(array, n, here)
 
     return store
 
@@ -164,6 +192,11 @@ def quantize_params(
 def matrix(w: Weight, columns: int) -> Weight:
     """A weight as [rows, columns]."""
     if isinstance(w, Quantized):
+        if w.packed:
+            assert w.scale is not None
+            groups = columns // (w.shape[-1] // w.scale.shape[-1])
+            halves = w.values.reshape(-1, columns // 2)
+            return Quantized(halves, w.scale.reshape(-1, groups), w.dtype)
         scale = None if w.scale is None else w.scale.reshape(-1)
         return Quantized(w.values.reshape(-1, columns), scale, w.dtype)
     return w.reshape(-1, columns)
@@ -175,6 +208,8 @@ def dense(w: Weight) -> jax.Array:
         return w
     if w.scale is None:
         return w.values.astype(w.dtype)
+    if w.packed:
+        return int4_groups.dense(w.values, w.scale).astype(w.dtype)
     scale = w.scale.reshape(w.scale.shape + (1,) * (w.values.ndim - w.scale.ndim))
     return (w.values.astype(jnp.float32) * scale).astype(w.dtype)
 
@@ -187,6 +222,8 @@ def product(x: jax.Array, w: Weight) -> jax.Array:
         if x.dtype == jnp.float32 and dispatch.split_products():
             return split_product(x, w.values)
         return jnp.einsum("...d,nd->...n", x, w.values.astype(x.dtype))
+    if w.packed:
+        return int4_groups.product(x, w.values, w.scale)
     # int8 and float8 values are exact in bfloat16; the scale is applied to the sums.
     y = jnp.einsum("...d,nd->...n", x, w.values.astype(x.dtype), preferred_element_type=jnp.float32)
     return (y * w.scale).astype(x.dtype)

@@ -44,7 +44,7 @@ class Arguments(BaseModel):
 
     model: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
-    weights: Literal["int8", "fp8"] | None = None
+    weights: Literal["int8", "fp8", "int4"] | None = None
     replicas: int = Field(default=1, ge=1)
     actor: dict[str, Any] = {}
     engine: EngineSettings = EngineSettings()

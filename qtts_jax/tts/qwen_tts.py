@@ -126,7 +126,8 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
                 device.
             weights: store the matrices of the language models in one byte per value: "int8", or
                 "fp8", which is coarser. That halves the memory of bfloat16 and the bytes read per
-                frame, and changes the audio (`experiments/bench/weight_quantization.py`).
+                frame, and changes the audio (`experiments/bench/weight_quantization.py`). "int4"
+                stores most of them in four bits: a third of the memory, and more change.
 
         Raises:
             CheckpointError: absent, a hub id, truncated, not converted, or not matching its config.

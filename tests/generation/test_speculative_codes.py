@@ -82,7 +82,7 @@ def test_drafts_that_are_all_right_leave_the_fewest_passes(random_model, window)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stored", ["projected", "int8"])
+@pytest.mark.parametrize("stored", ["projected", "int8", "int4"])
 def test_weights_in_other_forms_give_the_codes_of_the_plain_loop(random_model, stored):
     config, params = random_model
     if stored == "projected":

@@ -1,4 +1,4 @@
-"""Weights in one byte: rounding, what is quantised, and products."""
+"""Weights in one byte or four bits: rounding, what is quantised, and products."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from qtts_jax.errors import RequestError
 from qtts_jax.functional import abstract, bind, computation_dtype, initialize, matmul_precision
 from qtts_jax.layers import storage_policy
 from qtts_jax.layers.quantized_weights import (
+    STORED,
     Quantized,
     dense,
     halver,
@@ -44,13 +45,13 @@ def test_fp8_values_keep_three_bits_after_the_first():
     assert jnp.all(jnp.isfinite(dense(q)))
 
 
-@pytest.mark.parametrize("kind", ["int8", "fp8"])
+@pytest.mark.parametrize("kind", STORED)
 def test_rows_of_zeros_stay_zeros(kind):
     q = quantize(jnp.zeros((2, 8)), 1, kind)
     np.testing.assert_array_equal(dense(q), 0)
 
 
-@pytest.mark.parametrize("kind", ["int8", "fp8"])
+@pytest.mark.parametrize("kind", STORED)
 def test_products_and_rows_are_those_of_the_dense_weight(kind):
     w, x = weight(6, 2, 4), weight(3, 8)
     q = quantize(w, 2, kind)
@@ -148,5 +149,5 @@ def test_float32_models_are_halved_where_the_processor_gains_by_it(monkeypatch):
     assert storage(TTSModel, config, jnp.float32, None) is not None
     monkeypatch.setattr(storage_policy, "exact_half_weights", lambda: False)
     assert storage(TTSModel, config, jnp.float32, None) is None
-    with pytest.raises(RequestError, match="int8"):
-        storage(TTSModel, config, jnp.float32, "int4")
+    with pytest.raises(RequestError, match="'int8', 'fp8' or 'int4', not 'int2'"):
+        storage(TTSModel, config, jnp.float32, "int2")

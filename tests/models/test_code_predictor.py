@@ -55,9 +55,10 @@ def test_projected_rows_give_the_codes_of_the_plain_path(random_model, monkeypat
     assert len(np.unique(want)) > 3
 
 
-def test_rows_of_a_quantised_table_are_projected_as_they_are(random_model):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_rows_of_a_quantised_table_are_projected_as_they_are(random_model, kind):
     config, params = random_model
-    small = quantize_params(TTSModel, config, params, "int8")["code_predictor"]
+    small = quantize_params(TTSModel, config, params, kind)["code_predictor"]
     table = with_projected_rows({"code_predictor": small})["code_predictor"]["embeddings"]
     assert isinstance(table.raw, Quantized) and table.rows.dtype == jnp.float32
     model = bind(abstract(TTSModel, config)[0], params | {"code_predictor": small})

@@ -86,9 +86,10 @@ def test_logits_of_all_paths_agree_and_depend_on_no_residual_code(parallel):
     assert np.abs(forced[:, 1:] - want[:, 1:]).max() > 0.1
 
 
-def test_quantised_heads_are_those_of_each_codebook(parallel):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_heads_are_those_of_each_codebook(parallel, kind):
     config, params = parallel
-    small = quantize_params(TTSModel, config, params, "int8")
+    small = quantize_params(TTSModel, config, params, kind)
     predictor = bind(abstract(TTSModel, config)[0], small).code_predictor
 
     @jax.jit

@@ -49,13 +49,13 @@ def test_25hz_talker_has_a_stream(hopper):
     assert isinstance(params["talker"]["codec_head"]["kernel"], Streamed)
 
 
-@pytest.mark.parametrize("case", ["tiny", "float32", "int8"])
+@pytest.mark.parametrize("case", ["tiny", "float32", "int8", "int4"])
 def test_other_models_have_none(case, hopper):
     config = tts_12hz("0b6", "base")
     config = tiny(config) if case == "tiny" else config
     params = shapes(config, jnp.float32 if case == "float32" else jnp.bfloat16)
-    if case == "int8":
-        params = jax.eval_shape(lambda x: quantize_params(TTSModel, config, x, "int8"), params)
+    if case.startswith("int"):
+        params = jax.eval_shape(lambda x: quantize_params(TTSModel, config, x, case), params)
     assert not any(isinstance(x, Streamed) for x in heads(inference_params(config, params)))
 
 

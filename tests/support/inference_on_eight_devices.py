@@ -1,6 +1,6 @@
 """Run by test_sharded_inference.py in a process with eight virtual devices.
 
-    python inference_on_eight_devices.py 12hz|25hz|flops|int8 DATAxMODEL ...
+    python inference_on_eight_devices.py 12hz|25hz|flops|int8|int4 DATAxMODEL ...
 
 Generates, decodes, encodes and streams on one device and on meshes, and prints what differs.
 """
@@ -8,6 +8,7 @@ Generates, decodes, encodes and streams on one device and on meshes, and prints 
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -132,18 +133,18 @@ def compare(family, meshes):
     return report
 
 
-def int8(meshes):
-    """Codes of one-byte weights on meshes against one device, and shardings of the weights."""
+def stored(kind, meshes):
+    """Codes of weights in fewer bytes on meshes against one device, and how those are split."""
     config, speech = model("12hz")
     params, report = initialize(TTSModel, config, 0), {}
-    store = quantizer(TTSModel, config, "int8")
+    store = quantizer(TTSModel, config, kind)
 
     def codes(placed):
-        stored = jax.tree_util.tree_map_with_path(
+        small = jax.tree_util.tree_map_with_path(
             lambda path, x: store(tuple(str(k.key) for k in path), x), placed
         )
-        session = Session(config, stored, requests(config, speech))
-        kernel = stored["talker"]["transformer"]["layers"][0]["ffn"]["gate_up"]["kernel"]
+        session = Session(config, small, requests(config, speech))
+        kernel = small["talker"]["transformer"]["layers"][0]["ffn"]["gate_up"]["kernel"]
         return generate_codes(session), kernel
 
     wanted, _ = codes(params)
@@ -200,7 +201,7 @@ def flops(meshes):
 def main():
     assert jax.device_count() == 8
     what, *meshes = sys.argv[1:]
-    functions = {"int8": int8, "flops": flops}
+    functions = {"flops": flops} | {kind: partial(stored, kind) for kind in ("int8", "int4")}
     report = functions[what](meshes) if what in functions else compare(what, meshes)
     print(json.dumps(report))
 

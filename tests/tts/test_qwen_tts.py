@@ -369,27 +369,42 @@ def test_int8_weights_stay_close_and_the_kernels_agree(model, monkeypatch):
     np.testing.assert_array_equal(*codes)
 
 
-def test_a_checkpoint_loads_in_one_byte_a_weight(converted):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_checkpoint_loads_in_smaller_weights(converted, kind):
     from qtts_jax.layers.quantized_weights import quantize_params
     from qtts_jax.models.tts_model import TTSModel
 
     directory = converted("custom_voice")
     full = QwenTTS.from_pretrained(directory, dtype="float32")
-    small = QwenTTS.from_pretrained(directory, dtype="float32", weights="int8")
-    want = quantize_params(TTSModel, full.config, full.params, "int8")
+    small = QwenTTS.from_pretrained(directory, dtype="float32", weights=kind)
+    want = quantize_params(TTSModel, full.config, full.params, kind)
     for a, b in zip(jax.tree.leaves(small.params), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_weights_of_one_byte_are_placed_on_a_mesh(converted):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_smaller_weights_are_placed_on_a_mesh(converted, kind):
     directory, mesh = converted("custom_voice"), make_mesh(1, 1)
-    tts = QwenTTS.from_pretrained(directory, dtype="float32", weights="int8", mesh=mesh)
+    tts = QwenTTS.from_pretrained(directory, dtype="float32", weights=kind, mesh=mesh)
     head = tts.params["talker"]["codec_head"]["kernel"]
-    assert head.values.dtype == np.int8 and head.values.sharding.mesh == mesh
+    down = tts.params["talker"]["transformer"]["layers"][0]["ffn"]["down"]["kernel"]
+    assert head.values.dtype == np.int8 and down.packed == (kind == "int4")
+    assert all(x.sharding.mesh == mesh for x in jax.tree.leaves((head, down)))
     assert tts.speech_tokenizer.mesh == mesh
+
+
+def test_int4_speech_is_the_same_streamed_and_whole(converted):
+    tts = QwenTTS.from_pretrained(converted("custom_voice"), dtype="float32", weights="int4")
+    options = {"seed": 3, "max_new_tokens": 5}
+    asked = tts.prepare_custom_voice(TEXTS[1], "ryan", "english", **options)
+    whole = tts.synthesize([asked])[0]
+    stream = tts.stream_custom_voice(TEXTS[1], "ryan", "english", chunk_frames=[4], **options)
+    streamed = np.concatenate(list(stream))
+    assert np.abs(whole.wave).max() > 0 and len(whole.codes) == 4
+    np.testing.assert_allclose(streamed, whole.wave, atol=1e-5)
 
 
 def test_weights_that_do_not_exist_are_refused(converted):
     directory = converted("custom_voice")
-    with pytest.raises(RequestError, match="'int8' or 'fp8', not 'int4'"):
-        QwenTTS.from_pretrained(directory, weights="int4")
+    with pytest.raises(RequestError, match="'int8', 'fp8' or 'int4', not 'int2'"):
+        QwenTTS.from_pretrained(directory, weights="int2")

@@ -41,7 +41,8 @@ def test_a_mesh_gives_what_one_device_gives(family, meshes):
         assert_equal_to_one_device(report[name])
 
 
-def test_one_byte_weights_are_split_like_the_weights_they_replace():
-    found = on_eight_devices("int8", "2x4")["2x4"]
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_smaller_weights_are_split_like_the_weights_they_replace(kind):
+    found = on_eight_devices(kind, "2x4")["2x4"]
     assert found["codes"]
     assert "model" in found["values"] and "model" in found["scale"]

@@ -1,7 +1,8 @@
 """Matrix-vector products, fused with the norm before them or the residual sum after them.
 
 Every function takes rows [B, D]; the kernels exist for B = 1, where a product is a stream of
-weights through all processors, and the plain definitions for any B.
+weights through all processors, and the plain definitions for any B. The kernels read weights of
+one value an element; int4 weights, two values a byte, take the plain definitions everywhere.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def norm_matvec(
     Returns:
         [B, N] in the type of x.
     """
-    if backend == "plain":
+    if backend == "plain" or _packed(w):
         return plain_norm_matvec(x, scale, w, eps, codebook)
     rows = w.shape[-2]
     block = math.gcd(rows, MATVEC_ROWS)
@@ -116,7 +117,7 @@ def matvec_add(x: jax.Array, w: Weight, residual: jax.Array, *, backend: Backend
     Returns:
         [B, N] in the type of x.
     """
-    if backend == "plain":
+    if backend == "plain" or _packed(w):
         return plain_matvec_add(x, w, residual)
     rows = w.shape[0]
     block = math.gcd(rows, ADD_ROWS)
@@ -171,7 +172,7 @@ def norm_gate_up(
     Returns:
         [B, F] in the type of x.
     """
-    if backend == "plain":
+    if backend == "plain" or _packed(w):
         return plain_norm_gate_up(x, scale, w, eps)
     rows = w.shape[1]
     block = math.gcd(rows, GATE_UP_ROWS)
@@ -206,6 +207,11 @@ def _norm_gate_up_kernel(
     gate, up = rounded(gate, out.dtype), rounded(up, out.dtype)
     silu = rounded(gate * rounded(1 / (1 + jnp.exp(-gate)), out.dtype), out.dtype)
     out[rows] = (silu * up).astype(out.dtype)
+
+
+def _packed(w: Weight) -> bool:
+    """Whether the kernels cannot read a weight: two values a byte."""
+    return isinstance(w, Quantized) and w.packed
 
 
 def _parts(w: Weight) -> tuple[jax.Array, jax.Array | None]:

@@ -164,8 +164,8 @@ def test_one_of_many_matrices_and_no_norm(small_blocks):
     np.testing.assert_allclose(got[0], w[0] @ x, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["int8", "fp8"])
-def test_quantised_weights_are_scaled_by_row(small_blocks, kind):
+@pytest.mark.parametrize("kind", ["int8", "fp8", "int4"])
+def test_quantised_weights_are_scaled_by_row_or_group(small_blocks, kind):
     x, scale = jax.random.normal(jax.random.key(0), (2, 48))
     w = quantize(jax.random.normal(jax.random.key(1), (2, 24, 48)), 1, kind)
     real, x = dense(w), x[None]
