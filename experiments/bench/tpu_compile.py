@@ -14,8 +14,8 @@ bfloat16, sampling the released default, prompts of 51 positions.
 
 Meshes are data x model, in JAX devices; a chip of TPU7x has two of them. Nothing runs: memory,
 FLOPs, collectives and cycles are those of the program that XLA:TPU compiled, and "cycles" are its
-own estimate, without the time of collectives and of waiting for HBM. libtpu admits one process at a
-time, unless ALLOW_MULTIPLE_LIBTPU_LOAD=1 is set.
+own estimate, without the time of collectives, of kernels written by hand, of sorts and of waiting
+for HBM. libtpu admits one process at a time, unless ALLOW_MULTIPLE_LIBTPU_LOAD=1 is set.
 
 Programs: prefill (a batch of prompts); frames (the frame loop, figures of one frame); chunk
 (--frames frames and their audio); decode, encode (12 Hz codec, --frames frames); block_25hz (one
@@ -77,7 +77,8 @@ All figures are of one JAX device (a chip; half a chip of TPU7x), and of one fra
   turns. **MB**: bytes accessed as XLA counts them, bodies of inner loops once (not comparable
   between programs with and without loops).
 - **cycles ms**: the *compiler's estimate*, its `estimated_cycles` over a clock of 1.5 GHz (v5e) or
-  1.75 GHz (v5p, v6e). It leaves out collectives and waiting for HBM.
+  1.75 GHz (v5p, v6e). It leaves out collectives, kernels written by hand, sorts (of top-k) and
+  waiting for copies from HBM; a product that reads HBM itself is estimated with its reading.
 - **floor ms**: a *roofline* from shapes: the longer of the least HBM bytes over the bandwidth and
   the least FLOPs over the peak, by the vendor's figures. For `frames` and `chunk` the bytes are the
   talker's weights once, the code predictor's once for each of its 15 codebooks, and the caches; for
@@ -87,6 +88,7 @@ All figures are of one JAX device (a chip; half a chip of TPU7x), and of one fra
   show what a mesh does, not how long a frame takes.
 - **scatter turns**: turns of loops into which a scatter was expanded; 0 is what is wanted.
 - **collectives**: number x bytes of the result by kind.
+- **kernels**: written by hand, number x bytes that each moves; empty in rows made before them.
 """
 
 
@@ -138,6 +140,9 @@ def _counted(lowered: Lowered, outside: Cost, inside: Cost) -> dict[str, Any]:
     """Work of a call; of one frame where the frame loop is the whole program."""
     parts = (inside,) if lowered.frame_loop else (outside, inside)
     collectives: dict[tuple[str, int], int] = {}
+    kernels: dict[int, int] = {}
+    for size, count in itertools.chain(*(part.kernels.items() for part in parts)):
+        kernels[size] = kernels.get(size, 0) + count
     for key, count in itertools.chain(*(part.collectives.items() for part in parts)):
         collectives[key] = collectives.get(key, 0) + count
     return {
@@ -149,6 +154,7 @@ def _counted(lowered: Lowered, outside: Cost, inside: Cost) -> dict[str, Any]:
             {"kind": kind, "bytes": size, "count": count}
             for (kind, size), count in sorted(collectives.items())
         ],
+        "kernels": [{"bytes": size, "count": count} for size, count in sorted(kernels.items())],
     }
 
 
@@ -228,6 +234,7 @@ def render(rows: list[dict[str, Any]]) -> str:
         "audio s/s",
         "scatter turns",
         "collectives",
+        "kernels",
         "compiled by",
     ]
     for program in PROGRAMS:
@@ -261,7 +268,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     by = ", ".join(f"{name} {row['versions'][name]}" for name in ("jax", "libtpu", "package"))
     if "error" in row:
         needs = f": needs {row['needs_gib']} GiB" if "needs_gib" in row else f": {row['error']}"
-        return [*names, f"does not compile{needs}", *[""] * 7, by]
+        return [*names, f"does not compile{needs}", *[""] * 8, by]
     total = row["memory"]["total"] / 2**30
     floor_ms = 1e3 * max(
         row["floor_bytes"] / (chip.hbm_gb_s * 1e9), row["floor_flops"] / (chip.tflops * 1e12)
@@ -270,6 +277,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     seconds = case.batch * row["frames"] * FRAME_SECONDS / case.model
     speed = seconds / max(floor_ms, cycles_ms or 0) * 1e3
     moved = [f"{c['count']} {c['kind']} x {_size(c['bytes'])}" for c in row["collectives"]]
+    kernels = [f"{k['count']} x {_size(k['bytes'])}" for k in row.get("kernels", [])]
     return [
         *names,
         f"{total:.2f}{'' if row['fits'] else ' (does not fit)'}",
@@ -280,6 +288,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _n(speed) if speed and cycles_ms is not None and not case.layers else "",
         str(row["scatter_turns"]),
         "; ".join(moved) or "none",
+        "; ".join(kernels) if kernels or "kernels" not in row else "none",
         by,
     ]
 

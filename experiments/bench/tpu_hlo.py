@@ -27,16 +27,18 @@ class Cost(NamedTuple):
 
     Attributes:
         flops: two for each multiplication and addition of matrix products, convolutions and sums.
-        cycles: the compiler's `estimated_cycles`, which leave out the time of collectives and of
-            waiting for HBM.
+        cycles: the compiler's `estimated_cycles`, which leave out the time of collectives, of
+            kernels written by hand, of sorts and of waiting for copies from HBM.
         scatter_turns: turns of loops into which XLA expanded a scatter, one row a turn.
         collectives: (kind, bytes of the result) -> number.
+        kernels: bytes that a kernel written by hand says it moves -> number.
     """
 
     flops: float
     cycles: int
     scatter_turns: int
     collectives: dict[tuple[str, int], int]
+    kernels: dict[int, int]
 
 
 class Instruction(NamedTuple):
@@ -56,6 +58,7 @@ def program_cost(text: str) -> tuple[Cost, Cost]:
     for inside in (False, True):
         flops, cycles, turns = 0.0, 0, 0
         collectives: Counter[tuple[str, int]] = Counter()
+        kernels: Counter[int] = Counter()
         for (name, in_loop), times in weights.items():
             if in_loop != inside:
                 continue
@@ -67,9 +70,12 @@ def program_cost(text: str) -> tuple[Cost, Cost]:
                     cycles += int(times * int(guess.group(1)))
                 if i.opcode.removesuffix("-start") in COLLECTIVES:
                     collectives[_collective(i)] += int(times)
+                if 'custom_call_target="tpu_custom_call"' in i.line:
+                    moved = re.search(r'"bytes_accessed":"(\d+)"', i.line)
+                    kernels[int(moved.group(1)) if moved else 0] += int(times)
                 if i.opcode == "while" and "scatter" in i.line:
                     turns += int(times * _trips(computations, i))
-        costs.append(Cost(flops, cycles, turns, dict(collectives)))
+        costs.append(Cost(flops, cycles, turns, dict(collectives), dict(kernels)))
     return costs[0], costs[1]
 
 

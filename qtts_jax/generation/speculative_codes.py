@@ -141,6 +141,8 @@ def speculative_codes(
         return _Loop(codes, accepted, loop.passes + (count > 0), state)
 
     y, state = predictor.begin(hidden, first, codebooks + window)
+    # From here on each row has a position of its own.
+    state = state._replace(position=jnp.broadcast_to(state.position, (batch,)))
     every = jnp.broadcast_to(ahead, (batch, window))
     begun = draw(jnp.broadcast_to(y[:, None], (batch, window, y.shape[1])), every)  # [B, W]
     one = jnp.ones((batch,), jnp.int32)

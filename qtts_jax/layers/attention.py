@@ -14,10 +14,11 @@ from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
 from qtts_jax.layers import dispatch
+from qtts_jax.layers.kernels.cache_write import write_rows
 from qtts_jax.layers.linear import Linear
-from qtts_jax.layers.norm import RMSNorm
+from qtts_jax.layers.norm import RMSNorm, rms_norm, rms_norm_by_product
 from qtts_jax.layers.param import normal
-from qtts_jax.layers.rope import RopeAngles, apply_rope, rope_angles
+from qtts_jax.layers.rope import RopeAngles, apply_rope, apply_rope_by_product, rope_angles
 
 
 class KeyValues(NamedTuple):
@@ -37,7 +38,8 @@ class AttentionContext(NamedTuple):
     Attributes:
         rope: cos and sin of the T new positions.
         mask: [B, T, S'] bool, True where a query may look (S' = S + T with a window, else S).
-        position: [B] int, positions already in the cache of each row.
+        position: [B] int, positions already in the cache of each row; [1] where all rows have the
+            same, and then rope and mask have one row, too.
         real: [B, T] bool, False for right padding; None when there is none.
     """
 
@@ -57,7 +59,7 @@ def attention_context(
     """Positions, mask and rope angles of `time` new positions per row.
 
     Args:
-        position: [B] int, positions already in the cache of each row.
+        position: [B] int, positions already in the cache of each row, or [1] of all.
         time: T, the new positions.
         capacity: S of the state.
         lengths: [B] how many of the new positions are real; None for all.
@@ -93,6 +95,25 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
     return jnp.einsum("bkgts,bskh->btkgh", weights, v)
 
 
+def attend_together(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """`attend` with the queries of all heads in one product with the keys of all heads.
+
+    A query of another head than a key is masked, so these scores are wasted. But keys and values
+    are read as they lie in the cache, and a matrix unit takes as long for the few queries of one
+    head as for those of all.
+    """
+    batch, _, heads, groups, width = q.shape
+    queries = q.reshape(batch, -1, width)  # [B, T K G, h]
+    k, v = (t.reshape(batch, -1, width) for t in (k, v))  # [B, S K, h]
+    scores = jnp.einsum("bqh,bsh->bqs", queries, k, preferred_element_type=jnp.float32)
+    scores = scores * (width**-0.5)  # [B, T K G, S K]
+    own = jnp.arange(queries.shape[1])[:, None] // groups % heads == jnp.arange(k.shape[1]) % heads
+    seen = jnp.repeat(jnp.repeat(mask, heads, axis=2), heads * groups, axis=1)
+    scores = jnp.where(seen & own, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bqs,bsh->bqh", weights, v).reshape(q.shape)
+
+
 class Attention(nnx.Module):
     """Self-attention with rotary positions (upstream `Qwen3TTSAttention`, `MimiAttention`).
 
@@ -126,35 +147,52 @@ class Attention(nnx.Module):
         qkv = self.qkv(x)  # [B, T, K, G+2, h]
         q = qkv[..., :-2, :]  # [B, T, K, G, h]
         k, v = qkv[..., -2, :], qkv[..., -1, :]  # [B, T, K, h]
+        by_product = dispatch.heads_by_products(x.shape[1], x.dtype)
+        normalize = rms_norm_by_product if by_product else rms_norm
+        rotate = apply_rope_by_product if by_product else apply_rope
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = apply_rope(q, context.rope), apply_rope(k, context.rope)
+            q = normalize(q, self.q_norm.scale[...], self.q_norm.eps)
+            k = normalize(k, self.k_norm.scale[...], self.k_norm.eps)
+        q, k = rotate(q, context.rope), rotate(k, context.rope)
         if context.real is not None:
             # Padding must not enter the cache: a masked weight of 0 times NaN is still NaN.
             k, v = (jnp.where(context.real[:, :, None, None], t, 0) for t in (k, v))
         if self.config.window is None:
-            seen = KeyValues(
-                write(state.keys, k, context.position), write(state.values, v, context.position)
-            )
-            state = seen  # [B, S, K, h]
+            seen = state = write_both(state, k, v, context.position)  # [B, S, K, h]
         else:
             seen = KeyValues(
                 jnp.concatenate([state.keys, k], axis=1),
                 jnp.concatenate([state.values, v], axis=1),
             )
             state = jax.tree.map(lambda t: t[:, x.shape[1] :], seen)  # newest S of S + T
-        y = attend(q, seen.keys, seen.values, context.mask)  # [B, T, K, G, h]
+        slots, heads = seen.keys.shape[1:3]
+        scores = q.size // q.shape[-1] * slots * heads  # of all pairs of heads
+        together = self.config.window is None and dispatch.heads_in_one_product(x.shape[1], scores)
+        mix = attend_together if together else attend
+        y = mix(q, seen.keys, seen.values, context.mask)  # [B, T, K, G, h]
         return self.out(y), state
 
 
+def write_both(state: KeyValues, k: jax.Array, v: jax.Array, position: jax.Array) -> KeyValues:
+    """`write` new keys and values [B, T, K, h]."""
+    form = dispatch.cache_write(*k.shape[1:])
+    if len(position) == len(k) and form in ("rows", "interpret"):
+        k, v = (t[:, 0].astype(state.keys.dtype) for t in (k, v))  # [B, K, h]
+        interpret = form == "interpret"
+        return KeyValues(*write_rows(*state, k, v, position, interpret=interpret))
+    return KeyValues(write(state.keys, k, position), write(state.values, v, position))
+
+
 def write(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    """Put new [B, T, K, h] into cache [B, S, K, h] at each row's own position [B].
+    """Put new [B, T, K, h] into cache [B, S, K, h] at each row's own position [B], or all at [1].
 
     A position beyond the cache, which only rows that have ended reach, overwrites its end or (by
-    selection) nothing.
+    selection or kernel) nothing.
     """
     new = new.astype(cache.dtype)
-    if dispatch.write_by_select(new.shape[1]):
+    if len(position) == 1:
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, position[0], axis=1)
+    if dispatch.cache_write(*new.shape[1:]) != "plain":
         slot = jnp.arange(cache.shape[1]) - position[:, None]  # [B, S]
         for t in range(new.shape[1]):
             cache = jnp.where((slot == t)[..., None, None], new[:, t : t + 1], cache)

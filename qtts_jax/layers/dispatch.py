@@ -17,6 +17,9 @@ Backend = Literal["plain", "triton", "interpret"]
 # Rows, and inputs of them all (four frames of waves), up to which a convolution is a product.
 PRODUCT_ROWS, PRODUCT_STEPS = 4, 8192
 
+# Scores (float32, 64 MiB) up to which attention takes all heads in one product.
+TOGETHER_SCORES = 2**24
+
 # Tests set this to run the kernels without a GPU ("interpret") or never ("plain").
 override: Backend | None = None
 
@@ -106,14 +109,41 @@ def convolve_by_product(rows: int, steps: int) -> bool:
     return platform() == "gpu" and rows <= PRODUCT_ROWS and rows * steps <= PRODUCT_STEPS
 
 
-def write_by_select(time: int) -> bool:
-    """Whether `time` new positions of a cache are written by selections over its slots: on TPUs.
+def cache_write(
+    time: int, heads: int, head_dim: int
+) -> Literal["plain", "select", "rows", "interpret"]:
+    """How `time` new positions per row enter a cache whose rows differ in their position.
 
-    Where rows differ in their position, the update of a slice is a scatter, which XLA:TPU makes a
-    loop over the rows. A selection reads the whole cache, so it is for the one or two positions of
-    a frame, not for a prompt.
+    An update of a slice is then a scatter, which XLA:TPU makes a loop over the rows. On a TPU a
+    kernel copies one position of every row ("rows", `kernels/cache_write.py`), where a position of
+    the cache is whole tiles of memory and the kernel sees all of them. Otherwise the one or two
+    positions of a frame are selected over all slots, which reads and writes the whole cache; a
+    prompt is too long for that. Tests choose "interpret", the kernel without a TPU.
     """
-    return platform() == "tpu" and time <= 2
+    if platform() != "tpu" or time > 2:
+        return "plain"
+    whole_tiles = head_dim % 128 == 0 and (heads in (2, 4) or heads % 8 == 0)
+    return "rows" if time == 1 and whole_tiles and single_device() else "select"
+
+
+def heads_in_one_product(time: int, scores: int) -> bool:
+    """Whether attention over a cache multiplies the queries of all heads with all keys: on TPUs.
+
+    Args:
+        time: new positions per row; the few of a frame leave the matrix unit room for all heads.
+        scores: of all rows and pairs of heads. Writing more of them to memory takes longer than
+            the products save.
+    """
+    return platform() == "tpu" and heads_whole() and time <= 2 and scores <= TOGETHER_SCORES
+
+
+def heads_by_products(time: int, dtype: Any) -> bool:
+    """Whether norm and rotation within a head of 16-bit values are products: on TPUs.
+
+    A sum over a head or a slice of half of it is some small kernels there, and a product with a
+    constant matrix, exact or in float32, is one. A prompt is bound by other products.
+    """
+    return platform() == "tpu" and time <= 2 and jnp.dtype(dtype).itemsize == 2
 
 
 def fewest_rows() -> int:

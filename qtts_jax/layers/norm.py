@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from qtts_jax.layers.param import constant, param
@@ -18,6 +19,17 @@ def rms_norm(x: jax.Array, scale: jax.Array | None, eps: float) -> jax.Array:
         return x
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    return scale * y.astype(x.dtype)
+
+
+def rms_norm_by_product(x: jax.Array, scale: jax.Array | None, eps: float) -> jax.Array:
+    """`rms_norm` whose sum of squares is a float32 product with ones, for a narrow last axis."""
+    if scale is None:
+        return x
+    y = x.astype(jnp.float32)
+    ones = np.ones((x.shape[-1], x.shape[-1]), np.float32)  # every element gets the sum
+    total = jnp.einsum("...h,hj->...j", y * y, ones, precision=jax.lax.Precision.HIGHEST)
+    y = y * jax.lax.rsqrt(total / x.shape[-1] + eps)
     return scale * y.astype(x.dtype)
 
 

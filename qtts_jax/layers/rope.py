@@ -53,3 +53,22 @@ def apply_rope(x: jax.Array, rope: RopeAngles) -> jax.Array:
     cos, sin = (t.reshape(t.shape[:2] + (1,) * extra + t.shape[2:]) for t in rope)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def apply_rope_by_product(x: jax.Array, rope: RopeAngles) -> jax.Array:
+    """`apply_rope` of 16-bit x, with the same results, without slices of half a head.
+
+    A product with a matrix of 0, 1 and -1 gives (-b, a) of x = (a, b), exactly.
+    """
+    half = x.shape[-1] // 2
+    swap = np.zeros((2 * half, 2 * half), np.float32)
+    swap[half:, :half], swap[:half, half:] = -np.eye(half), np.eye(half)
+    swapped = jnp.einsum(
+        "...h,hj->...j", x, swap.astype(x.dtype), preferred_element_type=jnp.float32
+    )  # [B, T, ..., h]
+    extra = x.ndim - rope.cos.ndim
+    cos, sin = (
+        jnp.concatenate([t, t], axis=-1).reshape(t.shape[:2] + (1,) * extra + (2 * half,))
+        for t in rope
+    )
+    return (x.astype(jnp.float32) * cos + swapped * sin).astype(x.dtype)

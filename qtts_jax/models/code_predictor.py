@@ -146,13 +146,15 @@ class CodePredictor(nnx.Module):
     ) -> tuple[jax.Array, TransformerState]:
         """The first two positions of a frame: output [B, D] at codebook 0, and the state.
 
-        The output is that before the final norm.
+        The output is that before the final norm; the state has one position for all rows.
 
         Args:
             hidden, first: [B, D talker] as in `generate`.
             capacity: positions of the caches.
         """
         state = self.transformer.init_state(hidden.shape[0], hidden.dtype, capacity)
+        # Rows of a frame have the same position, so caches are written at one place.
+        state = state._replace(position=state.position[:1])
         x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
         if dispatch.matvec_backend(hidden.shape[0]) != "plain":
             # The kernels take one position at a time; the output of the first is not needed.

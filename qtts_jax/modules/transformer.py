@@ -111,7 +111,12 @@ class Block(nnx.Module):
 
 
 class TransformerState(NamedTuple):
-    """State of a stack: the caches of its layers and the positions [B] that each row has seen."""
+    """State of a stack.
+
+    Attributes:
+        layers: caches.
+        position: [B] int32, how many positions each row has seen; [1] where all have seen as many.
+    """
 
     layers: tuple[KeyValues, ...]
     position: jax.Array
@@ -183,11 +188,12 @@ class Transformer(nnx.Module):
 
     def _decode(self, x: jax.Array, state: TransformerState) -> tuple[jax.Array, TransformerState]:
         """One position per row by the decoding kernels: x [B, 1, D]."""
-        rope = rope_angles(state.position[:, None], self.config.head_dim, self.config.rope_theta)
+        position = jnp.broadcast_to(state.position, x.shape[:1])  # [B]
+        rope = rope_angles(position[:, None], self.config.head_dim, self.config.rope_theta)
         y, layers = x[:, 0], []  # [B, D]
         for i, (layer, cache) in enumerate(zip(self.layers, state.layers, strict=True)):
             with jax.named_scope(f"layer_{i}"):
-                y, cache = layer.decode(y, cache, rope, state.position)
+                y, cache = layer.decode(y, cache, rope, position)
             layers.append(cache)
         return y[:, None], TransformerState(tuple(layers), state.position + 1)
 

@@ -32,6 +32,8 @@ HLO = """HloModule jit_run
   %y = bf16[4,8]{1,0} fusion(%x, %w), kind=kOutput, calls=%fused, \
     backend_config={"window_config":{"estimated_cycles":"100"}}
   %sum = bf16[4,8]{1,0} all-reduce(%y), replica_groups={}, to_apply=%add
+  %kernel = bf16[4,8]{1,0} custom-call(%y), custom_call_target="tpu_custom_call", \
+    backend_config={"custom_call_config":{"cost_estimate":{"flops":"0","bytes_accessed":"96"}}}
   ROOT %t = (s32[], bf16[4,8]) tuple(%i, %sum)
 }
 
@@ -65,6 +67,7 @@ def test_loops_are_counted_by_their_turns_and_the_frame_loop_once():
     assert inside.flops == 2 * 15 * PRODUCT and inside.cycles == 2 * 15 * 100
     assert inside.collectives == {("all-reduce", 4 * 8 * 2): 30}
     assert inside.scatter_turns == 15 and outside.scatter_turns == 0
+    assert inside.kernels == {96: 30} and outside.kernels == {}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,7 @@ def test_table_names_estimates_and_keeps_refusals():
         estimated_cycles=15_000_000,
         scatter_turns=0,
         collectives=[{"kind": "all-reduce", "bytes": 2048, "count": 3}],
+        kernels=[{"bytes": 1024, "count": 28}],
         floor_bytes=819e6,
         floor_flops=1.0,
         xla_bytes_accessed=5e6,
@@ -113,7 +117,7 @@ def test_table_names_estimates_and_keeps_refusals():
     refused = row(Case("train"), error="out of memory", fits=False, needs_gib=20.5)
     text = tpu_compile.render([refused, made])
     assert "| v5e, 1x1 | 0.6B | 8 | all | 1.00 | 2 | 5 | 10 | 1 | 64 | 0 |" in text
-    assert "3 all-reduce x 2 KiB" in text and "compiler's estimate" in text
+    assert "| 3 all-reduce x 2 KiB | 28 x 1 KiB |" in text and "compiler's estimate" in text
     assert "does not compile: needs 20.5 GiB" in text
     assert text.index("## frames") < text.index("## train")
 

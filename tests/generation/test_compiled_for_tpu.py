@@ -40,6 +40,15 @@ def test_loops_are_those_over_frames_and_codebooks(one_chip, eight_chips):
     assert [case["loops"] for case in (one_chip | eight_chips).values()] == [2] * 4
 
 
+def test_a_frame_is_written_into_caches_in_place(one_chip, eight_chips):
+    """The talker's one layer by a kernel, the predictor's at one place, none by a selection."""
+    alone = [one_chip["1x1 1"], one_chip["1x1 8"], eight_chips["8x1 64"]]
+    assert [(case["cache_selects"], case["kernels"]) for case in alone] == [(0, 1)] * 3
+    # XLA cannot split the kernel over a model axis: two selections, of keys and of values.
+    split = eight_chips["2x4 4"]
+    assert (split["cache_selects"], split["kernels"]) == (2, 0)
+
+
 def test_one_request_has_two_rows(one_chip):
     assert one_chip["1x1 1"]["rows"] == 2
 

@@ -7,8 +7,23 @@ import pytest
 from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
-from qtts_jax.layers.attention import Attention, attend, attention_context, write
-from qtts_jax.layers.rope import apply_rope, inverse_frequencies, rope_angles
+from qtts_jax.layers import dispatch
+from qtts_jax.layers.attention import (
+    Attention,
+    KeyValues,
+    attend,
+    attend_together,
+    attention_context,
+    write,
+    write_both,
+)
+from qtts_jax.layers.norm import rms_norm, rms_norm_by_product
+from qtts_jax.layers.rope import (
+    apply_rope,
+    apply_rope_by_product,
+    inverse_frequencies,
+    rope_angles,
+)
 
 
 def config(**changes):
@@ -99,6 +114,75 @@ def test_write_puts_each_row_at_its_own_position():
     new = jnp.ones((2, 2, 1, 1))
     written = write(cache, new, jnp.array([0, 3]))
     assert written[..., 0, 0].tolist() == [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1]]
+
+
+def test_rows_that_share_a_position_are_written_as_rows_that_each_have_it():
+    rng = np.random.default_rng(3)
+    cache, new = (jnp.asarray(rng.standard_normal((3, n, 2, 4))) for n in (6, 2))
+    shared = jax.jit(write)
+    np.testing.assert_array_equal(
+        shared(cache, new, jnp.array([3])), write(cache, new, jnp.array([3, 3, 3]))
+    )
+    assert "scatter" not in str(jax.make_jaxpr(write)(cache, new, jnp.array([3])))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_kernel_writes_what_a_slice_writes_and_nothing_beyond_a_cache(monkeypatch, dtype):
+    rng = np.random.default_rng(4)
+    keys, values = (jnp.asarray(rng.standard_normal((4, 5, 2, 8)), dtype) for _ in range(2))
+    k, v = (jnp.asarray(rng.standard_normal((4, 1, 2, 8)), jnp.float32) for _ in range(2))
+    position = jnp.array([0, 4, 2, 5])
+    monkeypatch.setattr(dispatch, "cache_write", lambda *sizes: "interpret")
+    written = jax.jit(write_both)(KeyValues(keys, values), k, v, position)
+    for cache, before, new in zip(written, (keys, values), (k, v), strict=True):
+        expected = np.array(before)
+        for row, slot in enumerate(position[:3]):
+            expected[row, slot] = np.asarray(new.astype(dtype))[row, 0]
+        np.testing.assert_array_equal(cache, expected)
+
+
+@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize("masks", [1, 3])
+def test_all_heads_in_one_product_attend_as_each_by_itself(time, masks):
+    rng = np.random.default_rng(5)
+    q = jnp.asarray(rng.standard_normal((3, time, 4, 2, 8)), jnp.float32)
+    k, v = (jnp.asarray(rng.standard_normal((3, 7, 4, 8)), jnp.float32) for _ in range(2))
+    mask = rng.random((masks, time, 7)) < 0.5
+    mask[..., 2] = True
+    with jax.default_matmul_precision("highest"):
+        together, each = (f(q, k, v, jnp.asarray(mask)) for f in (attend_together, attend))
+    np.testing.assert_allclose(together, each, rtol=1e-5, atol=1e-6)
+
+
+def test_rotation_by_a_product_has_the_same_bits():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 16), jnp.bfloat16)
+    rope = rope_angles(jnp.array([[0, 7, 5000], [3, 1, 2]]), 16, 100.0)
+    np.testing.assert_array_equal(apply_rope_by_product(x, rope), apply_rope(x, rope))
+
+
+def test_norm_by_a_product_is_the_norm():
+    x = 7 * jax.random.normal(jax.random.key(0), (3, 1, 2, 128), jnp.float32)
+    scale = jax.random.normal(jax.random.key(1), (128,))
+    by_product, plain = (f(x, scale, 1e-6) for f in (rms_norm_by_product, rms_norm))
+    np.testing.assert_allclose(by_product, plain, rtol=2e-6)
+
+
+def test_what_tpus_choose_for_a_frame(monkeypatch):
+    assert dispatch.cache_write(1, 8, 128) == "plain" and not dispatch.heads_in_one_product(1, 1)
+    assert not dispatch.heads_by_products(1, jnp.bfloat16)
+    monkeypatch.setattr(dispatch, "platform", lambda: "tpu")
+    assert dispatch.cache_write(1, 8, 128) == "rows"
+    # Two positions, and positions that are not whole tiles of memory.
+    assert {dispatch.cache_write(*c) for c in ((2, 8, 128), (1, 8, 64), (1, 3, 128))} == {"select"}
+    assert dispatch.cache_write(32, 8, 128) == "plain"
+    assert dispatch.heads_in_one_product(1, 64 * 16 * 256 * 8)
+    assert not dispatch.heads_in_one_product(1, 64 * 16 * 4096 * 8)
+    assert not dispatch.heads_in_one_product(32, 1)
+    assert dispatch.heads_by_products(2, jnp.bfloat16)
+    # A rotation by a product is exact in 16 bits only.
+    assert not dispatch.heads_by_products(1, jnp.float32)
+    monkeypatch.setattr(dispatch, "single_device", lambda: False)
+    assert dispatch.cache_write(1, 8, 128) == "select"
 
 
 def test_rotation_turns_pairs_by_position():

@@ -55,6 +55,24 @@ def test_projected_rows_give_the_codes_of_the_plain_path(random_model, monkeypat
     assert len(np.unique(want)) > 3
 
 
+@pytest.mark.parametrize("backend", ["plain", "interpret"])
+def test_rows_that_share_a_position_have_the_codes_of_each_row(random_model, monkeypatch, backend):
+    config, params = random_model
+    monkeypatch.setattr(dispatch, "override", backend)
+    predictor = bind(abstract(TTSModel, config)[0], params).code_predictor
+    hidden, first = jax.random.normal(jax.random.key(2), (2, 3, config.talker.transformer.width))
+
+    @jax.jit
+    def codes(hidden, first):
+        return predictor.generate(hidden, first, lambda y, _: jnp.argmax(y, -1))[0]
+
+    with jax.default_matmul_precision("highest"):
+        together = codes(hidden, first)
+        each = [codes(hidden[i : i + 1], first[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_array_equal(together, each)
+    assert predictor.begin(hidden, first, 6)[1].position.tolist() == [2]
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_rows_of_a_quantised_table_are_projected_as_they_are(random_model, kind):
     config, params = random_model

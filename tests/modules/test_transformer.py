@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from qtts_jax.configs.tts import TransformerConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.modules.transformer import Transformer
 from tests.support.contract import verify_streaming
 
@@ -100,3 +101,29 @@ def test_rows_at_different_positions_share_a_step(window):
 def test_full_attention_without_a_capacity_is_refused():
     with pytest.raises(AssertionError, match="capacity"):
         make(None).init_state(1, jnp.float32)
+
+
+def test_the_forms_of_a_tpu_stream_as_the_plain_ones(monkeypatch):
+    """Rows at positions of their own, one position at a time, after a prompt."""
+    model, x = make(None), inputs(9)
+
+    def stream():
+        state = model.init_state(3, jnp.float32, 12)
+        _, state = model.step(x[:, :5], state, jnp.array([5, 2, 4]))
+        outputs = []
+        for t in range(5, 9):
+            y, state = model.step(x[:, t : t + 1], state)
+            outputs.append(y)
+        return jnp.concatenate(outputs, axis=1), state
+
+    with jax.default_matmul_precision("highest"):
+        plain, plain_state = stream()
+        monkeypatch.setattr(
+            dispatch, "cache_write", lambda time, *_: "interpret" if time == 1 else "plain"
+        )
+        monkeypatch.setattr(dispatch, "heads_in_one_product", lambda *sizes: True)
+        monkeypatch.setattr(dispatch, "heads_by_products", lambda *sizes: True)
+        found, state = stream()
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(plain_state), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

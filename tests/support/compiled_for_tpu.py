@@ -5,6 +5,7 @@
 Prints, for every mesh and number of rows, what the compiled program of a small model has.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -36,6 +37,7 @@ from qtts_jax.models.tts_model import TTSModel
 from qtts_jax.sharding import CACHE_AXES, make_mesh, named, rows, shardings
 from tests.support.inference_on_eight_devices import model
 
+HEAD = 128
 WIDTHS = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
@@ -51,9 +53,24 @@ def requests(config, count):
     return [Request(prompt, SamplingParams(), i) for i in range(count)]
 
 
+def configuration():
+    """A small model with heads as wide as the released ones, by which layers choose their form."""
+    config = model("12hz")[0]
+    talker = config.talker
+    predictor = talker.code_predictor
+    wide = dataclasses.replace(
+        talker,
+        transformer=dataclasses.replace(talker.transformer, head_dim=HEAD),
+        code_predictor=dataclasses.replace(
+            predictor, transformer=dataclasses.replace(predictor.transformer, head_dim=HEAD)
+        ),
+    )
+    return dataclasses.replace(config, talker=wide)
+
+
 def frame_loop(mesh, count):
     """The compiled frame loop of a small model for `count` requests."""
-    config = model("12hz")[0]
+    config = configuration()
     tree = abstract(TTSModel, config)[1]
     split = shardings(mesh, logical_axes(TTSModel, config), tree)
 
@@ -105,6 +122,9 @@ def main():
             "loops": len(re.findall(r" while\(", text)),
             "flops": compiled.cost_analysis()["flops"],
             "all_gathers": gathers,
+            # Selections over whole caches [B, S, K, h], and kernels of ours.
+            "cache_selects": len(re.findall(rf"= bf16\[\d+,\d+,\d+,{HEAD}\]\S* select\(", text)),
+            "kernels": text.count('custom_call_target="tpu_custom_call"'),
             "collectives": len(
                 re.findall(
                     r" (all-reduce|all-gather|all-to-all|collective-permute)(-start)?\(", text
