@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +246,7 @@ class QwenTTS(CustomVoiceVerbs, VoiceDesignVerbs, VoiceCloneVerbs):
         """
         return speak(
             plans,
-            partial(synthesize, self.config, self.params, self.speech_tokenizer),
+            self.synthesize,
             lambda wave, request: self.voice_of(wave, request.decoder_voice),
             self.sample_rate,
         )

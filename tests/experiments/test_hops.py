@@ -13,9 +13,9 @@ from qtts_jax import QwenTTS
 from qtts_jax.io.audio import read_audio
 
 MOST = {
-    "text -> wave": 64,
+    "text -> wave": 66,
     "text -> stream": 103,
-    "in-context clone": 106,
+    "in-context clone": 108,
     "wave -> codes": 12,
     "codes -> wave": 8,
 }
