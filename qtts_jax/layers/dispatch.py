@@ -126,6 +126,15 @@ def cache_write(
     return "rows" if time == 1 and whole_tiles and single_device() else "select"
 
 
+def caches_lengthen_after_prompt() -> bool:
+    """Whether caches have their empty positions only after the first two of a frame: on TPUs.
+
+    There attention reads every position of a cache, and XLA writes these two into an empty one by
+    padding them, in a layout from which it then copies every cache.
+    """
+    return platform() == "tpu"
+
+
 def heads_in_one_product(time: int, scores: int) -> bool:
     """Whether attention over a cache multiplies the queries of all heads with all keys: on TPUs.
 

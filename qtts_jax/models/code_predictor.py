@@ -150,9 +150,10 @@ class CodePredictor(nnx.Module):
 
         Args:
             hidden, first: [B, D talker] as in `generate`.
-            capacity: positions of the caches.
+            capacity: positions of the caches, 2 or more.
         """
-        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, capacity)
+        slots = 2 if dispatch.caches_lengthen_after_prompt() else capacity
+        state = self.transformer.init_state(hidden.shape[0], hidden.dtype, slots)
         # Rows of a frame have the same position, so caches are written at one place.
         state = state._replace(position=state.position[:1])
         x = self._project(jnp.stack([hidden, first], axis=1))  # [B, 2, D]
@@ -161,7 +162,9 @@ class CodePredictor(nnx.Module):
             _, state = self.transformer.step_blocks(x[:, :1], state)
             x = x[:, 1:]
         y, state = self.transformer.step_blocks(x, state)
-        return y[:, -1], state
+        rest = ((0, 0), (0, capacity - slots), (0, 0), (0, 0))
+        layers = jax.tree.map(lambda cache: jnp.pad(cache, rest), state.layers)  # [B, S, K, h]
+        return y[:, -1], state._replace(layers=layers)
 
     def extend(
         self, codes: jax.Array, codebook: jax.Array, state: TransformerState

@@ -167,9 +167,18 @@ def test_norm_by_a_product_is_the_norm():
     np.testing.assert_allclose(by_product, plain, rtol=2e-6)
 
 
+def test_squares_of_bfloat16_are_sums_of_two_bfloat16():
+    """So `HIGH`, a product in parts of bfloat16, loses nothing of a sum of squares."""
+    x = np.asarray(jnp.arange(128, 256) / 128, np.float32)  # every bfloat16 from 1 to 2
+    high = np.asarray(jnp.asarray(x * x, jnp.bfloat16), np.float32)
+    low = np.asarray(jnp.asarray(x * x - high, jnp.bfloat16), np.float32)
+    np.testing.assert_array_equal(high + low, x * x)
+
+
 def test_what_tpus_choose_for_a_frame(monkeypatch):
     assert dispatch.cache_write(1, 8, 128) == "plain" and not dispatch.heads_in_one_product(1, 1)
     assert not dispatch.heads_by_products(1, jnp.bfloat16)
+    assert not dispatch.caches_lengthen_after_prompt()
     monkeypatch.setattr(dispatch, "platform", lambda: "tpu")
     assert dispatch.cache_write(1, 8, 128) == "rows"
     # Two positions, and positions that are not whole tiles of memory.
@@ -179,6 +188,7 @@ def test_what_tpus_choose_for_a_frame(monkeypatch):
     assert not dispatch.heads_in_one_product(1, 64 * 16 * 4096 * 8)
     assert not dispatch.heads_in_one_product(32, 1)
     assert dispatch.heads_by_products(2, jnp.bfloat16)
+    assert dispatch.caches_lengthen_after_prompt()
     # A rotation by a product is exact in 16 bits only.
     assert not dispatch.heads_by_products(1, jnp.float32)
     monkeypatch.setattr(dispatch, "single_device", lambda: False)

@@ -55,6 +55,24 @@ def test_projected_rows_give_the_codes_of_the_plain_path(random_model, monkeypat
     assert len(np.unique(want)) > 3
 
 
+def test_caches_lengthened_after_two_positions_are_those_of_full_length(random_model, monkeypatch):
+    config, params = random_model
+    predictor = bind(abstract(TTSModel, config)[0], params).code_predictor
+    hidden, first = jax.random.normal(jax.random.key(2), (2, 3, config.talker.transformer.width))
+    found = []
+    for lengthen in (False, True):
+        monkeypatch.setattr(dispatch, "caches_lengthen_after_prompt", lambda x=lengthen: x)
+        with jax.default_matmul_precision("highest"):
+            begun = predictor.begin(hidden, first, 6)
+            generated = predictor.generate(hidden, first, lambda y, _: jnp.argmax(y, -1))
+        found.append((begun, generated))
+    (begun, generated), (short, same) = found
+    for x, y in zip(jax.tree.leaves(short), jax.tree.leaves(begun), strict=True):
+        assert x.shape == y.shape
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(same[0], generated[0])
+
+
 @pytest.mark.parametrize("backend", ["plain", "interpret"])
 def test_rows_that_share_a_position_have_the_codes_of_each_row(random_model, monkeypatch, backend):
     config, params = random_model
