@@ -78,9 +78,11 @@ def unpack(source: Path, directory: Path) -> Path:
     with new_directory(directory / name, overwrite=False) as partial:
         reader = io.BufferedReader(_JoinedReader([source / n for n in wanted]))
         with tarfile.open(fileobj=reader, mode="r|") as archive:
+            # Python before 3.11.4 has no filters.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
             for member in archive:
                 member.name = member.name.removeprefix(f"{name}/")
-                archive.extract(member, partial, filter="data")
+                archive.extract(member, partial)
     return directory / name
 
 

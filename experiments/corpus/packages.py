@@ -141,7 +141,9 @@ def unpack(file: Path, folder: Path) -> Path:
                 archive.extractall(partial)
         else:
             with tarfile.open(file) as archive:
-                archive.extractall(partial, filter="data")
+                # Python before 3.11.4 has no filters.
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)
+                archive.extractall(partial)
         os.replace(partial, target)
     except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise DataError(f"{file} cannot be unpacked: {error}; delete it and run again.") from error
