@@ -14,7 +14,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +50,7 @@ LOOP = 2.4
 DEVICE_JUDGES = ("asr", "speaker", "mos")
 # Of the judges on devices: a transcript or an opinion does not depend on the last bits.
 PRECISION = "default"
-THREADS = 4  # that compute spectra for them
+THREADS = 8  # that resample and look for silence
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def expectations(
         return Expected(found["seconds"], voices)
 
 
-Take = tuple[int, np.ndarray, bool]
-"""Number of the prompt, wave [T] of its speech, whether that ended."""
+Take = tuple[int, np.ndarray, float, bool]
+"""Number of the prompt, wave [T] of its speech at 16 kHz, its seconds, whether that ended."""
 
 
 class Judging:
@@ -222,17 +222,22 @@ class Judging:
 
     def scores(self, numbers: Sequence[int], spoken: Sequence[Speech]) -> list[dict[str, Score]]:
         """Scores of each speech, `no_eos` and `seconds` among them."""
-        waves = [(n, s.wave, s.ended) for n, s in zip(numbers, spoken, strict=True)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            waves = list(pool.map(self._at_16k, spoken))
+        takes: list[Take] = [
+            (number, wave, len(speech.wave) / self._rate, speech.ended)
+            for number, wave, speech in zip(numbers, waves, spoken, strict=True)
+        ]
         # The longest first, so that no process begins one when the others are done.
-        order = sorted(range(len(waves)), key=lambda i: -len(waves[i][1]))
+        order = sorted(range(len(takes)), key=lambda i: -takes[i][2])
         score = self._score if self._pool is None else _score_there
-        takes = [waves[i] for i in order]
+        ordered = [takes[i] for i in order]
         # Processes score while this one uses the devices; they start with their first work.
         with _held_signals():
-            found = map(score, takes) if self._pool is None else self._pool.map(score, takes)
-        mine = self._scores_of_devices(waves)
+            found = map(score, ordered) if self._pool is None else self._pool.map(score, ordered)
+        mine = self._scores_of_devices(numbers, waves)
         by_place = dict(zip(order, found, strict=True))
-        return [by_place[i] | mine[i] for i in range(len(waves))]
+        return [by_place[i] | mine[i] for i in range(len(takes))]
 
     def close(self) -> None:
         """End the processes."""
@@ -246,14 +251,16 @@ class Judging:
         found = [mix.rewards(scores) for scores in self.scores(numbers, spoken)]
         return {name: np.asarray([f[name] for f in found]) for name in found[0]}
 
-    def _scores_of_devices(self, spoken: Sequence[Take]) -> list[dict[str, Score]]:
-        """What the judges on the devices of this process say, nothing without them."""
-        found: list[dict[str, Score]] = [{} for _ in spoken]
-        if self._whisper is None and self._opinions is None and self._embedder is None:
-            return found
-        waves = [load_mono_16k((np.clip(wave, -1, 1), self._rate)) for _, wave, _ in spoken]
+    def _at_16k(self, speech: Speech) -> np.ndarray:
+        return load_mono_16k((np.clip(speech.wave, -1, 1), self._rate))
+
+    def _scores_of_devices(
+        self, numbers: Sequence[int], waves: Sequence[np.ndarray]
+    ) -> list[dict[str, Score]]:
+        """Scores by the judges on the devices of this process, none without them."""
+        found: list[dict[str, Score]] = [{} for _ in waves]
         if self._embedder is not None:
-            speakers = [self._prompts[number].get("speaker", "") for number, *_ in spoken]
+            speakers = [self._prompts[number].get("speaker", "") for number in numbers]
             chosen = [
                 i for i, wave in enumerate(waves) if usable(wave) and speakers[i] in self._voices
             ]
@@ -261,9 +268,9 @@ class Judging:
             for i, embedding in zip(chosen, embedded, strict=True):
                 found[i]["sim"] = (float(embedding @ self._voices[speakers[i]]), 1)
         if self._whisper is not None:
-            languages = [self._languages[number] for number, *_ in spoken]
+            languages = [self._languages[number] for number in numbers]
             words = self._whisper.transcribe(waves, languages)
-            for i, (number, *_) in enumerate(spoken):
+            for i, number in enumerate(numbers):
                 text, language, transcript = self._prompts[number]["text"], languages[i], words[i]
                 if loops(transcript):
                     self._beam = self._beam or WhisperJudge()
@@ -280,12 +287,11 @@ class Judging:
         return found
 
     def _score(self, take: Take) -> dict[str, Score]:
-        number, wave, ended = take
+        number, wave, seconds, ended = take
         prompt = self._prompts[number]
-        seconds = len(wave) / self._rate
         sample = Sample(
             str(number),
-            load_mono_16k((np.clip(wave, -1, 1), self._rate)),
+            wave,
             prompt["text"],
             self._languages[number],
             voice=self._expected.voices.get(prompt.get("speaker", "")),

@@ -16,12 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qtts_jax.dsp.mel import MelConfig, hann_window, mel_filters
 from qtts_jax.evaluation.judges.package import data_file, load
 from qtts_jax.evaluation.judges.torch_file import read_torch_file
 
 SAMPLE_RATE = 16_000
-_HOP, _WINDOW, _BANDS = 160, 400, 40
+_MEL = MelConfig(SAMPLE_RATE, n_fft=400, hop=160, win=400, n_mels=40, fmax=SAMPLE_RATE / 2)
+_HOP = _MEL.hop
 _FRAMES = 160  # of one window, 1.6 s
+_SAMPLES = (_FRAMES - 1) * _HOP + _MEL.n_fft  # under the frames of one window
 _STEP = round(SAMPLE_RATE / 1.3 / _HOP)  # 1.3 windows a second
 _MIN_COVERAGE = 0.75  # of the last window
 _ROWS = 512  # windows encoded at once; 2 MB of memory each
@@ -52,7 +55,7 @@ class SpeakerJudge:
         """The embeddings of many waves, whose windows are encoded together.
 
         Args:
-            threads: that compute spectra.
+            threads: that look for silence.
         """
         if not waves:
             return []
@@ -61,7 +64,7 @@ class SpeakerJudge:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 cut = list(pool.map(self._windows, waves))
-        windows = np.concatenate(cut)  # [W, 160, 40]
+        windows = np.concatenate(cut)  # [W, N]
         encoded = [_encode(self._params, filled)[:rows] for filled, rows in _groups(windows)]
         ends = np.cumsum([len(own) for own in cut])
         found = np.split(np.concatenate(list(map(np.asarray, encoded))), ends[:-1])
@@ -69,16 +72,12 @@ class SpeakerJudge:
         return [mean / np.linalg.norm(mean) for mean in means]
 
     def _windows(self, wave: np.ndarray) -> np.ndarray:
-        """Mel windows [W, 160, 40] float32 of a wave."""
-        import librosa
-
+        """Windows [W, N] float32 of a wave without long silences, frames centred on their hops."""
         wave = _cut_silence(_raise_volume(wave), self._vad)
-        starts = window_starts(len(wave))
-        wave = np.pad(wave, (0, max(0, (starts[-1] + _FRAMES) * _HOP - len(wave))))
-        mel = librosa.feature.melspectrogram(
-            y=wave, sr=SAMPLE_RATE, n_fft=_WINDOW, hop_length=_HOP, n_mels=_BANDS
-        ).T
-        return np.stack([mel[s : s + _FRAMES] for s in starts]).astype(np.float32)
+        starts = [frame * _HOP for frame in window_starts(len(wave))]
+        left = _MEL.n_fft // 2
+        wave = np.pad(wave, (left, max(0, starts[-1] + _SAMPLES - left - len(wave))))
+        return np.stack([wave[start : start + _SAMPLES] for start in starts]).astype(np.float32)
 
     def similarity(self, wave: np.ndarray, other: np.ndarray) -> float:
         """Cosine similarity of the speakers of two waves [T] at 16 kHz."""
@@ -103,7 +102,7 @@ def _groups(windows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for first in range(0, len(windows), _ROWS):
         group = windows[first : first + _ROWS]
         rows = 1 << (len(group) - 1).bit_length()
-        yield np.pad(group, ((0, rows - len(group)), (0, 0), (0, 0)), mode="edge"), len(group)
+        yield np.pad(group, ((0, rows - len(group)), (0, 0)), mode="edge"), len(group)
 
 
 def _raise_volume(wave: np.ndarray) -> np.ndarray:
@@ -136,10 +135,13 @@ def _cut_silence(wave: np.ndarray, vad: Any) -> np.ndarray:
 
 
 @jax.jit
-def _encode(params: dict[str, jax.Array], mel: jax.Array) -> jax.Array:
-    """Mel windows [B, T, 40] to embeddings [B, 256] of length 1."""
-    x = jnp.swapaxes(mel, 0, 1)
+def _encode(params: dict[str, jax.Array], windows: jax.Array) -> jax.Array:
+    """Windows [B, N] of samples to embeddings [B, 256] of length 1."""
+    places = np.arange(_FRAMES)[:, None] * _HOP + np.arange(_MEL.n_fft)
+    spectrum = jnp.fft.rfft(windows[:, places] * hann_window(_MEL), axis=-1)  # [B, T, bins]
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     with jax.default_matmul_precision("highest"):
+        x = jnp.swapaxes(power @ mel_filters(_MEL), 0, 1)  # [T, B, 40]
         for layer in range(3):
             x = _lstm(params, layer, x)
         raw = jax.nn.relu(x[-1] @ params["linear.weight"].T + params["linear.bias"])
