@@ -131,7 +131,7 @@ def _memory(compiled: Any) -> dict[str, int]:
 
 
 def _refused_memory(message: str) -> dict[str, Any]:
-    """What a program needs that the compiler refused for want of HBM."""
+    """Memory that a program needs which the compiler refused because it does not fit in HBM."""
     found = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", message)
     return {"fits": False, "needs_gib": float(found.group(1))} if found else {}
 

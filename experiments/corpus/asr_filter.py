@@ -1,4 +1,4 @@
-"""Whisper listens to synthetic clips: what it mishears is no good example of its text."""
+"""Transcripts of synthetic clips by Whisper, and the removal of clips whose words are wrong."""
 
 from __future__ import annotations
 

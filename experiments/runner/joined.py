@@ -36,7 +36,7 @@ def joined(
         split: of the joined clips.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # Runs of several seeds may want it at once.
+    # Runs of several seeds may prepare it at once.
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepared = directory / "dataset"

@@ -3,7 +3,7 @@
 For short clips of a few speakers with word times (`experiments/README.md` has the command that
 makes them, and what came of it). Decoders and vocoder train without discriminators, which take most
 of a step and would only begin to work in so few. The 25 Hz encoder begins as the Whisper encoder
-that is the teacher of the 12 Hz tokenizers, so that both families know as much.
+that is the teacher of the 12 Hz tokenizers, so that both families learn from the same model.
 """
 
 from __future__ import annotations

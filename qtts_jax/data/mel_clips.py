@@ -44,8 +44,8 @@ def clip_xvectors(waves: Waves, width: int, directory: Path | None) -> np.ndarra
     Args:
         waves: at 16 kHz.
         width: X of the decoder.
-        directory: holds `campplus.onnx`; None for zeros, with which a decoder knows a voice by its
-            reference mel alone.
+        directory: holds `campplus.onnx`; None for zeros, with which a decoder has the
+            reference mel alone to determine the voice.
 
     Raises:
         AudioError: a clip is too short.

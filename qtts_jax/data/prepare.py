@@ -71,7 +71,7 @@ def prepare(
         keep: splits that go into the dataset; a machine that only trains needs no test clips.
         workers: threads; None for one a core.
         progress: show a bar.
-        overwrite: replace an earlier dataset, and forget what an earlier call with another
+        overwrite: replace an earlier dataset, and drop what an earlier call with another
             manifest has begun.
         shard_bytes: of the recordings of a shard.
 

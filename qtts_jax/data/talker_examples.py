@@ -1,7 +1,7 @@
 """Talker examples: the prompt that generation would build, then the frames it should generate.
 
-`layout_example` works from the rows of `build_prompt`, so training knows every layout that
-generation knows.
+`layout_example` works from the rows of `build_prompt`, so training has every layout that generation
+has.
 """
 
 from __future__ import annotations

@@ -353,7 +353,7 @@ def _checkpointer(together: bool = False) -> ocp.Checkpointer:
 
 
 def _as_leaf(leaf: Any) -> Any:
-    """What the handlers know: `LazyArray`, or `jax.Array` (perhaps on several devices)."""
+    """A leaf as the handlers take it: `LazyArray`, or `jax.Array` (perhaps on several devices)."""
     if isinstance(leaf, LazyArray | jax.Array):
         return leaf
     array = np.asarray(leaf)

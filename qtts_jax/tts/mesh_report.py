@@ -58,7 +58,7 @@ def mesh_report(config: TTSConfig, params: Params, speech: Params) -> dict[str, 
 
 
 def _whole_though_named(config: TTSConfig, params: Params) -> int:
-    """How many parameters have an axis of the rules but are whole for want of divisibility."""
+    """How many parameters have an axis of the rules that the mesh does not divide."""
     mesh = mesh_of(params)
     if mesh is None or mesh.shape["model"] == 1:
         return 0

@@ -18,7 +18,7 @@ _FLOAT = 1
 
 
 def read_scales(model: Model) -> None:
-    """The factors of a `Resize`, which are constants, as an attribute: the device is not asked."""
+    """Make the factors of a `Resize`, which are constants, an attribute: nothing is copied back."""
     for node in model.nodes:
         if node.kind == "Resize":
             node.attributes = node.attributes | {"scales": model.constants[node.inputs[2]].tolist()}

@@ -1,4 +1,4 @@
-"""The synthesisers' models as the worker wants them, from the unpacked packages."""
+"""Prepares the synthesisers' models for the worker, from the unpacked packages."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Session:
                 await self._send("error", message=str(error))
 
     async def _take(self, message: dict[str, Any]) -> None:
-        """Do what a message wants.
+        """Carry out one message.
 
         Raises:
             ValueError: it cannot be done.

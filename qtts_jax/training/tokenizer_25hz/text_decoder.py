@@ -65,8 +65,8 @@ class TextDecoderBlock(nnx.Module):
 class TextDecoder(nnx.Module):
     """Logits of every next text id, given the ids before it and continuous speech vectors.
 
-    Positions of ids and of speech are sinusoids: windows of the encoder do not know where in the
-    recording they are. The token table is also the output projection, as in Whisper.
+    Positions of ids and of speech are sinusoids, since windows of the encoder do not depend on
+    their place in the recording. The token table is also the output projection, as in Whisper.
 
     Args:
         config: sizes.
