@@ -4,7 +4,7 @@
 # script is started again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out=${OUT:-runs/post} minutes=${MINUTES:-30} nano=qtts_jax/embedded_checkpoint
+out=${OUT:-runs/post} minutes=${MINUTES:-16} nano=qtts_jax/embedded_checkpoint
 pip install -e '.[train,corpus,eval]' && pip install --no-deps resemblyzer==0.1.4 distillmos==0.9.1
 mkdir -p "$out"
 
@@ -12,8 +12,8 @@ mkdir -p "$out"
 #    from are of similar lengths, so that few shapes are compiled.
 voices=$(python -c 'from qtts_jax import QwenTTS; print(*QwenTTS.from_pretrained().supported_speakers)')
 python -m experiments.corpus.build --out corpus --steps fetch
-python -m experiments.corpus.prompts --corpus corpus --longest 75 --count 2000 --speaker $voices --out "$out/prompts.jsonl"
-python -m experiments.corpus.prompts --corpus corpus --longest 75 --first 2000 --count 64 --speaker $voices --out "$out/validation.jsonl"
+python -m experiments.corpus.prompts --corpus corpus --longest 75 --count 4000 --speaker $voices --out "$out/prompts.jsonl"
+python -m experiments.corpus.prompts --corpus corpus --longest 75 --first 4000 --count 192 --speaker $voices --out "$out/validation.jsonl"
 python -m experiments.corpus.prompts --texts experiments/nano/everyday.jsonl --speaker $voices --out "$out/held.jsonl"
 
 # 2. Each run begins with the durations and voices of the model before any of them, spoken once. DistillMOS is
@@ -29,7 +29,7 @@ python -m experiments.train.post_train gspo --model $nano --out "$out/gspo" $pol
 python -m experiments.train.post_train gspo --model "$out/dpo/model" --out "$out/both" $policy $options
 
 # 3. Words, voices, opinions and durations of three draws of every test text; the best of 16 draws is the ceiling.
-score="python -m experiments.nano.post_training --out $out/scores --before $nano --prompts $out/held.jsonl --judge-on-devices --judge-processes 12 --rows 256"
+score="python -m experiments.nano.post_training --out $out/scores --before $nano --prompts $out/held.jsonl --judge-on-devices --judge-processes 12 --rows 512"
 $score --model $nano --row SFT --seeds 0 1 2
 $score --model "$out/dpo/model" --row +DPO --seeds 0 1 2
 $score --model "$out/gspo/model" --row +GSPO --seeds 0 1 2
