@@ -9,8 +9,8 @@ Float32, random weights (of bfloat16 values, like the released ones), two cores,
 prompt does not count). Each package runs in a process of its own and both take turns, so that
 whatever else the machine does meets both; the figures are medians. `least` is what a measure would
 take if float32 products, or the reading of weights, ran as fast as a large product, or the sum of a
-large array, on this processor. Expected: decoding, encoding and a frame in at most 0.45, 0.6 and
-0.5 of the official package's time. Without the official package only ours is measured. About five
+large array, on this processor. Goals: decoding, encoding and a frame in at most 0.45, 0.6 and 0.5
+of the official package's time. Without the official package only ours is measured. About five
 minutes, and memory for both (10 GB).
 """
 

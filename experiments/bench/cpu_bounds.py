@@ -6,7 +6,6 @@ A codec is bound by products, a frame of the talker and code predictor by readin
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 
 from experiments import command
 from experiments.bench.decode_figures import bytes_per_frame
+from experiments.bench.streams import timed
 from qtts_jax import QwenTTS
 
 # Side of a square matrix whose product is bound by arithmetic, and bytes that no cache holds.
@@ -24,27 +24,22 @@ BLOCK, FRAMES = 64, 125  # frames of the program whose operations are counted, a
 
 def rate(run: Callable[[], Any], amount: float) -> float:
     """Amount a second, the median of five after one unmeasured."""
-    jax.block_until_ready(run())
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - started)
-    return amount / statistics.median(seconds)
+    run()
+    return amount / statistics.median(timed(run) for _ in range(5))
 
 
 def product_flops_per_second() -> float:
     """Operations a second of a float32 matrix product."""
     x = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.float32)
     multiply = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    return rate(lambda: multiply(x), 2.0 * SIDE**3)
+    return rate(lambda: multiply(x).block_until_ready(), 2.0 * SIDE**3)
 
 
 def bytes_read_per_second() -> float:
     """Bytes a second of the sum of a large array."""
     x = jnp.ones(READ // 4, jnp.float32)
     add = jax.jit(jnp.sum)
-    return rate(lambda: add(x), READ)
+    return rate(lambda: add(x).block_until_ready(), READ)
 
 
 def bounds(tts: QwenTTS) -> dict[str, float]:

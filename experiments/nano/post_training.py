@@ -10,9 +10,10 @@ with the model of one row, scores the speech by every judge and writes ROW.SEED.
 rewards can teach. `--before` is the model before post-training, in each call the same: its voices
 and durations are what speech is compared with. Both commands write post_training.md from all result
 files there are: rows by seeds with word errors (of a speech at most its words), similarity,
-opinions, duration ratio, changed durations, missing ends and repetitions, with 95 % bootstrap
-intervals over the prompts. About 3 CPU seconds a speech, most of which `--judge-on-devices` moves
-to a GPU; Whisper then transcribes without a beam, so all rows of a table need the same choice.
+opinions, duration ratio, changed durations, missing ends, repetitions, and the word errors less
+those of the row SFT on the same prompts, with 95 % bootstrap intervals over the prompts. About 3
+CPU seconds a speech, most of which `--judge-on-devices` moves to a GPU; Whisper then transcribes
+without a beam, so all rows of a table need the same choice.
 Expected of post-training: fewer word errors, with similarity, duration and the judge that was no
 reward (DNSMOS by default) inside the interval of the row SFT."""
 
@@ -31,6 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import command
+from experiments.runner.intervals import difference
 from experiments.train.rollout_judging import Expected, Judging, expectations, seeded
 from qtts_jax import QwenTTS
 from qtts_jax.cli.common import positive
@@ -141,11 +143,8 @@ def read_results(directory: Path) -> dict[str, list[dict[str, Any]]]:
     return dict(sorted(rows.items(), key=lambda item: (item[0] != BEFORE, item[0])))
 
 
-def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
-    """The scores of a row over its seeds.
-
-    Draws of the bootstrap are of prompts, with all seeds of a prompt together.
-    """
+def scores_by_prompt(results: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[Score]]]:
+    """The scores of a row by name and number of the prompt, one a seed."""
     prompts: dict[str, dict[int, list[Score]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         for number, clip in enumerate(result["clips"]):
@@ -157,36 +156,59 @@ def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
             own["changed"] = (float(abs(seconds / expected - 1) > CHANGED), 1)
             for name, value in own.items():
                 prompts[name][number].append(value)
+    return prompts
+
+
+def pooled(by_prompt: dict[int, list[Score]]) -> dict[str, Score]:
+    """Sums over the seeds of each prompt."""
+    return {str(n): tuple(map(sum, zip(*own, strict=True))) for n, own in by_prompt.items()}
+
+
+def estimates(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
+    """The scores of a row over its seeds.
+
+    Draws of the bootstrap are of prompts, with all seeds of a prompt together.
+    """
     found = {}
-    for name, by_prompt in prompts.items():
-        pooled = [tuple(map(sum, zip(*values, strict=True))) for values in by_prompt.values()]
+    for name, by_prompt in scores_by_prompt(results).items():
+        scores = list(pooled(by_prompt).values())
         if name in ("changed", "no_eos", "repetition"):
-            pooled = [value for values in by_prompt.values() for value in values]
-        found[name] = estimate(pooled)
+            scores = [value for values in by_prompt.values() for value in values]
+        found[name] = estimate(scores)
     return found
+
+
+def word_change(
+    results: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]
+) -> Estimate | None:
+    """Words wrong less those of the row before post-training, on the same drawn prompts."""
+    mine, theirs = (pooled(scores_by_prompt(each)["wer"]) for each in (results, before))
+    return difference([mine], [theirs])
+
+
+def cell(found: Estimate | None, factor: float, digits: int) -> str:
+    """An estimate with its interval; nothing for None."""
+    if found is None:
+        return ""
+    value, low, high = (f"{factor * x:.{digits}f}" for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The table of all rows."""
-    labels = [label for _, label, _, _ in COLUMNS]
+    labels = [*(label for _, label, _, _ in COLUMNS), f"words wrong %, less those of {BEFORE}"]
     devices = dict.fromkeys(result["device"] for results in rows.values() for result in results)
     lines = [
         "# Post-training on held-out prompts",
         "",
         f"| model | speech | {' | '.join(labels)} |",
-        "|---|--:|" + "---|" * len(COLUMNS),
+        "|---|--:|" + "---|" * len(labels),
     ]
     for row, results in rows.items():
         found = estimates(results)
-        cells = []
-        for name, _, factor, digits in COLUMNS:
-            e = found.get(name)
-            cells.append(
-                ""
-                if e is None
-                else f"{factor * e.value:.{digits}f} [{factor * e.low:.{digits}f}, "
-                f"{factor * e.high:.{digits}f}]"
-            )
+        cells = [cell(found.get(name), factor, digits) for name, _, factor, digits in COLUMNS]
+        other = row != BEFORE and BEFORE in rows
+        cells.append(cell(word_change(results, rows[BEFORE]) if other else None, 100, 1))
         count = f"{len(results[0]['texts'])} x {len(results)}"
         best = results[0]["best_of"]
         name = row if best == 1 else f"{row}, best of {best}"

@@ -128,6 +128,12 @@ def seeded(requests: Sequence[Request], seed: int) -> list[Request]:
     return [replace(r, seed=int(s)) for r, s in zip(requests, seeds, strict=True)]
 
 
+def waves_at_16k(spoken: Sequence[Speech], rate: int) -> list[np.ndarray]:
+    """The waves [T] of speech at `rate` Hz, as the judges take them."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda s: load_mono_16k((np.clip(s.wave, -1, 1), rate)), spoken))
+
+
 def expectations(
     tts: QwenTTS,
     prompts: Sequence[Mapping[str, str]],
@@ -145,9 +151,11 @@ def expectations(
     if not file.is_file():
         requested = [r for seed in range(DRAWS) for r in seeded(requests, seed)]
         waves = [
-            load_mono_16k((np.clip(s.wave, -1, 1), tts.sample_rate))
+            wave
             for first in range(0, len(requested), rows)
-            for s in tts.synthesize(requested[first : first + rows])
+            for wave in waves_at_16k(
+                tts.synthesize(requested[first : first + rows]), tts.sample_rate
+            )
         ]
         lengths = np.asarray([len(w) for w in waves]).reshape(DRAWS, -1)
         longest: dict[str, np.ndarray] = {}
@@ -222,8 +230,7 @@ class Judging:
 
     def scores(self, numbers: Sequence[int], spoken: Sequence[Speech]) -> list[dict[str, Score]]:
         """Scores of each speech, `no_eos` and `seconds` among them."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            waves = list(pool.map(self._at_16k, spoken))
+        waves = waves_at_16k(spoken, self._rate)
         takes: list[Take] = [
             (number, wave, len(speech.wave) / self._rate, speech.ended)
             for number, wave, speech in zip(numbers, waves, spoken, strict=True)
@@ -250,9 +257,6 @@ class Judging:
         """Rewards of each speech by name, the weighted sum `reward` among them: [N] each."""
         found = [mix.rewards(scores) for scores in self.scores(numbers, spoken)]
         return {name: np.asarray([f[name] for f in found]) for name in found[0]}
-
-    def _at_16k(self, speech: Speech) -> np.ndarray:
-        return load_mono_16k((np.clip(speech.wave, -1, 1), self._rate))
 
     def _scores_of_devices(
         self, numbers: Sequence[int], waves: Sequence[np.ndarray]

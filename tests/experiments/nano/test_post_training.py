@@ -43,6 +43,11 @@ def test_a_row_has_the_scores_of_all_its_seeds(tmp_path):
     table = post_training.markdown(rows)
     assert "| SFT | 2 x 2 | 25.0 [12.5, 37.5] | 0.800 [0.800, 0.800] |  |  | 1.12" in table
     assert "| best, best of 16 | 2 x 1 | 0.0 [0.0, 0.0] |" in table
+    # Less those of SFT: 0 in all, and of the one or the other prompt alone.
+    assert [line.split("|")[-2] for line in table.splitlines()[4:6]] == [
+        "  ",
+        " -25.0 [-37.5, -12.5] ",
+    ]
 
 
 def test_faulty_results_are_named(tmp_path):
