@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-import jax
 import numpy as np
 
 from qtts_jax.errors import BusyError, GenerationError, RequestError
@@ -21,7 +20,7 @@ from qtts_jax.serving.block_audio import BlockAudio
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
-from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
+from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program, pays
 from qtts_jax.serving.settings import EngineSettings
 from qtts_jax.serving.utterance import (
     DEFAULT_PACE,
@@ -72,7 +71,12 @@ class Engine:
         # Taken out of the batch until more of their text arrives, and those whose text has.
         self._parked: dict[Utterance, Rows] = {}
         self._costs = Costs()
-        self._admitted_last = self._stopping = False
+        # Requests and time of each prefill since the last frames.
+        self._admissions: list[tuple[int, float]] = []
+        self._prefill_rows = min(self.settings.prefill_sizes[-1], self.settings.rows[-1])
+        # Events that are delivered once the device has its next program.
+        self._outbox: list[tuple[Utterance, Event]] = []
+        self._stopping = False
         self._unfinished: set[Utterance] = set()
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -229,6 +233,7 @@ class Engine:
             for utterance in self._unfinished_now():
                 self._end(utterance, Failed(error))
             self._ready.set()
+        self._send_outbox()
 
     def _serve_once(self) -> bool:
         """Take what clients sent, then run one program; False when the engine has stopped."""
@@ -241,24 +246,33 @@ class Engine:
             for utterance in self._group.running
         ]
         following = self._next_waiting()
-        expected = self._costs(("prefill", len(following))) + self._costs((self._group.size, 1))
-        if following and admits(playing, now, expected, self._admitted_last):
+        if following and self._admits(following, playing, now):
             for utterance in following:
                 self._waiting.remove(utterance)
             self._admit(following)
-            self._admitted_last = True
         elif playing:
             size = self._group.size
             frames = frames_of_next_program(
                 self.settings.chunk_frames, playing, now, lambda n: self._costs((size, n))
             )
             self._run(frames)
-            self._admitted_last = False
         return not self._stopping or bool(self._unfinished)
+
+    def _admits(self, waiting: list[Utterance], playing: list[Playing], now: float) -> bool:
+        """Whether to prefill these requests before the next frames."""
+        prefill = self._costs(("prefill", len(waiting)))
+        together = len(waiting) < self._prefill_rows
+        waited = [now - utterance.submitted for utterance in waiting]
+        if together and not pays(waited, len(playing), prefill):
+            return False
+        expected = prefill + self._costs((self._group.size, 1))
+        return admits(playing, now, expected, bool(self._admissions))
 
     def _take_inbox(self) -> None:
         """Do what is in the inbox; wait for it when there is nothing else to do."""
         idle = not self._waiting and not self._group.running
+        if idle:
+            self._send_outbox()
         if idle and not (self._stopping and not self._unfinished):
             self._inbox.get()()
         while True:
@@ -308,7 +322,7 @@ class Engine:
         for utterance, rows in list(self._parked.items()):
             if utterance.next_frames > 0 and self._group.free:
                 del self._parked[utterance]
-                self._group.add(utterance, rows)
+                self._group.add([utterance], rows)
 
     def _next_waiting(self) -> list[Utterance]:
         """The first that waits and those behind it whose prompts have its padded length.
@@ -331,7 +345,6 @@ class Engine:
         try:
             rows = self._prefill([utterance.request for utterance in utterances])
             decoders = [self._decoder(utterance) for utterance in utterances]
-            jax.block_until_ready(rows[-1].state.hidden)  # to measure the time
         except Exception as error:  # the fault of one request must not end the others
             if len(utterances) == 1:
                 self._end(utterances[0], Failed(error))
@@ -339,11 +352,13 @@ class Engine:
             for utterance in utterances:
                 self._admit([utterance])
             return
-        for utterance, row, decoder in zip(utterances, rows, decoders, strict=True):
+        self._group.add(utterances, rows)
+        for utterance, decoder in zip(utterances, decoders, strict=True):
             utterance.started, utterance.decoder = begin, decoder
-            row = append_text(self._prefill, row, 0, utterance.early_ids)
-            self._group.add(utterance, row)
-        self._costs.measured(("prefill", len(utterances)), time.monotonic() - begin)
+            if utterance.early_ids:
+                self._group.append_text(utterance, utterance.early_ids)
+        self._admissions.append((len(utterances), begin))
+        self._send_outbox()
 
     def _decoder(self, utterance: Utterance) -> BlockAudio | None:
         """Makes the audio of an utterance; None where the programs of the rows do."""
@@ -352,35 +367,53 @@ class Engine:
         return BlockAudio(self.tts.speech_tokenizer, utterance.request, utterance.whole)
 
     def _run(self, frames: int) -> None:
-        """Run one program and deliver its audio."""
+        """Run one program; meanwhile deliver the audio of the one before."""
         begin, size = time.monotonic(), self._group.size
         device_codes, device_wave = self._group.run(frames)
+        self._send_outbox()
         codes = np.asarray(device_codes)
         wave = np.zeros((len(codes), 0), np.float32)  # [B, samples]
         if device_wave is not None:
             wave = np.asarray(device_wave)
+        self._measure(size, frames, begin)
         samples = wave.shape[1] // frames
+        generated = np.sum(codes[..., 0] >= 0, axis=1).tolist()
         for row, utterance in enumerate(self._group.tenants):
             if utterance is not None:
-                self._deliver(utterance, codes[row], wave[row], samples)
-        self._costs.measured((size, frames), time.monotonic() - begin)
+                self._take_chunk(utterance, codes[row], wave[row], samples, generated[row])
 
-    def _deliver(
-        self, utterance: Utterance, codes: np.ndarray, wave: np.ndarray, samples: int
+    def _measure(self, size: int, frames: int, begin: float) -> None:
+        """Count the time of a program that has ended, and of the prefills before it."""
+        now, admissions = time.monotonic(), self._admissions
+        self._admissions = []
+        if not admissions:
+            self._costs.measured((size, frames), now - begin)
+        elif len(admissions) == 1:  # nothing waited for the prefill alone
+            (count, admitted), program = admissions[0], self._costs((size, frames))
+            self._costs.measured(("prefill", count), max(0.0, now - admitted - program))
+
+    def _take_chunk(
+        self,
+        utterance: Utterance,
+        codes: np.ndarray,
+        wave: np.ndarray,
+        samples: int,
+        generated: int,
     ) -> None:
-        """Deliver a row's part of a program, and free the row at its last frame.
+        """Take a row's part of a program for delivery, and free the row at its last frame.
 
         Args:
             codes: [T, Q], negative after the last frame.
             wave: [T * samples], the audio that the rows have made.
             samples: per frame; 0 where they make none.
+            generated: frames that have codes.
         """
-        try:
-            check_finite(codes[None])
-        except GenerationError as error:
-            self._end(utterance, Failed(error))
-            return
-        generated = int(np.sum(codes[:, 0] >= 0))
+        if generated < len(codes):
+            try:
+                check_finite(codes[None])
+            except GenerationError as error:
+                self._end(utterance, Failed(error))
+                return
         made = min(generated, utterance.max_frames - utterance.made)
         if made:
             utterance.made += made
@@ -402,14 +435,20 @@ class Engine:
         utterance.held.append(chunk)
 
     def _release(self, utterance: Utterance) -> None:
-        """Deliver the chunks that are held, as one."""
+        """Deliver the chunks that are held, as one: the first at once, later ones with the rest."""
         if not utterance.held:
             return
-        if not self.settings.offline:
-            utterance.first_audio = utterance.first_audio or time.monotonic()
-        waves, codes = zip(*((chunk.wave, chunk.codes) for chunk in utterance.held), strict=True)
+        chunk = utterance.held[0]
+        if len(utterance.held) > 1:
+            parts = [(each.wave, each.codes) for each in utterance.held]
+            waves, codes = zip(*parts, strict=True)
+            chunk = Chunk(np.concatenate(waves), np.concatenate(codes))
         utterance.held = []
-        _send(utterance, Chunk(np.concatenate(waves), np.concatenate(codes)))
+        if utterance.first_audio is None and not self.settings.offline:
+            utterance.first_audio = time.monotonic()
+            _send(utterance, chunk)
+        else:
+            self._outbox.append((utterance, chunk))
 
     def _end(self, utterance: Utterance, event: Done | Failed) -> None:
         """Free all that an utterance holds and deliver what is held and its last event."""
@@ -426,7 +465,13 @@ class Engine:
         utterance.ended = time.monotonic()
         with self._lock:
             self._unfinished.discard(utterance)
-        _send(utterance, event)
+        self._outbox.append((utterance, event))
+
+    def _send_outbox(self) -> None:
+        """Deliver the events that had time until the device has work again."""
+        outbox, self._outbox = self._outbox, []
+        for utterance, event in outbox:
+            _send(utterance, event)
 
 
 def _send(utterance: Utterance, event: Event) -> None:

@@ -74,6 +74,8 @@ class Prefill:
         if self.audio_in_rows:
             self._decoder = codec.part("decoder")
             self._fresh_audio = self._one_row(self._new_state())
+        # The same for batches of each size that was prefilled.
+        self._fresh_rows: dict[int, Any] = {}
         self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
 
     def checked(self, request: Request) -> tuple[Request, SamplingPlan]:
@@ -111,10 +113,10 @@ class Prefill:
         """Padded length of a request's prompt."""
         return bucket(len(request.prompt), self.settings.prompt_sizes[0])
 
-    def __call__(self, requests: Sequence[Request]) -> list[Rows]:
-        """The states of checked requests before their first frames, each with batch 1.
+    def __call__(self, requests: Sequence[Request]) -> Rows:
+        """The states of checked requests before their first frames, in their order.
 
-        They run as one batch, at most the last of `prefill_sizes`.
+        They run as one batch, at most the last of `prefill_sizes`; it may have further rows.
         """
         rows = self.whole_rows(at_least(self.settings.prefill_sizes, len(requests)))
         inputs, _ = host_batch(self.tts.config, requests, multiple=rows)
@@ -132,19 +134,8 @@ class Prefill:
         if self._row_sharding is not None:
             packed = jax.device_put(packed, self._row_sharding)
         state, conditions = self._start(params, packed, layout=layout, capacity=capacity)
-        together = Rows(conditions, state, NO_AUDIO)
-        each = (
-            [together]
-            if rows == 1
-            else [
-                self._rows.take(together, np.asarray([row], np.int32))
-                for row in range(len(requests))
-            ]
-        )
-        return [
-            row._replace(audio=self._audio(request.reference))
-            for row, request in zip(each, requests, strict=True)
-        ]
+        audio = self._audio([request.reference for request in requests], rows)
+        return Rows(conditions, state, audio)
 
     def whole_rows(self, rows: int) -> int:
         """The fewest rows from `rows` on that the devices can share (`Programs.row_multiple`)."""
@@ -156,9 +147,20 @@ class Prefill:
             return self.settings.max_text + APPEND
         return bucket(max(len(request.prompt.trailing) for request in requests), MIN_TEXT)
 
-    def _audio(self, reference: np.ndarray | None) -> Any:
+    def _audio(self, references: Sequence[np.ndarray | None], rows: int) -> Any:
+        """The decoder's states [rows, ...] after references; those of further rows are fresh."""
+        if not self.audio_in_rows:
+            return NO_AUDIO
+        if all(reference is None for reference in references):
+            if rows not in self._fresh_rows:
+                self._fresh_rows[rows] = self._rows.join([self._fresh_audio] * rows)
+            return self._fresh_rows[rows]
+        each = [self._audio_after(reference) for reference in references]
+        return self._rows.join([*each, *[self._fresh_audio] * (rows - len(each))])
+
+    def _audio_after(self, reference: np.ndarray | None) -> Any:
         """The decoder's state [1, ...] after a reference, which is decoded once and kept."""
-        if reference is None or not self.audio_in_rows:
+        if reference is None:
             return self._fresh_audio
         key = reference.tobytes()
         if key not in self._after_reference:
@@ -191,11 +193,13 @@ class Prefill:
         one: DecoderState = state if self.mesh is None else self._rows.first(state)
         return one
 
-    def decode_every_block(self) -> None:
+    def every_audio_program(self) -> None:
         """Run the programs that in-context references of any length are decoded with."""
+        for rows in self.settings.prefill_sizes:
+            self._rows.join([self._fresh_audio] * self.whole_rows(rows))
         size = BLOCKS[0]
         while size:
-            self._audio(np.zeros((size, self._codec.codebooks), np.int32))
+            self._audio_after(np.zeros((size, self._codec.codebooks), np.int32))
             size //= 2
         self._after_reference.clear()
 

@@ -27,7 +27,7 @@ class RowGroup:
 
     Args:
         prefill: makes the rows.
-        blank: a row that generates no frame; it fills the batch.
+        blank: rows that generate no frame; the first of them fills the batch.
 
     Attributes:
         tenants: the utterance of each row, None in free ones.
@@ -35,10 +35,11 @@ class RowGroup:
 
     def __init__(self, prefill: Prefill, blank: Rows) -> None:
         config, mesh = prefill.tts.config, prefill.mesh
-        self._prefill, self._blank = prefill, blank
+        self._prefill = prefill
         self._sizes = sorted({prefill.whole_rows(size) for size in prefill.settings.rows})
         self._capacities = prefill.capacities
         self._programs = row_programs(config, mesh)
+        self._blank = self._programs.take(blank, np.zeros(1, np.int32))
         self._frames = programs(config, mesh).run
         if prefill.audio_in_rows:
             codec = prefill.tts.speech_tokenizer
@@ -46,7 +47,7 @@ class RowGroup:
             self._decoder = codec.part("decoder")
         # Positions of a row before its first frame, beside those of its prompt.
         self._lag = config.talker.lag
-        self._blank_positions = int(np.asarray(blank.state.talker.position)[0]) + self._lag
+        self._blank_positions = int(np.asarray(self._blank.state.talker.position)[0]) + self._lag
         self._rows: Rows
         self.tenants: list[Utterance | None]
         # Filled cache positions of each row; free rows run along, so theirs count as well.
@@ -70,22 +71,25 @@ class RowGroup:
         """Utterances that can be added."""
         return self._sizes[-1] - len(self.running)
 
-    def add(self, utterance: Utterance, one: Rows) -> None:
-        """Put an utterance into a free row.
+    def add(self, utterances: Sequence[Utterance], new: Rows) -> None:
+        """Put utterances into free rows.
 
         Args:
-            one: its state, batch 1.
+            new: their states, in their order; further rows are left out.
         """
-        if None not in self.tenants:
+        while self.tenants.count(None) < len(utterances):
             larger = at_least(self._sizes, self.size + 1)
             self._reorder([*range(self.size), *[0] * (larger - self.size)])
-        self._set_capacity(max(self._capacity, _capacity(one)))
-        if _text_room(one) > _text_room(self._rows):
-            self._rows = self._programs.with_text_room(self._rows, _text_room(one))
-        row = self.tenants.index(None)
-        self._rows = self._programs.insert(self._rows, one, np.int32(row))
-        self.tenants[row] = utterance
-        self._positions[row] = len(utterance.request.prompt) + self._lag + utterance.frames
+        self._set_capacity(max(self._capacity, _capacity(new)))
+        if _text_room(new) > _text_room(self._rows):
+            self._rows = self._programs.with_text_room(self._rows, _text_room(new))
+        free = [row for row, tenant in enumerate(self.tenants) if tenant is None]
+        index = np.full(len(new.state.done), self.size, np.int32)
+        index[: len(utterances)] = free[: len(utterances)]
+        self._rows = self._programs.insert(self._rows, new, index)
+        for row, utterance in zip(free, utterances, strict=False):
+            self.tenants[row] = utterance
+            self._positions[row] = len(utterance.request.prompt) + self._lag + utterance.frames
 
     def remove(self, utterance: Utterance) -> None:
         """Free the row of an utterance."""
@@ -114,7 +118,12 @@ class RowGroup:
         for utterance in self.running:
             utterance.frames += frames
         self._positions = [position + frames for position in self._positions]
-        return self._dispatch(frames, plan_of(utterance.needs for utterance in self.running))
+        plan = plan_of(utterance.needs for utterance in self.running)
+        codes, wave = self._dispatch(frames, plan)
+        for result in (codes, wave):
+            if result is not None:
+                result.copy_to_host_async()  # as soon as it is there
+        return codes, wave
 
     def _dispatch(self, frames: int, plan: SamplingPlan) -> tuple[jax.Array, jax.Array | None]:
         params, (conditions, state, audio) = self._prefill.tts.params, self._rows
@@ -129,11 +138,12 @@ class RowGroup:
         self._rows = Rows(conditions, state, audio)
         return codes, wave
 
-    def every_program(self, frames: Sequence[int]) -> Iterator[str]:
+    def every_program(self, frames: Sequence[int], prefilled: Sequence[Rows]) -> Iterator[str]:
         """Run every program that any course of events needs, on blank rows; yields their names.
 
         Args:
             frames: all numbers that `run` will be given.
+            prefilled: rows of all shapes that `add` will be given, beside those of `take`.
         """
         one = [self._programs.with_capacity(self._blank, c) for c in self._capacities]
         for size in self._sizes:
@@ -145,8 +155,10 @@ class RowGroup:
                     yield f"{name}, {n} frames"
                     jax.block_until_ready(self._dispatch(n, plan))
                 yield f"{name}, moving rows"
-                for row in one[: i + 1]:
-                    self._rows = self._programs.insert(self._rows, row, np.int32(0))
+                for new in [*one, *prefilled]:
+                    if _capacity(new) <= capacity:
+                        nowhere = np.full(len(new.state.done), size, np.int32)
+                        self._rows = self._programs.insert(self._rows, new, nowhere)
                 for other in {1, *_neighbours(self._sizes, size)}:
                     self._programs.take(self._rows, np.zeros(other, np.int32))
                 self._rows = append_text(self._prefill, self._rows, 0, [0])
@@ -202,7 +214,9 @@ class RowGroup:
         self._set_capacity(needed)
         for row, tenant in enumerate(self.tenants):
             if tenant is None and self._positions[row] + frames > self._capacity:
-                self._rows = self._programs.insert(self._rows, self._blank, np.int32(row))
+                self._rows = self._programs.insert(
+                    self._rows, self._blank, np.asarray([row], np.int32)
+                )
                 self._positions[row] = self._blank_positions
 
     def _set_capacity(self, capacity: int) -> None:

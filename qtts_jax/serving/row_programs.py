@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,18 +36,17 @@ def take(rows: Rows, index: jax.Array) -> Rows:
     return taken
 
 
-def insert(rows: Rows, one: Rows, row: jax.Array) -> Rows:
-    """`rows` with row number `row` replaced by the single row `one`.
+def insert(rows: Rows, new: Rows, index: jax.Array) -> Rows:
+    """`rows` with those at `index` [P] replaced by the P rows of `new`.
 
-    The caches and the text of `one` may be shorter: what follows them in the row is masked by its
-    position and by the length of its text.
+    An index beyond the batch leaves its row of `new` out. The caches and the text of `new` may be
+    shorter: what follows them in a row is masked by its position and by the length of its text.
     """
 
     def put(x: jax.Array, y: jax.Array) -> jax.Array:
-        start = (row, *[jnp.zeros((), row.dtype)] * (x.ndim - 1))
-        return jax.lax.dynamic_update_slice(x, y, start)
+        return x.at[(index, *(slice(n) for n in y.shape[1:]))].set(y, mode="drop")
 
-    return jax.tree.map(put, rows, one)
+    return jax.tree.map(put, rows, new)
 
 
 def with_capacity(rows: Rows, capacity: int) -> Rows:
@@ -115,12 +114,18 @@ class RowPrograms:
             """The first row of a decoder's state, alone."""
             return place_rows(jax.tree.map(lambda x: x[:1], audio), mesh, heads=False)
 
+        def join(audio: Sequence[Any]) -> Any:
+            """Decoder states of one row each as one with all rows."""
+            joined = jax.tree.map(lambda *x: jnp.concatenate(x), *audio)
+            return place_rows(joined, mesh, heads=False)
+
         self.take = jax.jit(placed(take))
         self.insert = jax.jit(placed(insert), donate_argnums=0)
         self.with_capacity = jax.jit(placed(with_capacity), static_argnums=1)
         self.with_text_room = jax.jit(placed(with_text_room), static_argnums=1)
         self.append = jax.jit(append, donate_argnums=1)
         self.first = jax.jit(first)
+        self.join = jax.jit(join)
 
 
 @functools.lru_cache(maxsize=16)

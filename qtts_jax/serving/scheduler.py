@@ -18,6 +18,26 @@ class Playing(NamedTuple):
     frames: int
 
 
+# Seconds of a request that waits for its first audio count this many times those of one that has
+# some.
+FIRST_AUDIO = 4.0
+
+
+def pays(waited: Sequence[float], running: int, prefill: float) -> bool:
+    """Whether a prefill now is worth the time for which all running rows stand still.
+
+    Where it is not, requests gather, and one program prefills more of them. A few rows never make
+    a request wait long; with hundreds, prefills that follow each other would leave no time for
+    frames.
+
+    Args:
+        waited: seconds of the requests that would be prefilled.
+        running: rows that make frames.
+        prefill: expected seconds.
+    """
+    return FIRST_AUDIO * sum(waited) >= running * prefill
+
+
 def admits(playing: Sequence[Playing], now: float, prefill: float, admitted_last: bool) -> bool:
     """Whether a waiting request is prefilled before the next frames.
 

@@ -14,6 +14,8 @@ from qtts_jax.generation.prompt import Prompt
 from qtts_jax.generation.request import Request
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup
+from qtts_jax.serving.row_programs import Rows
+from qtts_jax.serving.settings import at_least
 from qtts_jax.serving.warmup_25hz import every_block_program
 from qtts_jax.speech_tokenizer.batch_shapes import cover
 from qtts_jax.speech_tokenizer.programs_12hz import BATCH_BLOCKS
@@ -27,12 +29,14 @@ def warm_up(prefill: Prefill) -> RowGroup:
     """
     settings = prefill.settings
     group = empty_group(prefill)
+    prefilled: dict[object, Rows] = {}
     with tqdm(unit="program", desc="compiling") as bar:
         for size, rows in itertools.product(settings.prompt_sizes, settings.prefill_sizes):
             bar.set_postfix_str(f"{rows} prompts of {size}")
-            jax.block_until_ready(prefill([_blank_request(prefill, size)] * rows))
+            made = jax.block_until_ready(prefill([_blank_request(prefill, size)] * rows))
+            prefilled[rows, at_least(prefill.capacities, size)] = made
             bar.update()
-        for name in group.every_program(settings.chunk_frames):
+        for name in group.every_program(settings.chunk_frames, list(prefilled.values())):
             bar.set_postfix_str(name)
             bar.update()
         most = settings.max_reference_seconds
@@ -45,7 +49,7 @@ def warm_up(prefill: Prefill) -> RowGroup:
 
 def empty_group(prefill: Prefill) -> RowGroup:
     """The running batch, empty."""
-    return RowGroup(prefill, prefill([_blank_request(prefill, 1)])[0])
+    return RowGroup(prefill, prefill([_blank_request(prefill, 1)]))
 
 
 def _blank_request(prefill: Prefill, positions: int) -> Request:
@@ -68,7 +72,7 @@ def _references(prefill: Prefill) -> Iterator[str]:
     if "voice_clone" not in prefill.tts.modes:
         return
     yield "references"
-    prefill.decode_every_block()
+    prefill.every_audio_program()
     for recording in _recordings(prefill):
         yield "references"
         prefill.tts.encode_references([recording], ["Words."], [False], [None])
