@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from experiments import command
-from experiments.bench.serve import TEXTS
+from experiments.bench.serve_requests import TEXTS
 from qtts_jax.cli.batch.lines import Line
 from qtts_jax.errors import QTTSError
 from qtts_jax.serving.whole import WholeSpeech

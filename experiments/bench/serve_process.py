@@ -1,4 +1,4 @@
-"""Library of the commands that load a server: `qtts serve` as a process, and what it holds."""
+"""Library of the commands that load a server: it as a process, and what that process holds."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from experiments import command
 from qtts_jax.errors import QTTSError
 
 MIB = 2**20
-# Seconds until a server is ready: the first start on a machine compiles every program.
-START = 900
+# Seconds until a server is ready: the first start on a machine compiles every program, for a GPU
+# and many rows some hundred of them.
+START = 1500
 # Seconds until an idle server has freed what its last clients held.
 SETTLE = 60
 
 
 class ServerProcess:
-    """`qtts serve` on a free port of this machine, for a `with` block that begins once it is ready.
+    """A server on a free port of this machine, for a `with` block that begins once it is ready.
 
     Args:
-        options: of `qtts serve`.
+        options: of the server.
+        module: what `python -m` runs, with its first arguments: `qtts serve`, or a command that
+            takes the same options.
 
     Attributes:
         url: of the server.
@@ -37,13 +40,15 @@ class ServerProcess:
         QTTSError: it ends, or is not ready in time.
     """
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, options: Sequence[str] = (), module: Sequence[str] = ("qtts_jax", "serve")
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.host, self.port = "127.0.0.1", port
         self.url = f"http://{self.host}:{port}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "qtts_jax", "serve", "--port", str(port), *options]
+            [sys.executable, "-m", *module, "--port", str(port), *options]
         )
 
     def __enter__(self) -> ServerProcess:
@@ -51,12 +56,12 @@ class ServerProcess:
         while not self._is_ready():
             if self._process.poll() is not None:
                 raise QTTSError(
-                    f"`qtts serve` ended with status {self._process.returncode} before it was "
+                    f"the server ended with status {self._process.returncode} before it was "
                     "ready; its own message says why."
                 )
             if time.monotonic() > end:
                 self._process.kill()
-                raise QTTSError(f"`qtts serve` was not ready after {START} s.")
+                raise QTTSError(f"the server was not ready after {START} s.")
             time.sleep(0.3)
         return self
 

@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from experiments.bench.serve import TEXTS, Answer, ask
+from experiments.bench.serve_answers import Answer
+from experiments.bench.serve_client import connect, send
 from experiments.bench.serve_process import ServerProcess
+from experiments.bench.serve_requests import TEXTS, body
 from qtts_jax.errors import QTTSError
 
 FIRST_PART = 1 / 6
@@ -51,7 +53,8 @@ def measure(
     memory: list[tuple[float, float]] = []
 
     def client(text: str, number: int) -> None:
-        answers.append(ask(server.url, text, number, {}))
+        with connect({}) as session:
+            answers.append(send(session, server.url, body(text, number)))
 
     with ServerProcess(options) as server:
         start = time.monotonic()

@@ -26,6 +26,12 @@ def add_command(commands: Any) -> None:
         f"{API_KEY} is a bearer key that they must then send.",
     )
     add_model(parser)
+    add_options(parser)
+    parser.set_defaults(run=_serve)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the server, which `serve` reads; those of the model are `add_model`'s."""
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=9000, help="default: %(default)s")
     parser.add_argument("--voices", type=Path, help="folder that keeps uploaded voices")
@@ -65,12 +71,32 @@ def add_command(commands: Any) -> None:
         "--max-waiting", type=positive, default=64, help="requests (default: %(default)s)"
     )
     add_flow(parser.add_argument_group("decoder of a 25 Hz tokenizer"))
-    parser.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> int:
+    import_extras()
+    return serve(load_tts(args), args)
+
+
+def import_extras() -> None:
+    """Import the optional packages of the server, before a model is loaded in vain.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
     for module in ("uvicorn", "fastapi", "multipart", "prometheus_client", "websockets", "av"):
         import_extra(module, "serve", "the server")
+
+
+def serve(tts: Any, args: argparse.Namespace) -> int:
+    """Serve a loaded `QwenTTS` until SIGINT or SIGTERM.
+
+    Args:
+        args: with the options of `add_options`.
+
+    Returns:
+        The exit status.
+    """
     import uvicorn
 
     from qtts_jax.serving.engine import Engine
@@ -78,7 +104,6 @@ def _serve(args: argparse.Namespace) -> int:
     from qtts_jax.serving.http.settings import ServerSettings
     from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
-    tts = load_tts(args)
     set_flow(args, tts.speech_tokenizer, {})
     engine = Engine(
         tts,

@@ -15,6 +15,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from experiments.bench import serve as bench
+from experiments.bench import serve_requests
+from experiments.bench.serve_client import Clients
+from experiments.bench.serve_report import section
 from qtts_jax.serving.encoders import pcm16
 from qtts_jax.serving.http.settings import ServerSettings
 from qtts_jax.serving.row_group import RowGroup
@@ -316,19 +319,15 @@ def test_wav_reads_as_audio(post):
 
 
 def test_the_load_bench_measures_this_server(address, monkeypatch):
-    monkeypatch.setattr(bench, "TEXTS", ("Short.", "Texts."))  # the others exceed the limits here
-    figures = bench.measure(f"http://{address}", rate=50.0, count=4, seed=0, headers=HEADERS)
-    assert figures["failed"] == 0 and figures["audio_s_per_s"] > 0
-    assert figures["first_byte_ms"]["p50"] <= figures["end_ms"]["p50"]
-    closed = bench.measure_closed(f"http://{address}", 2, 4, 0, HEADERS)
-    assert closed["failed"] == 0 and closed["streams"] == 2
-    rows = bench.table({"machine": "m", "about": "a.", "runs": [figures, closed]}).splitlines()
-    assert rows[4].startswith("| 50 a second | 0 |") and rows[5].startswith("| 2 at once | 0 |")
-
-
-def test_the_load_bench_counts_gaps():
-    half = bench.BYTES_PER_SECOND // 2
-    steady = bench.Answer([(0.1, half), (0.55, 2 * half), (1.0, 3 * half)])
-    broken = bench.Answer([(0.1, half), (0.75, 2 * half), (1.2, 3 * half)])
-    assert steady.longest_gap == 0.0
-    assert broken.longest_gap == pytest.approx(0.15)
+    # The others exceed the limits here.
+    monkeypatch.setattr(serve_requests, "TEXTS", ("Short.", "Texts."))
+    with Clients(f"http://{address}", HEADERS, processes=2) as clients:
+        figures = bench.measure(clients, rate=50.0, count=4, seed=0)
+        assert figures["failed"] == 0 and figures["audio_s_per_s"] > 0
+        assert figures["first_byte_ms"]["p50"] <= figures["end_ms"]["p50"]
+        closed = bench.measure_closed(clients, 3, 4, 0)
+        assert closed["failed"] == 0 and closed["streams"] == 3 and closed["requests"] == 4
+    rows = section({"machine": "m", "about": "a.", "runs": [figures, closed]})
+    assert rows[4].startswith("| 50 a second | 1 |") and rows[5].startswith("| 3 at once | 1 |")
+    with Clients(f"http://{address}", {}, processes=1) as clients:
+        assert bench.measure_closed(clients, 1, 2, 0)["faults"] == {"status 401": 2}
