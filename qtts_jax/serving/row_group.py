@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextvars import copy_context
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,8 +20,6 @@ from qtts_jax.speech_tokenizer.programs_speech import frames_and_audio_program
 
 # Programs for which a smaller batch must suffice before the rows are packed into it.
 PATIENCE = 8
-# Programs compiled at a time, at most.
-COMPILERS = 8
 
 
 class RowGroup:
@@ -132,22 +126,17 @@ class RowGroup:
         return codes, wave
 
     def _dispatch(self, frames: int, plan: SamplingPlan) -> tuple[jax.Array, jax.Array | None]:
-        program, arguments = self._program(self._rows)
-        conditions, _, audio = self._rows
-        made = program(*arguments, methods=plan, frames=frames)
-        if self._prefill.audio_in_rows:
-            codes, wave, state, audio = made
+        params, (conditions, state, audio) = self._prefill.tts.params, self._rows
+        options = {"methods": plan, "frames": frames}
+        wave: jax.Array | None = None
+        if not self._prefill.audio_in_rows:
+            codes, state = self._frames(params, conditions, state, **options)
         else:
-            (codes, state), wave = made, None
+            codes, wave, state, audio = self._frames_and_audio(
+                params, self._decoder, conditions, state, audio, **options
+            )
         self._rows = Rows(conditions, state, audio)
         return codes, wave
-
-    def _program(self, rows: Rows) -> tuple[Any, tuple[Any, ...]]:
-        """The program that makes frames of rows, and its arguments."""
-        params, (conditions, state, audio) = self._prefill.tts.params, rows
-        if not self._prefill.audio_in_rows:
-            return self._frames, (params, conditions, state)
-        return self._frames_and_audio, (params, self._decoder, conditions, state, audio)
 
     def every_program(self, frames: Sequence[int], prefilled: Sequence[Rows]) -> Iterator[str]:
         """Run every program that any course of events needs, on blank rows; yields their names.
@@ -157,7 +146,6 @@ class RowGroup:
             prefilled: rows of all shapes that `add` will be given, beside those of `take`.
         """
         one = [self._programs.with_capacity(self._blank, c) for c in self._capacities]
-        yield from self._compile(one, frames)
         for size in self._sizes:
             index = np.zeros(size, np.int32)
             for i, capacity in enumerate(self._capacities):
@@ -179,29 +167,6 @@ class RowGroup:
         parked = self._programs.take(self._rows, np.zeros(1, np.int32))
         append_text(self._prefill, parked, 0, [0])
         self.clear()
-
-    def _compile(self, one: Sequence[Rows], frames: Sequence[int]) -> Iterator[str]:
-        """Compile the programs that make frames, several at a time; yields their names.
-
-        A later call with such arguments finds its program compiled.
-
-        Args:
-            one: a row of each capacity.
-        """
-        with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, COMPILERS))) as pool:
-            waiting = {}
-            for size, row in itertools.product(self._sizes, one):
-                rows = jax.tree.map(_shape, self._programs.take(row, np.zeros(size, np.int32)))
-                for n, plan in itertools.product(frames, PLANS):
-                    compiling = pool.submit(copy_context().run, self._lower_and_compile, rows, plan, n)
-                    waiting[compiling] = f"{size} rows of {_capacity(rows)} positions, {n} frames"
-            for done in as_completed(waiting):
-                done.result()
-                yield waiting[done]
-
-    def _lower_and_compile(self, rows: Rows, plan: SamplingPlan, frames: int) -> None:
-        program, arguments = self._program(rows)
-        program.lower(*arguments, methods=plan, frames=frames).compile()
 
     def clear(self) -> None:
         """Free every row and start with the smallest batch."""
@@ -270,11 +235,6 @@ def append_text(prefill: Prefill, rows: Rows, row: int, ids: Sequence[int]) -> R
         conditions = append(params, rows.conditions, np.int32(row), padded, np.int32(len(part)))
         rows = rows._replace(conditions=conditions)
     return rows
-
-
-def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
-    """What a program is compiled for, without the values."""
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if x.committed else None)
 
 
 def _capacity(rows: Rows) -> int:
