@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,15 @@ def serve(tts: Any, args: argparse.Namespace) -> int:
     from qtts_jax.serving.http.settings import ServerSettings
     from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
+    # The engine's thread waits for the interpreter no longer than this when the device is done.
+    sys.setswitchinterval(0.0005)
     set_flow(args, tts.speech_tokenizer, {})
     engine = Engine(
         tts,
         EngineSettings(
             rows=sizes_up_to(args.rows, 4),
             chunk_frames=sizes_up_to(args.chunk_frames, 4),
+            prefill_rows=(1, 8, 32) if args.rows >= 64 else (1, 4),
             max_prompt=args.max_prompt,
             max_seconds=args.max_seconds,
             max_reference_seconds=args.max_reference_seconds,

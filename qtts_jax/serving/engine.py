@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -36,6 +37,10 @@ from qtts_jax.serving.warmup import empty_group, warm_up
 from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
+
+# From this many rows on, frames are gathered up to this many while a client has audio for this
+# many seconds.
+MANY, GATHERED, SOON = 64, 16, 1.0
 
 _NOT_READY = "the server is stopping or not ready yet; try again later."
 
@@ -325,7 +330,7 @@ class Engine:
                 self._group.add([utterance], rows)
 
     def _next_waiting(self) -> list[Utterance]:
-        """The first that waits and those behind it whose prompts have its padded length.
+        """The first that waits and those behind it whose prompts fit its padded length.
 
         They are as many as have free rows and are prefilled by one program.
         """
@@ -333,12 +338,12 @@ class Engine:
         if not self._waiting or not most:
             return []
         positions = self._prefill.positions(self._waiting[0].request)
-        alike = [
+        fitting = (
             utterance
             for utterance in self._waiting
-            if self._prefill.positions(utterance.request) == positions
-        ]
-        return alike[:most]
+            if self._prefill.positions(utterance.request) <= positions
+        )
+        return list(itertools.islice(fitting, most))
 
     def _admit(self, utterances: list[Utterance]) -> None:
         begin = time.monotonic()
@@ -421,8 +426,7 @@ class Engine:
             decoder, new = utterance.decoder, codes[:made]
             audio = wave[: made * samples] if decoder is None else decoder.push(new)
             self._hold(utterance, Chunk(audio, new))
-            plays = len(audio) and utterance.audible >= utterance.prebuffer
-            if plays or self.settings.offline:
+            if self.settings.offline or (len(audio) and self._is_due(utterance)):
                 self._release(utterance)
         if utterance.made >= utterance.max_frames:
             self._end(utterance, Done("length"))
@@ -433,6 +437,19 @@ class Engine:
         """Keep a chunk until it is delivered."""
         utterance.audible += len(chunk.wave) / self.tts.speech_tokenizer.samples_per_frame
         utterance.held.append(chunk)
+
+    def _is_due(self, utterance: Utterance) -> bool:
+        """Whether what is held is delivered now.
+
+        With many rows, audio that a client does not need soon is gathered, since every delivery
+        costs the host as much time as many frames.
+        """
+        dry = utterance.runs_dry(self.seconds_per_frame)
+        if dry is None:
+            return utterance.audible >= utterance.prebuffer
+        held = sum(len(chunk.codes) for chunk in utterance.held)
+        soon = dry - held * self.seconds_per_frame < time.monotonic() + SOON
+        return soon or held >= GATHERED or self._group.size < MANY
 
     def _release(self, utterance: Utterance) -> None:
         """Deliver the chunks that are held, as one: the first at once, later ones with the rest."""

@@ -9,7 +9,7 @@ from qtts_jax.generation.sampling import HeadSampling, SamplingPlan
 # Without a sort of the vocabulary: `top_k` from 1 to 64 and `top_p` 1, or greedy.
 QUICK = SamplingPlan(HeadSampling(sample=True, partial=True), HeadSampling(True, True))
 ANY = SamplingPlan(HeadSampling(sample=True, partial=False), HeadSampling(True, False))
-PLANS = (QUICK, ANY)
+PLANS: tuple[SamplingPlan, ...] = (QUICK, ANY)
 
 
 def plan_of(needs: Iterable[SamplingPlan]) -> SamplingPlan:
