@@ -69,6 +69,18 @@ def gather_text_rows(params: Params, *ids: Any) -> tuple[Any, ...]:
     return (_with_table(params, table.rows(flat)), *shaped)
 
 
+def with_table_on_device(params: Params) -> Params:
+    """Parameters whose text table is on the device, for programs that embed text in large batches.
+
+    The rows of a large padded batch are megabytes to gather and copy, its ids kilobytes.
+    """
+    table = params["talker"]["text_embedding"]["table"]
+    if not isinstance(table, HostTable):
+        return params
+    device = jax.tree.leaves(params)[0].sharding
+    return _with_table(params, jax.device_put(table.table, device))
+
+
 def _with_streams(config: TTSConfig, params: Params) -> Params:
     """Parameters with packed copies of the weights that a persistent kernel reads."""
     if not dispatch.persistent_kernels():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -18,17 +19,18 @@ from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.session import check_finite
 from qtts_jax.serving.block_audio import BlockAudio
+from qtts_jax.serving.delivery import Delivery
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
-from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program, pays
+from qtts_jax.serving.scheduler import Playing, admits, frames_of_next_program, pays
 from qtts_jax.serving.settings import EngineSettings
+from qtts_jax.serving.timetable import POLL, Flight, Timetable
 from qtts_jax.serving.utterance import (
     DEFAULT_PACE,
     Chunk,
     Deliver,
     Done,
-    Event,
     Failed,
     Pace,
     Utterance,
@@ -38,9 +40,10 @@ from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
 
-# From this many rows on, frames are gathered up to this many while a client has audio for this
-# many seconds.
-MANY, GATHERED, SOON = 64, 16, 1.0
+# From this many rows on, the next program is dispatched before the last has ended, so that the
+# device does not wait for the host. A row that ends then idles for one program, and a single one
+# would have to wait for it.
+AHEAD = 2
 
 _NOT_READY = "the server is stopping or not ready yet; try again later."
 
@@ -75,12 +78,12 @@ class Engine:
         self._waiting: deque[Utterance] = deque()
         # Taken out of the batch until more of their text arrives, and those whose text has.
         self._parked: dict[Utterance, Rows] = {}
-        self._costs = Costs()
-        # Requests and time of each prefill since the last frames.
-        self._admissions: list[tuple[int, float]] = []
+        self._times = Timetable()
+        self._flight: Flight | None = None
         self._prefill_rows = min(self.settings.prefill_sizes[-1], self.settings.rows[-1])
-        # Events that are delivered once the device has its next program.
-        self._outbox: list[tuple[Utterance, Event]] = []
+        self._delivery = Delivery(
+            tts.speech_tokenizer.samples_per_frame, self.seconds_per_frame, self.settings.offline
+        )
         self._stopping = False
         self._unfinished: set[Utterance] = set()
         self._lock = threading.Lock()
@@ -238,7 +241,7 @@ class Engine:
             for utterance in self._unfinished_now():
                 self._end(utterance, Failed(error))
             self._ready.set()
-        self._send_outbox()
+        self._delivery.send()
 
     def _serve_once(self) -> bool:
         """Take what clients sent, then run one program; False when the engine has stopped."""
@@ -249,42 +252,68 @@ class Engine:
         playing = [
             Playing(utterance.runs_dry(self.seconds_per_frame), utterance.next_frames)
             for utterance in self._group.running
+            if utterance.frames < utterance.max_frames
         ]
         following = self._next_waiting()
         if following and self._admits(following, playing, now):
             for utterance in following:
                 self._waiting.remove(utterance)
             self._admit(following)
-        elif playing:
+            return True
+        before, self._flight = self._flight, None
+        if playing:
             size = self._group.size
             frames = frames_of_next_program(
-                self.settings.chunk_frames, playing, now, lambda n: self._costs((size, n))
+                self.settings.chunk_frames, playing, now, lambda n: self._times.program(size, n)
             )
-            self._run(frames)
+            begin = time.monotonic()
+            codes, wave = self._group.run(frames)
+            tenants = list(self._group.tenants)
+            self._flight = self._times.dispatched(codes, wave, tenants, frames, begin, before)
+            self._delivery.send()
+        if before is not None:
+            self._take_results(before)
+            if self._flight is not None:
+                self._delivery.send()
+        ahead = len(self._group.running) >= AHEAD and not self._makes_blocks
+        if self._flight is not None and not ahead:
+            flight, self._flight = self._flight, None
+            self._take_results(flight)
         return not self._stopping or bool(self._unfinished)
 
     def _admits(self, waiting: list[Utterance], playing: list[Playing], now: float) -> bool:
         """Whether to prefill these requests before the next frames."""
-        prefill = self._costs(("prefill", len(waiting)))
+        prefill = self._times.prefill(len(waiting))
         together = len(waiting) < self._prefill_rows
         waited = [now - utterance.submitted for utterance in waiting]
         if together and not pays(waited, len(playing), prefill):
             return False
-        expected = prefill + self._costs((self._group.size, 1))
-        return admits(playing, now, expected, bool(self._admissions))
+        expected = prefill + self._times.program(self._group.size, 1)
+        return admits(playing, now, expected, self._times.prefills_wait)
 
     def _take_inbox(self) -> None:
         """Do what is in the inbox; wait for it when there is nothing else to do."""
-        idle = not self._waiting and not self._group.running
-        if idle:
-            self._send_outbox()
-        if idle and not (self._stopping and not self._unfinished):
-            self._inbox.get()()
+        if self._flight is not None:
+            if not self._times.prefills_wait:
+                self._wait_for(self._flight)
+        elif not self._waiting and not self._group.running:
+            self._delivery.send()
+            self._times.forget_prefills()
+            if not (self._stopping and not self._unfinished):
+                self._inbox.get()()
         while True:
             try:
                 self._inbox.get_nowait()()
             except queue.Empty:
                 return
+
+    def _wait_for(self, flight: Flight) -> None:
+        """Do what arrives until the program after this one has to be dispatched."""
+        while not flight.codes.is_ready():
+            if time.monotonic() > flight.end - self._times.lead(bool(self._waiting)):
+                return
+            with contextlib.suppress(queue.Empty):
+                self._inbox.get(timeout=POLL)()
 
     def _enqueue(self, utterance: Utterance) -> None:
         if utterance.ended is None:  # it may have been cancelled already
@@ -362,8 +391,8 @@ class Engine:
             utterance.started, utterance.decoder = begin, decoder
             if utterance.early_ids:
                 self._group.append_text(utterance, utterance.early_ids)
-        self._admissions.append((len(utterances), begin))
-        self._send_outbox()
+        self._times.prefilled(len(utterances), begin)
+        self._delivery.send()
 
     def _decoder(self, utterance: Utterance) -> BlockAudio | None:
         """Makes the audio of an utterance; None where the programs of the rows do."""
@@ -371,31 +400,18 @@ class Engine:
             return None
         return BlockAudio(self.tts.speech_tokenizer, utterance.request, utterance.whole)
 
-    def _run(self, frames: int) -> None:
-        """Run one program; meanwhile deliver the audio of the one before."""
-        begin, size = time.monotonic(), self._group.size
-        device_codes, device_wave = self._group.run(frames)
-        self._send_outbox()
-        codes = np.asarray(device_codes)
+    def _take_results(self, flight: Flight) -> None:
+        """Wait for a program, and take its codes and audio."""
+        codes = np.asarray(flight.codes)
         wave = np.zeros((len(codes), 0), np.float32)  # [B, samples]
-        if device_wave is not None:
-            wave = np.asarray(device_wave)
-        self._measure(size, frames, begin)
-        samples = wave.shape[1] // frames
+        if flight.wave is not None:
+            wave = np.asarray(flight.wave)
+        self._times.ended(flight)
+        samples = wave.shape[1] // flight.frames
         generated = np.sum(codes[..., 0] >= 0, axis=1).tolist()
-        for row, utterance in enumerate(self._group.tenants):
-            if utterance is not None:
+        for row, utterance in enumerate(flight.tenants):
+            if utterance is not None and utterance.ended is None:
                 self._take_chunk(utterance, codes[row], wave[row], samples, generated[row])
-
-    def _measure(self, size: int, frames: int, begin: float) -> None:
-        """Count the time of a program that has ended, and of the prefills before it."""
-        now, admissions = time.monotonic(), self._admissions
-        self._admissions = []
-        if not admissions:
-            self._costs.measured((size, frames), now - begin)
-        elif len(admissions) == 1:  # nothing waited for the prefill alone
-            (count, admitted), program = admissions[0], self._costs((size, frames))
-            self._costs.measured(("prefill", count), max(0.0, now - admitted - program))
 
     def _take_chunk(
         self,
@@ -422,58 +438,23 @@ class Engine:
         made = min(generated, utterance.max_frames - utterance.made)
         if made:
             utterance.made += made
-            utterance.chunks += 1
             decoder, new = utterance.decoder, codes[:made]
             audio = wave[: made * samples] if decoder is None else decoder.push(new)
-            self._hold(utterance, Chunk(audio, new))
-            if self.settings.offline or (len(audio) and self._is_due(utterance)):
-                self._release(utterance)
+            self._delivery.hold(utterance, Chunk(audio, new))
+            if self._delivery.is_due(utterance, self._group.size):
+                self._delivery.release(utterance)
         if utterance.made >= utterance.max_frames:
             self._end(utterance, Done("length"))
         elif generated < len(codes):
             self._end(utterance, Done("stop"))
-
-    def _hold(self, utterance: Utterance, chunk: Chunk) -> None:
-        """Keep a chunk until it is delivered."""
-        utterance.audible += len(chunk.wave) / self.tts.speech_tokenizer.samples_per_frame
-        utterance.held.append(chunk)
-
-    def _is_due(self, utterance: Utterance) -> bool:
-        """Whether what is held is delivered now.
-
-        With many rows, audio that a client does not need soon is gathered, since every delivery
-        costs the host as much time as many frames.
-        """
-        dry = utterance.runs_dry(self.seconds_per_frame)
-        if dry is None:
-            return utterance.audible >= utterance.prebuffer
-        held = sum(len(chunk.codes) for chunk in utterance.held)
-        soon = dry - held * self.seconds_per_frame < time.monotonic() + SOON
-        return soon or held >= GATHERED or self._group.size < MANY
-
-    def _release(self, utterance: Utterance) -> None:
-        """Deliver the chunks that are held, as one: the first at once, later ones with the rest."""
-        if not utterance.held:
-            return
-        chunk = utterance.held[0]
-        if len(utterance.held) > 1:
-            parts = [(each.wave, each.codes) for each in utterance.held]
-            waves, codes = zip(*parts, strict=True)
-            chunk = Chunk(np.concatenate(waves), np.concatenate(codes))
-        utterance.held = []
-        if utterance.first_audio is None and not self.settings.offline:
-            utterance.first_audio = time.monotonic()
-            _send(utterance, chunk)
-        else:
-            self._outbox.append((utterance, chunk))
 
     def _end(self, utterance: Utterance, event: Done | Failed) -> None:
         """Free all that an utterance holds and deliver what is held and its last event."""
         complete = isinstance(event, Done) and event.reason != "cancelled"
         if complete and utterance.decoder is not None and utterance.made:
             rest = utterance.decoder.finish()
-            self._hold(utterance, Chunk(rest, np.zeros((0, 1), np.int32)))
-        self._release(utterance)
+            self._delivery.hold(utterance, Chunk(rest, np.zeros((0, 1), np.int32)))
+        self._delivery.end(utterance, event)
         if utterance in self._group.running:
             self._group.remove(utterance)
         elif utterance in self._waiting:
@@ -482,18 +463,3 @@ class Engine:
         utterance.ended = time.monotonic()
         with self._lock:
             self._unfinished.discard(utterance)
-        self._outbox.append((utterance, event))
-
-    def _send_outbox(self) -> None:
-        """Deliver the events that had time until the device has work again."""
-        outbox, self._outbox = self._outbox, []
-        for utterance, event in outbox:
-            _send(utterance, event)
-
-
-def _send(utterance: Utterance, event: Event) -> None:
-    """Deliver an event; a client whose delivery fails has left."""
-    try:
-        utterance.deliver(event)
-    except Exception:  # it must not end the other utterances
-        utterance.cancelled = True

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.batch import MIN_TEXT, bucket, host_batch
-from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.device_params import gather_text_rows, with_table_on_device
 from qtts_jax.generation.packed_rows import pack
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
@@ -27,6 +27,9 @@ from qtts_jax.speech_tokenizer.batch_shapes import split
 from qtts_jax.speech_tokenizer.programs_12hz import BLOCKS
 from qtts_jax.tts.qwen_tts import QwenTTS
 
+# From this many rows on, the text table takes less device memory than the rows' caches, and is kept
+# there as well.
+ROWS_WITH_TABLE = 8
 # Text ids of one `append`; the text of a row has this much room beyond the limit.
 APPEND = 16
 # Decoder states that were run through an in-context reference and are kept.
@@ -44,6 +47,7 @@ class Prefill:
 
     Attributes:
         mesh: devices that the checkpoint is on; None for a single one.
+        text_params: parameters for programs that embed text.
         audio_in_rows: the programs of the rows make audio, too; otherwise codes alone, which at
             25 Hz `BlockAudio` decodes.
         max_frames: of one utterance.
@@ -64,6 +68,8 @@ class Prefill:
         self._row_sharding = generation.row_sharding
         self._rows = row_programs(tts.config, self.mesh)
         self._context = tts.config.talker.context
+        many = settings.rows[-1] >= ROWS_WITH_TABLE
+        self.text_params = with_table_on_device(tts.params) if many else tts.params
         seconds_per_frame = codec.samples_per_frame / codec.sample_rate
         self.max_frames = max(1, int(settings.max_seconds / seconds_per_frame))
         talker = tts.config.talker
@@ -124,7 +130,7 @@ class Prefill:
         for row, request in zip(trailing, requests, strict=False):
             row[: len(request.prompt.trailing)] = request.prompt.trailing
         params, text, trailing, pad = gather_text_rows(
-            self.tts.params, inputs.prompt.text, trailing, inputs.pad
+            self.text_params, inputs.prompt.text, trailing, inputs.pad
         )
         inputs = inputs._replace(
             prompt=inputs.prompt._replace(text=text), trailing=trailing, pad=pad

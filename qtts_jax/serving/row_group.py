@@ -117,6 +117,7 @@ class RowGroup:
         self._make_room(frames)
         for utterance in self.running:
             utterance.frames += frames
+            utterance.chunks += 1
         self._positions = [position + frames for position in self._positions]
         plan = plan_of(utterance.needs for utterance in self.running)
         codes, wave = self._dispatch(frames, plan)
@@ -231,7 +232,7 @@ def append_text(prefill: Prefill, rows: Rows, row: int, ids: Sequence[int]) -> R
         part = ids[start : start + APPEND]
         padded = np.full((1, APPEND), -1, np.int32)
         padded[0, : len(part)] = part
-        params, padded = gather_text_rows(prefill.tts.params, padded)
+        params, padded = gather_text_rows(prefill.text_params, padded)
         conditions = append(params, rows.conditions, np.int32(row), padded, np.int32(len(part)))
         rows = rows._replace(conditions=conditions)
     return rows

@@ -20,7 +20,7 @@ class Playing(NamedTuple):
 
 # Seconds of a request that waits for its first audio count this many times those of one that has
 # some.
-FIRST_AUDIO = 4.0
+FIRST_AUDIO = 8.0
 
 
 def pays(waited: Sequence[float], running: int, prefill: float) -> bool:

@@ -89,8 +89,8 @@ class Utterance:
         whole: as of `Pace`.
         early_ids: text ids that arrived before the utterance had a row.
         budget: the most frames that text which arrived in parts can need; None until it is whole.
-        frames: frames dispatched to the device.
-        made, chunks: frames and chunks made.
+        frames, chunks: dispatched to the device.
+        made: frames whose codes are here.
         audible: frames whose audio is made; at 25 Hz fewer than `made`.
         decoder: makes the audio where the programs of the rows do not; None before the start.
         held: chunks that are not delivered yet.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qtts_jax import QwenTTS
-from qtts_jax.generation.device_params import gather_text_rows
+from qtts_jax.generation.device_params import gather_text_rows, with_table_on_device
 from qtts_jax.layers import storage_policy
 from qtts_jax.layers.host_table import HostTable
 
@@ -49,6 +49,17 @@ def test_rows_are_put_where_the_ids_point():
     np.testing.assert_array_equal(places >= 0, ids >= 0)
     np.testing.assert_array_equal(table(given)[places][ids >= 0], values[ids[ids >= 0]])
     np.testing.assert_array_equal(table(given)[more], values[:1])
+
+
+def test_a_table_can_be_put_on_the_device_again():
+    values = np.arange(12.0, dtype=np.float32).reshape(6, 2)
+    host = {"talker": {"text_embedding": {"table": HostTable(values)}, "other": jax.numpy.ones(1)}}
+    params = with_table_on_device(host)
+    assert isinstance(table(params), jax.Array)
+    np.testing.assert_array_equal(table(params), values)
+    assert with_table_on_device(params) is params
+    ids = np.array([[3, -1]], np.int32)
+    assert gather_text_rows(params, ids) == (params, ids)
 
 
 def test_tables_of_one_shape_share_programs_and_cannot_be_read_by_them():

@@ -5,6 +5,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,7 +40,11 @@ def wait_until(condition, seconds=60):
         time.sleep(0.002)
 
 
-def test_requests_that_arrive_at_any_time_get_their_offline_codes(model, engine, compiled):
+@pytest.mark.parametrize("ahead", [1, 2, 100])
+def test_requests_that_arrive_at_any_time_get_their_offline_codes(
+    model, engine, compiled, monkeypatch, ahead
+):
+    monkeypatch.setattr("qtts_jax.serving.engine.AHEAD", ahead)
     texts = ["Hi.", "A longer text than that.", "Three.", "The fourth one is greedy.", "5", "Six!"]
     requests = [
         request(
@@ -245,7 +250,7 @@ def test_logits_that_are_not_finite_fail_their_own_request(model, engine, monkey
         codes = np.array(codes)
         row = engine._group.tenants.index(faulty)
         codes[row] = -2
-        return codes, wave
+        return jnp.asarray(codes), wave
 
     monkeypatch.setattr(engine._group, "run", broken)
     events = EventQueue()

@@ -3,7 +3,7 @@
 import pytest
 
 from qtts_jax.errors import RequestError
-from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program
+from qtts_jax.serving.scheduler import Costs, Playing, admits, frames_of_next_program, pays
 from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
 SIZES = (1, 4, 16)
@@ -36,6 +36,13 @@ def test_a_prefill_waits_for_clients_that_would_run_dry_but_not_forever():
     assert admits([Playing(NOW + 2, 4)], NOW, 1.0, admitted_last=True)
     assert not admits([Playing(NOW + 0.5, 4)], NOW, 1.0, admitted_last=True)
     assert admits([Playing(NOW + 0.5, 4)], NOW, 1.0, admitted_last=False)
+
+
+def test_requests_gather_where_many_rows_would_stand_still():
+    assert pays([0.0], running=0, prefill=0.01)
+    assert pays([0.01], running=8, prefill=0.01)
+    assert not pays([0.01], running=200, prefill=0.01)
+    assert pays([0.1] * 4, running=200, prefill=0.01)
 
 
 def test_costs_follow_the_measurements():
