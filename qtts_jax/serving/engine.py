@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import queue
 import threading
@@ -40,10 +41,10 @@ from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
 
-# From this many rows on, the next program is dispatched before the last has ended, so that the
-# device does not wait for the host. A row that ends then idles for one program, and a single one
-# would have to wait for it.
-AHEAD = 2
+# From this many rows on, and where the dispatch of a program takes this share of its time, the next
+# one is dispatched before the last has ended, so that the device does not wait for the host. A row
+# that ends then idles for one program.
+AHEAD, HOST_SHARE = 2, 0.1
 
 _NOT_READY = "the server is stopping or not ready yet; try again later."
 
@@ -233,6 +234,11 @@ class Engine:
         try:
             begin = empty_group if self.settings.offline else warm_up
             self._group = begin(self._prefill)
+            if not self.settings.offline:
+                # Python would go through all that the compilations have left from time to time, and
+                # stop every row for half a second.
+                gc.collect()
+                gc.freeze()
             self._ready.set()
             while self._serve_once():
                 pass
@@ -242,6 +248,7 @@ class Engine:
                 self._end(utterance, Failed(error))
             self._ready.set()
         self._delivery.send()
+        gc.unfreeze()
 
     def _serve_once(self) -> bool:
         """Take what clients sent, then run one program; False when the engine has stopped."""
@@ -275,11 +282,18 @@ class Engine:
             self._take_results(before)
             if self._flight is not None:
                 self._delivery.send()
-        ahead = len(self._group.running) >= AHEAD and not self._makes_blocks
-        if self._flight is not None and not ahead:
+        if self._flight is not None and not self._works_ahead(self._flight):
             flight, self._flight = self._flight, None
             self._take_results(flight)
         return not self._stopping or bool(self._unfinished)
+
+    def _works_ahead(self, flight: Flight) -> bool:
+        """Whether the next program is dispatched before this one has ended.
+
+        A single row would have to wait for it, and decoders of blocks wait for all programs.
+        """
+        several = len(self._group.running) >= AHEAD and not self._makes_blocks
+        return several and self._times.host_share(flight) >= HOST_SHARE
 
     def _admits(self, waiting: list[Utterance], playing: list[Playing], now: float) -> bool:
         """Whether to prefill these requests before the next frames."""

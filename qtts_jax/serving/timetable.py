@@ -62,6 +62,11 @@ class Timetable:
         """Seconds before a program ends at which the next one has to be dispatched."""
         return POLL + 1.5 * self._costs("dispatch") + self._costs("admit") * requests_wait
 
+    def host_share(self, flight: Flight) -> float:
+        """Expected seconds of a dispatch by those of a program; 0 before the first."""
+        program = self.program(len(flight.tenants), flight.frames)
+        return self._costs("dispatch") / program if program else 0.0
+
     def prefilled(self, requests: int, begin: float) -> None:
         """Count a prefill that was dispatched just now.
 

@@ -96,7 +96,19 @@ def test_programs_are_expected_to_take_what_they_took(monkeypatch):
     clock.now = 1.5
     times.ended(flight)
     assert times.prefill(2) == 0.25
+    assert times.host_share(flight) == 0.0
     # Two in a row: the second begins when the first has ended.
     first = times.dispatched(None, None, [None] * 4, 1, begin=1.5, before=None)
     second = times.dispatched(None, None, [None] * 4, 1, begin=1.5, before=first)
     assert (first.end, second.end) == (2.0, 2.5)
+
+
+def test_the_share_of_the_host_is_that_of_the_dispatch(monkeypatch):
+    clock = SimpleNamespace(now=0.25)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    times = Timetable()
+    flight = times.dispatched(None, None, [None] * 4, 4, begin=0.0, before=None)
+    clock.now = 1.0
+    times.ended(flight)
+    assert times.host_share(flight) == 0.25
+    assert times.lead(False) == POLL + 1.5 * 0.25

@@ -1,5 +1,6 @@
 """The serving engine: the codes of requests that run together, rows, cancellation, compilations."""
 
+import gc
 import random
 import threading
 import time
@@ -40,11 +41,16 @@ def wait_until(condition, seconds=60):
         time.sleep(0.002)
 
 
+def test_python_does_not_go_through_what_compilations_left(engine):
+    assert gc.get_freeze_count() > 0
+
+
 @pytest.mark.parametrize("ahead", [1, 2, 100])
 def test_requests_that_arrive_at_any_time_get_their_offline_codes(
     model, engine, compiled, monkeypatch, ahead
 ):
     monkeypatch.setattr("qtts_jax.serving.engine.AHEAD", ahead)
+    monkeypatch.setattr("qtts_jax.serving.engine.HOST_SHARE", 0.0)
     texts = ["Hi.", "A longer text than that.", "Three.", "The fourth one is greedy.", "5", "Six!"]
     requests = [
         request(
