@@ -248,7 +248,8 @@ class Engine:
                 self._end(utterance, Failed(error))
             self._ready.set()
         self._delivery.send()
-        gc.unfreeze()
+        if not self.settings.offline:
+            gc.unfreeze()
 
     def _serve_once(self) -> bool:
         """Take what clients sent, then run one program; False when the engine has stopped."""
