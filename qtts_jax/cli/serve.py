@@ -113,7 +113,7 @@ def serve(tts: Any, args: argparse.Namespace) -> int:
         EngineSettings(
             rows=sizes_up_to(args.rows, 4),
             chunk_frames=sizes_up_to(args.chunk_frames, 4),
-            prefill_rows=(1, 8, 32) if args.rows >= 64 else (1, 4),
+            prefill_rows=(1, 4, 16) if args.rows >= 64 else (1, 4),
             max_prompt=args.max_prompt,
             max_seconds=args.max_seconds,
             max_reference_seconds=args.max_reference_seconds,

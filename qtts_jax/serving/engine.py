@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
+import jax
 import numpy as np
 
 from qtts_jax.errors import BusyError, GenerationError, RequestError
@@ -24,7 +25,13 @@ from qtts_jax.serving.delivery import Delivery
 from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.row_group import RowGroup, append_text
 from qtts_jax.serving.row_programs import Rows
-from qtts_jax.serving.scheduler import Playing, admits, frames_of_next_program, pays
+from qtts_jax.serving.scheduler import (
+    Playing,
+    admits,
+    begins_alone,
+    frames_of_next_program,
+    pays,
+)
 from qtts_jax.serving.settings import EngineSettings
 from qtts_jax.serving.timetable import POLL, Flight, Timetable
 from qtts_jax.serving.utterance import (
@@ -80,7 +87,10 @@ class Engine:
         # Taken out of the batch until more of their text arrives, and those whose text has.
         self._parked: dict[Utterance, Rows] = {}
         self._times = Timetable()
-        self._flight: Flight | None = None
+        # Dispatched programs whose results were not taken yet.
+        self._flights: deque[Flight] = deque()
+        # Whether utterances were admitted since the last frames of the batch.
+        self._admitted = False
         self._prefill_rows = min(self.settings.prefill_sizes[-1], self.settings.rows[-1])
         self._delivery = Delivery(
             tts.speech_tokenizer.samples_per_frame, self.seconds_per_frame, self.settings.offline
@@ -234,6 +244,7 @@ class Engine:
         try:
             begin = empty_group if self.settings.offline else warm_up
             self._group = begin(self._prefill)
+            self._times.expect(self._group.seconds)
             if not self.settings.offline:
                 # Python would go through all that the compilations have left from time to time, and
                 # stop every row for half a second.
@@ -253,6 +264,7 @@ class Engine:
 
     def _serve_once(self) -> bool:
         """Take what clients sent, then run one program; False when the engine has stopped."""
+        self._take_flights(ready=True)
         self._take_inbox()
         self._drop_cancelled()
         self._park_and_return()
@@ -268,25 +280,44 @@ class Engine:
                 self._waiting.remove(utterance)
             self._admit(following)
             return True
-        before, self._flight = self._flight, None
+        ahead = False
         if playing:
-            size = self._group.size
-            frames = frames_of_next_program(
-                self.settings.chunk_frames, playing, now, lambda n: self._times.program(size, n)
-            )
+            cost = partial(self._times.program, self._group.size)
+            played = 0.0 if self.settings.offline else self.seconds_per_frame
+            sizes = self.settings.chunk_frames
+            frames = frames_of_next_program(sizes, playing, now, cost, played)
             begin = time.monotonic()
             codes, wave = self._group.run(frames)
-            tenants = list(self._group.tenants)
-            self._flight = self._times.dispatched(codes, wave, tenants, frames, begin, before)
-            self._delivery.send()
-        if before is not None:
-            self._take_results(before)
-            if self._flight is not None:
-                self._delivery.send()
-        if self._flight is not None and not self._works_ahead(self._flight):
-            flight, self._flight = self._flight, None
-            self._take_results(flight)
+            self._dispatched(codes, wave, self._group.tenants, frames, begin)
+            self._admitted = False
+            ahead = self._works_ahead(self._flights[-1])
+        self._take_flights(leave=int(ahead))
         return not self._stopping or bool(self._unfinished)
+
+    def _dispatched(
+        self,
+        codes: jax.Array,
+        wave: jax.Array | None,
+        tenants: Sequence[Utterance | None],
+        frames: int,
+        begin: float,
+    ) -> None:
+        """Count a program, and deliver while the device works."""
+        flight = self._times.dispatched(codes, wave, list(tenants), frames, begin)
+        self._flights.append(flight)
+        self._delivery.send()
+
+    def _take_flights(self, *, leave: int = 0, ready: bool = False) -> None:
+        """Take the results of programs, the oldest first.
+
+        Args:
+            leave: so many of the newest are left.
+            ready: take those alone that have ended; otherwise wait for them.
+        """
+        while len(self._flights) > leave and (not ready or self._flights[0].codes.is_ready()):
+            self._take_results(self._flights.popleft())
+            if self._flights:
+                self._delivery.send()
 
     def _works_ahead(self, flight: Flight) -> bool:
         """Whether the next program is dispatched before this one has ended.
@@ -298,22 +329,23 @@ class Engine:
 
     def _admits(self, waiting: list[Utterance], playing: list[Playing], now: float) -> bool:
         """Whether to prefill these requests before the next frames."""
-        prefill = self._times.prefill(len(waiting))
+        prefill = self._times.prefill(self._prefill.rows_for(len(waiting)))
         together = len(waiting) < self._prefill_rows
         waited = [now - utterance.submitted for utterance in waiting]
         if together and not pays(waited, len(playing), prefill):
             return False
         expected = prefill + self._times.program(self._group.size, 1)
-        return admits(playing, now, expected, self._times.prefills_wait)
+        return admits(playing, now, expected, self._admitted)
 
     def _take_inbox(self) -> None:
         """Do what is in the inbox; wait for it when there is nothing else to do."""
-        if self._flight is not None:
-            if not self._times.prefills_wait:
-                self._wait_for(self._flight)
+        if self._flights:
+            if not self._admitted:
+                self._wait_for(self._flights[-1])
         elif not self._waiting and not self._group.running:
             self._delivery.send()
             self._times.forget_prefills()
+            self._admitted = False
             if not (self._stopping and not self._unfinished):
                 self._inbox.get()()
         while True:
@@ -325,7 +357,8 @@ class Engine:
     def _wait_for(self, flight: Flight) -> None:
         """Do what arrives until the program after this one has to be dispatched."""
         while not flight.codes.is_ready():
-            if time.monotonic() > flight.end - self._times.lead(bool(self._waiting)):
+            lead = self._times.lead(self._group.size, bool(self._waiting))
+            if time.monotonic() > flight.end - lead:
                 return
             with contextlib.suppress(queue.Empty):
                 self._inbox.get(timeout=POLL)()
@@ -401,13 +434,43 @@ class Engine:
             for utterance in utterances:
                 self._admit([utterance])
             return
-        self._group.add(utterances, rows)
+        self._times.prefilled(len(rows.state.done), begin)
+        self._admitted = True
         for utterance, decoder in zip(utterances, decoders, strict=True):
             utterance.started, utterance.decoder = begin, decoder
+        if self._begin_alone(utterances, rows):
+            rows = self._run_alone(utterances, rows)
+        moving = time.monotonic()
+        self._group.add(utterances, rows)
+        self._times.moved(moving)
+        for utterance in utterances:
             if utterance.early_ids:
                 self._group.append_text(utterance, utterance.early_ids)
-        self._times.prefilled(len(utterances), begin)
+        self._prefill.get_ready(len(utterances))
+        self._times.admitted(begin)
         self._delivery.send()
+
+    def _begin_alone(self, utterances: Sequence[Utterance], rows: Rows) -> bool:
+        """Whether the first frames of new rows are made before these join the batch."""
+        has_text = all(
+            utterance.next_frames > 0 and not utterance.early_ids for utterance in utterances
+        )
+        running, new = len(self._group.running), len(utterances)
+        if not (running and self._prefill.audio_in_rows and has_text):
+            return False
+        alone = self._times.program(len(rows.state.done), 1)
+        together = self._times.program(self._group.size_with(new), 1)
+        saved = together - alone + self._times.move
+        pays = begins_alone(new, running, alone, saved)
+        return pays and self._group.can_run_alone(utterances, rows)
+
+    def _run_alone(self, utterances: Sequence[Utterance], rows: Rows) -> Rows:
+        """Dispatch the first frame of new rows before they join the batch; returns the rows."""
+        begin = time.monotonic()
+        codes, wave, rows = self._group.run_alone(utterances, rows)
+        free = len(rows.state.done) - len(utterances)
+        self._dispatched(codes, wave, [*utterances, *[None] * free], 1, begin)
+        return rows
 
     def _decoder(self, utterance: Utterance) -> BlockAudio | None:
         """Makes the audio of an utterance; None where the programs of the rows do."""

@@ -65,7 +65,8 @@ class Prefill:
         self.tts, self.settings, self._codec = tts, settings, codec
         generation = programs(tts.config, self.mesh)
         self._start, self._row_multiple = generation.start, generation.row_multiple
-        self._row_sharding = generation.row_sharding
+        # All arrays of a row are placed as the parameters are: others would need other programs.
+        self._placing = generation.row_sharding or jax.tree.leaves(tts.params)[0].sharding
         self._rows = row_programs(tts.config, self.mesh)
         self._context = tts.config.talker.context
         many = settings.rows[-1] >= ROWS_WITH_TABLE
@@ -80,7 +81,7 @@ class Prefill:
         if self.audio_in_rows:
             self._decoder = codec.part("decoder")
             self._fresh_audio = self._one_row(self._new_state())
-        # The same for batches of each size that was prefilled.
+        # A batch of it for the next prefill of each size: programs of the rows take it over.
         self._fresh_rows: dict[int, Any] = {}
         self._after_reference: OrderedDict[bytes, DecoderState] = OrderedDict()
 
@@ -124,7 +125,7 @@ class Prefill:
 
         They run as one batch, at most the last of `prefill_sizes`; it may have further rows.
         """
-        rows = self.whole_rows(at_least(self.settings.prefill_sizes, len(requests)))
+        rows = self.rows_for(len(requests))
         inputs, _ = host_batch(self.tts.config, requests, multiple=rows)
         trailing = np.full((rows, self._text_room(requests)), -1, np.int32)  # [B, S]
         for row, request in zip(trailing, requests, strict=False):
@@ -137,11 +138,14 @@ class Prefill:
         )
         capacity = at_least(self.capacities, text.shape[1])
         packed, layout = pack(inputs)
-        if self._row_sharding is not None:
-            packed = jax.device_put(packed, self._row_sharding)
+        packed = jax.device_put(packed, self._placing)
         state, conditions = self._start(params, packed, layout=layout, capacity=capacity)
         audio = self._audio([request.reference for request in requests], rows)
         return Rows(conditions, state, audio)
+
+    def rows_for(self, requests: int) -> int:
+        """Rows of the program that prefills so many requests."""
+        return self.whole_rows(at_least(self.settings.prefill_sizes, requests))
 
     def whole_rows(self, rows: int) -> int:
         """The fewest rows from `rows` on that the devices can share (`Programs.row_multiple`)."""
@@ -158,11 +162,19 @@ class Prefill:
         if not self.audio_in_rows:
             return NO_AUDIO
         if all(reference is None for reference in references):
-            if rows not in self._fresh_rows:
-                self._fresh_rows[rows] = self._rows.join([self._fresh_audio] * rows)
-            return self._fresh_rows[rows]
+            made = self._fresh_rows.pop(rows, None)
+            return self._new_rows(rows) if made is None else made
         each = [self._audio_after(reference) for reference in references]
         return self._rows.join([*each, *[self._fresh_audio] * (rows - len(each))])
+
+    def get_ready(self, requests: int) -> None:
+        """Make what the next prefill of some requests takes over, while the device has work."""
+        rows = self.rows_for(requests)
+        if self.audio_in_rows and rows not in self._fresh_rows:
+            self._fresh_rows[rows] = self._new_rows(rows)
+
+    def _new_rows(self, rows: int) -> Any:
+        return self._rows.repeat(self._fresh_audio, rows)
 
     def _audio_after(self, reference: np.ndarray | None) -> Any:
         """The decoder's state [1, ...] after a reference, which is decoded once and kept."""
@@ -183,14 +195,10 @@ class Prefill:
         return self._after_reference[key]
 
     def _new_state(self) -> DecoderState:
-        """The decoder's state before the first frame, one row for each device of the data axis.
-
-        It is placed as the parameters are, as all other arrays of a row: a different placement
-        would need other programs.
-        """
+        """The decoder's state before the first frame, one row for each device of the data axis."""
         state = self._codec.programs.decoder_state(self._decoder, row_count(self.mesh))
         if self.mesh is None:
-            state = jax.device_put(state, jax.tree.leaves(self._decoder)[0].sharding)
+            state = jax.device_put(state, self._placing)
         placed: DecoderState = state
         return placed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -31,6 +32,7 @@ class RowGroup:
 
     Attributes:
         tenants: the utterance of each row, None in free ones.
+        seconds: of programs by their rows and frames, measured by `every_program`.
     """
 
     def __init__(self, prefill: Prefill, blank: Rows) -> None:
@@ -54,6 +56,7 @@ class RowGroup:
         self._positions: list[int]
         # Programs since when the next smaller batch would do.
         self._too_large_for = 0
+        self.seconds: dict[tuple[int, int], float] = {}
         self.clear()
 
     @property
@@ -71,12 +74,41 @@ class RowGroup:
         """Utterances that can be added."""
         return self._sizes[-1] - len(self.running)
 
+    def size_with(self, requests: int) -> int:
+        """Rows of the programs once so many requests are added."""
+        return max(self.size, at_least(self._sizes, len(self.running) + requests))
+
+    def can_run_alone(self, utterances: Sequence[Utterance], new: Rows) -> bool:
+        """Whether there is a program for the first frame of rows before they are added.
+
+        Args:
+            utterances, new: as of `add`.
+        """
+        room = max(self._filled(utterance) for utterance in utterances) < _capacity(new)
+        return room and len(new.state.done) in self._sizes
+
+    def run_alone(
+        self, utterances: Sequence[Utterance], new: Rows
+    ) -> tuple[jax.Array, jax.Array | None, Rows]:
+        """Dispatch the first frame of rows that are not in the batch yet.
+
+        Args:
+            utterances, new: as of `add`.
+
+        Returns:
+            Codes and samples as of `run`, and the rows after them.
+        """
+        return self._run(new, utterances, 1)
+
     def add(self, utterances: Sequence[Utterance], new: Rows) -> None:
         """Put utterances into free rows.
 
         Args:
             new: their states, in their order; further rows are left out.
         """
+        if not self.running and self._is_batch(new):
+            self._become(utterances, new)
+            return
         while self.tenants.count(None) < len(utterances):
             larger = at_least(self._sizes, self.size + 1)
             self._reorder([*range(self.size), *[0] * (larger - self.size)])
@@ -89,7 +121,24 @@ class RowGroup:
         self._rows = self._programs.insert(self._rows, new, index)
         for row, utterance in zip(free, utterances, strict=False):
             self.tenants[row] = utterance
-            self._positions[row] = len(utterance.request.prompt) + self._lag + utterance.frames
+            self._positions[row] = self._filled(utterance)
+
+    def _is_batch(self, new: Rows) -> bool:
+        """Whether these rows are of a shape that the batch may have."""
+        rooms = _text_room(new), _text_room(self._rows)
+        return len(new.state.done) in self._sizes and rooms[0] == rooms[1]
+
+    def _become(self, utterances: Sequence[Utterance], new: Rows) -> None:
+        """Make these rows the batch: nothing has to be moved into an empty one."""
+        free = len(new.state.done) - len(utterances)
+        self._rows, self._too_large_for = new, 0
+        self.tenants = [*utterances, *[None] * free]
+        # Rows without an utterance have no more positions than the longest prompt.
+        filled = [self._filled(utterance) for utterance in utterances]
+        self._positions = [*filled, *[max(filled)] * free]
+
+    def _filled(self, utterance: Utterance) -> int:
+        return len(utterance.request.prompt) + self._lag + utterance.frames
 
     def remove(self, utterance: Utterance) -> None:
         """Free the row of an utterance."""
@@ -115,19 +164,27 @@ class RowGroup:
         """
         self._pack()
         self._make_room(frames)
-        for utterance in self.running:
+        self._positions = [position + frames for position in self._positions]
+        codes, wave, self._rows = self._run(self._rows, self.running, frames)
+        return codes, wave
+
+    def _run(
+        self, rows: Rows, utterances: Sequence[Utterance], frames: int
+    ) -> tuple[jax.Array, jax.Array | None, Rows]:
+        for utterance in utterances:
             utterance.frames += frames
             utterance.chunks += 1
-        self._positions = [position + frames for position in self._positions]
-        plan = plan_of(utterance.needs for utterance in self.running)
-        codes, wave = self._dispatch(frames, plan)
+        plan = plan_of(utterance.needs for utterance in utterances)
+        codes, wave, rows = self._dispatch(rows, frames, plan)
         for result in (codes, wave):
             if result is not None:
                 result.copy_to_host_async()  # as soon as it is there
-        return codes, wave
+        return codes, wave, rows
 
-    def _dispatch(self, frames: int, plan: SamplingPlan) -> tuple[jax.Array, jax.Array | None]:
-        params, (conditions, state, audio) = self._prefill.tts.params, self._rows
+    def _dispatch(
+        self, rows: Rows, frames: int, plan: SamplingPlan
+    ) -> tuple[jax.Array, jax.Array | None, Rows]:
+        params, (conditions, state, audio) = self._prefill.tts.params, rows
         options = {"methods": plan, "frames": frames}
         wave: jax.Array | None = None
         if not self._prefill.audio_in_rows:
@@ -136,8 +193,7 @@ class RowGroup:
             codes, wave, state, audio = self._frames_and_audio(
                 params, self._decoder, conditions, state, audio, **options
             )
-        self._rows = Rows(conditions, state, audio)
-        return codes, wave
+        return codes, wave, Rows(conditions, state, audio)
 
     def every_program(self, frames: Sequence[int], prefilled: Sequence[Rows]) -> Iterator[str]:
         """Run every program that any course of events needs, on blank rows; yields their names.
@@ -154,7 +210,10 @@ class RowGroup:
                 self._rows = self._programs.take(one[i], index)
                 for n, plan in itertools.product(frames, PLANS):
                     yield f"{name}, {n} frames"
-                    jax.block_until_ready(self._dispatch(n, plan))
+                    self._run_blank(n, plan)
+                    begin = time.monotonic()
+                    self._run_blank(n, plan)
+                    self.seconds.setdefault((size, n), time.monotonic() - begin)
                 yield f"{name}, moving rows"
                 for new in [*one, *prefilled]:
                     if _capacity(new) <= capacity:
@@ -168,6 +227,10 @@ class RowGroup:
         parked = self._programs.take(self._rows, np.zeros(1, np.int32))
         append_text(self._prefill, parked, 0, [0])
         self.clear()
+
+    def _run_blank(self, frames: int, plan: SamplingPlan) -> None:
+        *results, self._rows = self._dispatch(self._rows, frames, plan)
+        jax.block_until_ready(results)
 
     def clear(self) -> None:
         """Free every row and start with the smallest batch."""

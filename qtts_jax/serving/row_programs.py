@@ -114,6 +114,11 @@ class RowPrograms:
             """The first row of a decoder's state, alone."""
             return place_rows(jax.tree.map(lambda x: x[:1], audio), mesh, heads=False)
 
+        def repeat(audio: Any, rows: int) -> Any:
+            """A decoder's state of one row as that of `rows` equal ones."""
+            repeated = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), audio)
+            return place_rows(repeated, mesh, heads=False)
+
         def join(audio: Sequence[Any]) -> Any:
             """Decoder states of one row each as one with all rows."""
             joined = jax.tree.map(lambda *x: jnp.concatenate(x), *audio)
@@ -125,6 +130,7 @@ class RowPrograms:
         self.with_text_room = jax.jit(placed(with_text_room), static_argnums=1)
         self.append = jax.jit(append, donate_argnums=1)
         self.first = jax.jit(first)
+        self.repeat = jax.jit(repeat, static_argnums=1)
         self.join = jax.jit(join)
 
 

@@ -38,6 +38,18 @@ def pays(waited: Sequence[float], running: int, prefill: float) -> bool:
     return FIRST_AUDIO * sum(waited) >= running * prefill
 
 
+def begins_alone(new: int, running: int, alone: float, saved: float) -> bool:
+    """Whether the first frames of new requests are worth a program of their own.
+
+    Args:
+        new: requests that begin.
+        running: rows that stand still meanwhile.
+        alone: expected seconds of that program.
+        saved: seconds by which their first audio comes sooner.
+    """
+    return FIRST_AUDIO * new * saved >= running * alone
+
+
 def admits(playing: Sequence[Playing], now: float, prefill: float, admitted_last: bool) -> bool:
     """Whether a waiting request is prefilled before the next frames.
 
@@ -53,22 +65,38 @@ def admits(playing: Sequence[Playing], now: float, prefill: float, admitted_last
     return not admitted_last or not dry or min(dry) >= now + prefill
 
 
+# With up to this many rows the shortest programs are run, while they make audio so many times
+# faster than it is played and take at most so many times as long for it as the longest ones.
+FEW, PLENTY, CHEAP = 16, 8.0, 1.7
+
+
 def frames_of_next_program(
-    sizes: Sequence[int], playing: Sequence[Playing], now: float, cost: Callable[[int], float]
+    sizes: Sequence[int],
+    playing: Sequence[Playing],
+    now: float,
+    cost: Callable[[int], float],
+    played: float,
 ) -> int:
     """Frames of the next program, one of `sizes`.
 
     No row gets a longer chunk than it should have, so an utterance that is at its first chunk does
     not wait for a long one. Within this, the longest chunk that arrives before any client runs out
-    of audio; when none does, the longest, because it makes most frames a second.
+    of audio; when none does, the longest, because it makes most frames a second. With few rows,
+    where the shortest are fast enough by far, they are run instead: the next request then waits for
+    a short one.
 
     Args:
         sizes: frames of the programs, ascending.
         playing: at least one row.
         now: the time.
         cost: expected seconds of a program, by its frames.
+        played: seconds for which a frame is played; 0 where nobody waits for audio.
     """
     allowed = [size for size in sizes if size <= min(row.frames for row in playing)] or sizes[:1]
+    shortest, longest = (cost(size) / size for size in (allowed[0], allowed[-1]))
+    quick = PLENTY * shortest <= played and shortest <= CHEAP * longest
+    if quick and longest and len(playing) <= FEW:
+        return allowed[0]
     dry = min((row.dry for row in playing if row.dry is not None), default=None)
     in_time = [size for size in allowed if dry is None or now + cost(size) <= dry]
     return max(in_time or allowed)

@@ -80,26 +80,24 @@ def test_programs_are_expected_to_take_what_they_took(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     times = Timetable()
-    assert times.program(4, 1) == times.prefill(2) == 0.0
-    assert times.lead(False) == POLL
-    flight = times.dispatched(None, None, [None] * 4, 1, begin=0.0, before=None)
+    assert times.program(4, 1) == times.prefill(4) == 0.0
+    assert times.lead(4, False) == POLL
+    flight = times.dispatched(None, None, [None] * 4, 1, begin=0.0)
     clock.now = 0.5
     times.ended(flight)
     assert times.program(4, 1) == 0.5
     # The next one is dispatched behind a prefill, which took what the program alone does not.
     clock.now = 1.0
-    times.prefilled(2, begin=0.75)
-    assert times.prefills_wait
-    flight = times.dispatched(None, None, [None] * 4, 1, begin=1.0, before=None)
-    assert not times.prefills_wait
+    times.prefilled(4, begin=0.75)
+    flight = times.dispatched(None, None, [None] * 4, 1, begin=1.0)
     assert flight.begin == 0.75 and flight.end == 1.5
     clock.now = 1.5
     times.ended(flight)
-    assert times.prefill(2) == 0.25
+    assert times.prefill(4) == 0.25
     assert times.host_share(flight) == 0.0
     # Two in a row: the second begins when the first has ended.
-    first = times.dispatched(None, None, [None] * 4, 1, begin=1.5, before=None)
-    second = times.dispatched(None, None, [None] * 4, 1, begin=1.5, before=first)
+    first = times.dispatched(None, None, [None] * 4, 1, begin=1.5)
+    second = times.dispatched(None, None, [None] * 4, 1, begin=1.5)
     assert (first.end, second.end) == (2.0, 2.5)
 
 
@@ -107,8 +105,10 @@ def test_the_share_of_the_host_is_that_of_the_dispatch(monkeypatch):
     clock = SimpleNamespace(now=0.25)
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     times = Timetable()
-    flight = times.dispatched(None, None, [None] * 4, 4, begin=0.0, before=None)
+    flight = times.dispatched(None, None, [None] * 4, 4, begin=0.0)
     clock.now = 1.0
     times.ended(flight)
     assert times.host_share(flight) == 0.25
-    assert times.lead(False) == POLL + 1.5 * 0.25
+    assert times.lead(4, False) == POLL + 1.5 * 0.25
+    times.admitted(begin=0.5)
+    assert times.lead(4, True) == times.lead(4, False) + 0.5

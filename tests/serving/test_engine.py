@@ -1,17 +1,20 @@
 """The serving engine: the codes of requests that run together, rows, cancellation, compilations."""
 
+import copy
 import gc
 import random
 import threading
 import time
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qtts_jax.errors import BusyError, GenerationError, RequestError
 from qtts_jax.serving.engine import Engine
+from qtts_jax.serving.prefill import Prefill
 from qtts_jax.serving.utterance import EventQueue, Pace
 from qtts_jax.tts.voices import CustomVoice
 
@@ -104,6 +107,50 @@ def test_requests_that_arrive_together_are_prefilled_together(model, engine, com
     assert compiled == []
     # The long one has a prompt of another padded length.
     assert sorted(groups) == [1, 3]
+
+
+def test_a_new_request_begins_before_it_joins_those_that_run(model, engine, compiled, monkeypatch):
+    first, second = request(model, "The first.", 40, seed=1), request(model, "Another.", 9, seed=2)
+    wanted = [model.synthesize([each])[0] for each in (first, second)]
+    group, calls = engine._group, []
+    for name in ("run_alone", "run", "add"):
+        monkeypatch.setattr(group, name, noted(getattr(group, name), name, calls))
+    insert = noted(group._programs.insert, "insert", calls)
+    monkeypatch.setattr(group._programs, "insert", insert)
+    compiled.clear()
+    queues = [EventQueue(), EventQueue()]
+    engine.submit(first, queues[0])
+    wait_until(lambda: "run" in calls)
+    engine.submit(second, queues[1])
+    got = [collect(events)[0] for events in queues]
+    assert compiled == []
+    for codes, speech in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(codes, speech.codes)
+    # The first becomes the batch as it is; the second makes a frame and is then moved into it.
+    assert calls[:2] == ["add", "run"]
+    alone = calls.index("run_alone")
+    assert calls[alone : alone + 4] == ["run_alone", "add", "insert", "run"]
+    assert calls.count("run_alone") == 1
+
+
+def test_all_of_a_row_is_placed(model, engine):
+    """A row that becomes the batch, or begins alone, would else need other programs."""
+    params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), model.params)
+    assert not any(leaf.committed for leaf in jax.tree.leaves(params))
+    loose = copy.copy(model)
+    loose.params = params
+    rows = Prefill(loose, engine.settings)([request(model, "Hello.")])
+    assert all(leaf.committed for leaf in jax.tree.leaves(rows))
+
+
+def noted(function, name, calls):
+    """`function`, whose calls are noted by this name."""
+
+    def call(*args):
+        calls.append(name)
+        return function(*args)
+
+    return call
 
 
 class Counted:

@@ -10,8 +10,8 @@ SIZES = (1, 4, 16)
 NOW = 100.0
 
 
-def frames(*playing, seconds_per_frame=0.01):
-    return frames_of_next_program(SIZES, playing, NOW, lambda n: n * seconds_per_frame)
+def frames(*playing, cost=lambda n: 0.02 * n, played=0.08):
+    return frames_of_next_program(SIZES, playing, NOW, cost, played)
 
 
 def test_a_first_chunk_does_not_wait_for_a_long_one():
@@ -21,13 +21,22 @@ def test_a_first_chunk_does_not_wait_for_a_long_one():
 
 def test_chunks_are_as_long_as_no_client_runs_dry():
     assert frames(Playing(NOW + 9, 16)) == 16
-    assert frames(Playing(NOW + 9, 16), Playing(NOW + 0.1, 16)) == 4
-    assert frames(Playing(NOW + 0.02, 16)) == 1
+    assert frames(Playing(NOW + 9, 16), Playing(NOW + 0.2, 16)) == 4
+    assert frames(Playing(NOW + 0.03, 16)) == 1
 
 
 def test_a_device_that_is_too_slow_makes_most_frames_a_second():
     assert frames(Playing(NOW - 1, 16)) == 16
     assert frames(Playing(NOW - 1, 16), Playing(None, 1)) == 1
+
+
+def test_short_programs_where_they_are_fast_enough_by_far():
+    late = Playing(NOW + 9, 16)
+    assert frames(late, cost=lambda n: 0.005 * n) == 1
+    assert frames(*[late] * 17, cost=lambda n: 0.005 * n) == 16
+    assert frames(late, cost=lambda n: 0.005 * n, played=0.0) == 16  # nobody waits
+    assert frames(late, cost=lambda n: 0.003 + 0.002 * n) == 16  # a long one is much cheaper
+    assert frames(late, cost=lambda n: 0.005 * (n < 16)) == 16  # of which nothing is known yet
 
 
 def test_a_prefill_waits_for_clients_that_would_run_dry_but_not_forever():

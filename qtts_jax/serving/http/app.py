@@ -23,7 +23,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """The ASGI application in front of an engine, which is started and stopped by the caller."""
     service = Service(engine, settings)
 
-    def check_key(connection: HTTPConnection) -> None:
+    async def check_key(connection: HTTPConnection) -> None:  # another thread would take longer
         given = connection.headers.get("authorization", "")
         wanted = f"Bearer {settings.api_key}"
         if settings.api_key is not None and not hmac.compare_digest(

@@ -19,6 +19,9 @@ from qtts_jax.serving.http.speaking import (
 
 # Requests with the same value of this header are spoken in order.
 CLIENT = "x-client-id"
+# Texts of up to this many characters are prepared at once; longer ones in another thread, because
+# the event loop would stand still.
+SHORT = 1000
 
 
 def router(service: Service) -> APIRouter:
@@ -52,7 +55,10 @@ def router(service: Service) -> APIRouter:
 async def _begin(service: Service, body: SpeechRequest, request: Request) -> Speaking:
     """Submit a request when it is its client's turn, and wait for its first audio."""
     wanted = await service.voice_request(body, body.input, body.stream_text)
-    prepared = await run_in_threadpool(service.tts.prepare, wanted)
+    if len(body.input) <= SHORT:
+        prepared = service.tts.prepare(wanted)
+    else:
+        prepared = await run_in_threadpool(service.tts.prepare, wanted)
     at_once = not body.stream and body.stream_format == "audio"
     client, pace = request.headers.get(CLIENT), service.pace(body, whole=at_once)
     return await Speaking.begin(service, prepared, pace, client, request.receive)
