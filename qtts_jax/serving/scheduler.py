@@ -65,9 +65,10 @@ def admits(playing: Sequence[Playing], now: float, prefill: float, admitted_last
     return not admitted_last or not dry or min(dry) >= now + prefill
 
 
-# With up to this many rows the shortest programs are run, while they make audio so many times
-# faster than it is played and take at most so many times as long for it as the longest ones.
-FEW, PLENTY, CHEAP = 16, 8.0, 1.7
+# With so few rows the shortest programs are run, while they make audio so many times faster than it
+# is played and take at most so many times as long for it as the longest ones. They cost a single
+# row more, for which no program is dispatched ahead.
+FEW, PLENTY, CHEAP = range(2, 17), 8.0, 2.0
 
 
 def frames_of_next_program(
@@ -95,7 +96,7 @@ def frames_of_next_program(
     allowed = [size for size in sizes if size <= min(row.frames for row in playing)] or sizes[:1]
     shortest, longest = (cost(size) / size for size in (allowed[0], allowed[-1]))
     quick = PLENTY * shortest <= played and shortest <= CHEAP * longest
-    if quick and longest and len(playing) <= FEW:
+    if quick and longest and len(playing) in FEW:
         return allowed[0]
     dry = min((row.dry for row in playing if row.dry is not None), default=None)
     in_time = [size for size in allowed if dry is None or now + cost(size) <= dry]

@@ -30,13 +30,15 @@ def test_a_device_that_is_too_slow_makes_most_frames_a_second():
     assert frames(Playing(NOW - 1, 16), Playing(None, 1)) == 1
 
 
-def test_short_programs_where_they_are_fast_enough_by_far():
-    late = Playing(NOW + 9, 16)
-    assert frames(late, cost=lambda n: 0.005 * n) == 1
-    assert frames(*[late] * 17, cost=lambda n: 0.005 * n) == 16
-    assert frames(late, cost=lambda n: 0.005 * n, played=0.0) == 16  # nobody waits
-    assert frames(late, cost=lambda n: 0.003 + 0.002 * n) == 16  # a long one is much cheaper
-    assert frames(late, cost=lambda n: 0.005 * (n < 16)) == 16  # of which nothing is known yet
+def test_few_rows_run_short_programs_where_they_are_fast_enough_by_far():
+    late = [Playing(NOW + 9, 16)] * 16
+    assert frames(*late, cost=lambda n: 0.005 * n) == 1
+    assert frames(*late, late[0], cost=lambda n: 0.005 * n) == 16  # more rows
+    assert frames(late[0], cost=lambda n: 0.005 * n) == 16  # a single one
+    assert frames(*late, cost=lambda n: 0.005 * n, played=0.0) == 16  # nobody waits
+    assert frames(*late, cost=lambda n: 0.002 + 0.002 * n) == 1
+    assert frames(*late, cost=lambda n: 0.004 + 0.001 * n) == 16  # a long one is much cheaper
+    assert frames(*late, cost=lambda n: 0.005 * (n < 16)) == 16  # of which nothing is known yet
 
 
 def test_a_prefill_waits_for_clients_that_would_run_dry_but_not_forever():
