@@ -48,8 +48,9 @@ class Prefill:
     Attributes:
         mesh: devices that the checkpoint is on; None for a single one.
         text_params: parameters for programs that embed text.
-        audio_in_rows: the programs of the rows make audio, too; otherwise codes alone, which at
-            25 Hz `BlockAudio` decodes.
+        audio_in_rows: the programs of the rows make audio, too.
+        makes_blocks: they make codes alone, which `BlockAudio` decodes (25 Hz).
+        most: requests of one prefill.
         max_frames: of one utterance.
         capacities: positions of the caches, ascending.
 
@@ -62,6 +63,8 @@ class Prefill:
         self.mesh = mesh_of(tts.params)
         _check_one_process(self.mesh)
         self.audio_in_rows = not settings.offline and not codec.needs_voice
+        self.makes_blocks = not settings.offline and codec.needs_voice
+        self.most = min(settings.prefill_sizes[-1], settings.rows[-1])
         self.tts, self.settings, self._codec = tts, settings, codec
         generation = programs(tts.config, self.mesh)
         self._start, self._row_multiple = generation.start, generation.row_multiple

@@ -52,8 +52,8 @@ def test_python_does_not_go_through_what_compilations_left(engine):
 def test_requests_that_arrive_at_any_time_get_their_offline_codes(
     model, engine, compiled, monkeypatch, ahead
 ):
-    monkeypatch.setattr("qtts_jax.serving.engine.AHEAD", ahead)
-    monkeypatch.setattr("qtts_jax.serving.engine.HOST_SHARE", 0.0)
+    monkeypatch.setattr("qtts_jax.serving.loop.AHEAD", ahead)
+    monkeypatch.setattr("qtts_jax.serving.loop.HOST_SHARE", 0.0)
     texts = ["Hi.", "A longer text than that.", "Three.", "The fourth one is greedy.", "5", "Six!"]
     requests = [
         request(
@@ -93,8 +93,8 @@ def test_requests_that_arrive_together_are_prefilled_together(model, engine, com
         for i, text in enumerate(("One.", "Two.", "A much longer text than all the others.", "3."))
     ]
     wanted = [model.synthesize([each])[0] for each in requests]
-    groups, prefill = [], engine._prefill
-    monkeypatch.setattr(engine, "_prefill", Counted(prefill, groups))
+    groups, prefill = [], engine._loop.prefill
+    monkeypatch.setattr(engine._loop, "prefill", Counted(prefill, groups))
     compiled.clear()
     queues = [EventQueue() for _ in requests]
     hold = threading.Event()
@@ -112,7 +112,7 @@ def test_requests_that_arrive_together_are_prefilled_together(model, engine, com
 def test_a_new_request_begins_before_it_joins_those_that_run(model, engine, compiled, monkeypatch):
     first, second = request(model, "The first.", 40, seed=1), request(model, "Another.", 9, seed=2)
     wanted = [model.synthesize([each])[0] for each in (first, second)]
-    group, calls = engine._group, []
+    group, calls = engine._loop.group, []
     for name in ("run_alone", "run", "add"):
         monkeypatch.setattr(group, name, noted(getattr(group, name), name, calls))
     insert = noted(group._programs.insert, "insert", calls)
@@ -176,7 +176,7 @@ def test_a_faulty_request_costs_no_other_of_its_prefill(model, engine, monkeypat
                 raise ValueError("bad")
             return self._prefill(requests)
 
-    monkeypatch.setattr(engine, "_prefill", Broken(engine._prefill, []))
+    monkeypatch.setattr(engine._loop, "prefill", Broken(engine._loop.prefill, []))
     hold, queues = threading.Event(), [EventQueue(), EventQueue()]
     engine.call(hold.wait)
     for each, events in zip((good, bad), queues, strict=True):
@@ -194,7 +194,7 @@ def test_a_prebuffer_holds_the_first_audio(model, engine):
         events, made = EventQueue(), []
 
         def deliver(event, events=events, made=made):
-            made += [each.made for each in engine._unfinished_now()]
+            made += [each.made for each in engine._unfinished.now()]
             events(event)
 
         engine.submit(whole, deliver, pace=Pace(prebuffer=prebuffer))
@@ -296,16 +296,16 @@ def test_an_engine_that_stops_finishes_what_it_has(model, engine):
 
 
 def test_logits_that_are_not_finite_fail_their_own_request(model, engine, monkeypatch):
-    run = engine._group.run
+    run = engine._loop.group.run
 
     def broken(frames):
         codes, wave = run(frames)
         codes = np.array(codes)
-        row = engine._group.tenants.index(faulty)
+        row = engine._loop.group.tenants.index(faulty)
         codes[row] = -2
         return jnp.asarray(codes), wave
 
-    monkeypatch.setattr(engine._group, "run", broken)
+    monkeypatch.setattr(engine._loop.group, "run", broken)
     events = EventQueue()
     faulty = engine.submit(request(model, "Broken.", 20, seed=1), events)
     with pytest.raises(GenerationError, match="NaN"):
