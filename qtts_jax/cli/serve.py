@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,6 @@ def serve(tts: Any, args: argparse.Namespace) -> int:
     from qtts_jax.serving.http.settings import ServerSettings
     from qtts_jax.serving.settings import EngineSettings, sizes_up_to
 
-    # The engine's thread waits for the interpreter no longer than this when the device is done.
-    sys.setswitchinterval(0.0005)
     set_flow(args, tts.speech_tokenizer, {})
     engine = Engine(
         tts,

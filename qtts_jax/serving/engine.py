@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import queue
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -20,6 +22,9 @@ from qtts_jax.serving.utterance import DEFAULT_PACE, Deliver, Pace, Utterance
 from qtts_jax.tts.qwen_tts import QwenTTS
 
 Result = TypeVar("Result")
+
+# The longest that a thread keeps the interpreter while another wants it.
+SWITCH_SECONDS = 0.0005
 
 
 class Engine:
@@ -184,19 +189,32 @@ class Engine:
         """What the engine's thread does."""
         try:
             self._loop.begin()
-            if not self.settings.offline:
-                # Python would go through all that the compilations have left from time to time, and
-                # stop every row for half a second.
-                gc.collect()
-                gc.freeze()
-            self._ready.set()
-            while self._unfinished or not self._unfinished.closed:
-                self._loop.serve_once()
+            with contextlib.nullcontext() if self.settings.offline else _prompt_interpreter():
+                self._ready.set()
+                while self._unfinished or not self._unfinished.closed:
+                    self._loop.serve_once()
         except Exception as error:  # no client may wait for a thread that is gone
             self._broken = error
             self._unfinished.close()
             self._loop.fail(error)
             self._ready.set()
         self._loop.deliver()
-        if not self.settings.offline:
-            gc.unfreeze()
+
+
+@contextlib.contextmanager
+def _prompt_interpreter() -> Iterator[None]:
+    """Python settings with which a thread is not kept waiting.
+
+    Python would go through all that the compilations have left from time to time, and stop every
+    row for half a second; and other threads would keep the interpreter for 5 ms when the device is
+    done.
+    """
+    interval = sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.unfreeze()

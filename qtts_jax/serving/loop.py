@@ -92,7 +92,7 @@ class Loop:
         self._park_and_return()
         now = time.monotonic()
         playing = [
-            Playing(utterance.runs_dry(self.seconds_per_frame), utterance.next_frames)
+            Playing(self._runs_dry(utterance, now), utterance.next_frames)
             for utterance in self.group.running
             if utterance.frames < utterance.max_frames
         ]
@@ -114,6 +114,13 @@ class Loop:
             self._admitted = False
             ahead = self._works_ahead(self._flights[-1])
         self._take_flights(leave=int(ahead))
+
+    def _runs_dry(self, utterance: Utterance, now: float) -> float | None:
+        """When a client has no more audio; None if even the next program makes its first."""
+        on_its_way = utterance.frames * (not utterance.made and not utterance.prebuffer)
+        if not (on_its_way and self._flights):
+            return utterance.runs_dry(self.seconds_per_frame)
+        return max(now, self._flights[-1].end) + on_its_way * self.seconds_per_frame
 
     def _dispatched(
         self,

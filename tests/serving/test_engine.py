@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import queue
 import random
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 
 from qtts_jax.errors import BusyError, GenerationError, RequestError
-from qtts_jax.serving.engine import Engine
+from qtts_jax.serving.engine import SWITCH_SECONDS, Engine
+from qtts_jax.serving.loop import Loop
 from qtts_jax.serving.prefill import Prefill
-from qtts_jax.serving.utterance import EventQueue, Pace
+from qtts_jax.serving.unfinished import Unfinished
+from qtts_jax.serving.utterance import EventQueue, Pace, Utterance
 from qtts_jax.tts.voices import CustomVoice
 
 
@@ -44,8 +48,9 @@ def wait_until(condition, seconds=60):
         time.sleep(0.002)
 
 
-def test_python_does_not_go_through_what_compilations_left(engine):
+def test_python_does_not_keep_the_engine_waiting(engine):
     assert gc.get_freeze_count() > 0
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 100])
@@ -131,6 +136,18 @@ def test_a_new_request_begins_before_it_joins_those_that_run(model, engine, comp
     alone = calls.index("run_alone")
     assert calls[alone : alone + 4] == ["run_alone", "add", "insert", "run"]
     assert calls.count("run_alone") == 1
+
+
+def test_a_first_chunk_that_is_on_its_way_counts_from_its_expected_end(model, engine):
+    loop = Loop(engine._loop.prefill, 0.08, queue.SimpleQueue(), Unfinished())
+    new = Utterance(request(model, "New."), None, (1, 4), False, print, text_ids=0)
+    assert loop._runs_dry(new, now=1.0) is None
+    loop._flights.append(SimpleNamespace(end=2.0))
+    new.frames = 1
+    assert loop._runs_dry(new, now=1.0) == pytest.approx(2.08)
+    assert loop._runs_dry(new, now=3.0) == pytest.approx(3.08)
+    new.prebuffer = 5  # nothing is played yet
+    assert loop._runs_dry(new, now=1.0) is None
 
 
 def test_all_of_a_row_is_placed(model, engine):
