@@ -105,7 +105,7 @@ class Loop:
         ahead = False
         if playing:
             cost = partial(self._times.program, self.group.size)
-            played = 0.0 if self.settings.offline else self.seconds_per_frame
+            played = self.seconds_per_frame * self.prefill.audio_in_rows
             sizes = self.settings.chunk_frames
             frames = frames_of_next_program(sizes, playing, now, cost, played)
             begin = time.monotonic()
@@ -116,11 +116,11 @@ class Loop:
         self._take_flights(leave=int(ahead))
 
     def _runs_dry(self, utterance: Utterance, now: float) -> float | None:
-        """When a client has no more audio; None if even the next program makes its first."""
-        on_its_way = utterance.frames * (not utterance.made and not utterance.prebuffer)
-        if not (on_its_way and self._flights):
+        """When a client has no more audio; None for one whose first audio is not on its way."""
+        plays_at_once = self.prefill.audio_in_rows and not utterance.prebuffer
+        if utterance.made or not (utterance.frames and self._flights and plays_at_once):
             return utterance.runs_dry(self.seconds_per_frame)
-        return max(now, self._flights[-1].end) + on_its_way * self.seconds_per_frame
+        return max(now, self._flights[-1].end) + utterance.frames * self.seconds_per_frame
 
     def _dispatched(
         self,
