@@ -76,7 +76,7 @@ class Loop:
         self._times.expect(self.group.seconds)
 
     def fail(self, error: Exception) -> None:
-        """End all utterances, which nobody serves any more."""
+        """End all utterances with an error."""
         for utterance in self._unfinished.now():
             self._end(utterance, Failed(error))
 

@@ -91,7 +91,7 @@ def frames_of_next_program(
         playing: at least one row.
         now: the time.
         cost: expected seconds of a program, by its frames.
-        played: seconds for which a frame is played; 0 where nobody waits for audio.
+        played: seconds of audio of a frame; 0 where it is not played meanwhile (offline, 25 Hz).
     """
     allowed = [size for size in sizes if size <= min(row.frames for row in playing)] or sizes[:1]
     shortest, longest = (cost(size) / size for size in (allowed[0], allowed[-1]))

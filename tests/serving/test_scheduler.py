@@ -35,7 +35,7 @@ def test_few_rows_run_short_programs_where_they_are_fast_enough_by_far():
     assert frames(*late, cost=lambda n: 0.005 * n) == 1
     assert frames(*late, late[0], cost=lambda n: 0.005 * n) == 16  # more rows
     assert frames(late[0], cost=lambda n: 0.005 * n) == 16  # a single one
-    assert frames(*late, cost=lambda n: 0.005 * n, played=0.0) == 16  # nobody waits
+    assert frames(*late, cost=lambda n: 0.005 * n, played=0.0) == 16  # offline
     assert frames(*late, cost=lambda n: 0.002 + 0.002 * n) == 1
     assert frames(*late, cost=lambda n: 0.004 + 0.001 * n) == 16  # a long one is much cheaper
     assert frames(*late, cost=lambda n: 0.005 * (n < 16)) == 16  # of which nothing is known yet
