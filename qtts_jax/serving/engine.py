@@ -189,7 +189,7 @@ class Engine:
         """What the engine's thread does."""
         try:
             self._loop.begin()
-            with contextlib.nullcontext() if self.settings.offline else _prompt_interpreter():
+            with contextlib.nullcontext() if self.settings.offline else _interpreter_for_serving():
                 self._ready.set()
                 while self._unfinished or not self._unfinished.closed:
                     self._loop.serve_once()
@@ -202,7 +202,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _prompt_interpreter() -> Iterator[None]:
+def _interpreter_for_serving() -> Iterator[None]:
     """Python settings with which a thread is not kept waiting.
 
     Python would go through all that the compilations have left from time to time, and stop every

@@ -240,7 +240,7 @@ class Loop:
 
         They are as many as have free rows and are prefilled by one program.
         """
-        most = min(self.settings.prefill_sizes[-1], self.group.free)
+        most = min(self.prefill.most, self.group.free)
         if not self._waiting or not most:
             return []
         positions = self.prefill.positions(self._waiting[0].request)
