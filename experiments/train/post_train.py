@@ -28,17 +28,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from experiments import command
+from experiments.train.drawn_pairs import scored_draws, write_best_and_worst
 from experiments.train.rollout_judging import Expected, Judging, expectations, seeded
 from experiments.train.run import Stopwatch, add_arguments, parse, train
 from qtts_jax import QwenTTS
+from qtts_jax.cli.batch.fingerprint import checkpoint_fingerprint
 from qtts_jax.cli.common import positive
-from qtts_jax.errors import ConfigError, DataError
+from qtts_jax.errors import ConfigError
 from qtts_jax.evaluation.rewards import RewardMix
 from qtts_jax.functional import abstract
 from qtts_jax.generation.request import Request
@@ -51,14 +52,8 @@ from qtts_jax.training.log import RunLog
 from qtts_jax.training.mesh import MeshConfig
 from qtts_jax.training.optimizer import OptimizerConfig
 from qtts_jax.training.preference.dpo import PreferenceTask, PreferenceTaskConfig
-from qtts_jax.training.preference.groups import best_and_worst
-from qtts_jax.training.preference.pair_files import (
-    PAIRS,
-    read_pairs,
-    read_prompts,
-    write_pairs,
-)
-from qtts_jax.training.preference.pairs import PairBatches, Take
+from qtts_jax.training.preference.pair_files import read_pairs, read_prompts
+from qtts_jax.training.preference.pairs import PairBatches
 from qtts_jax.training.preference.policy_task import PolicyTask, PolicyTaskConfig
 from qtts_jax.training.preference.rollout_batches import RolloutBatches, RolloutConfig
 from qtts_jax.training.preference.rollouts import Rollouts
@@ -83,7 +78,6 @@ TRAINER = TrainerConfig(
     save_every=20,
 )
 HELD_OUT_SEED = 2**20
-SCORES = "scores.jsonl"
 WEIGHTS = {name: getattr(RewardMix(), name) for name in RewardMix().weights()}
 Prompts = Sequence[Mapping[str, str]]
 
@@ -111,6 +105,9 @@ def main() -> None:
     parser.add_argument("--sft-weight", type=float, default=0.0, help="of dpo's chosen speech")
     parser.add_argument("--epochs", type=float, default=1.0, help="of dpo over its pairs")
     parser.add_argument("--batch-pairs", type=int, default=16, help="pairs of a step of dpo")
+    parser.add_argument(
+        "--pairs-of-prompt", type=positive, default=1, help="most pairs of a prompt's samples"
+    )
     parser.add_argument(
         "--least-margin", type=float, default=0.1, help="least difference of rewards in a pair"
     )
@@ -240,43 +237,43 @@ def make_judging(
     prompts: Prompts,
     expected: Expected,
     tts: QwenTTS,
-    memo: Path | None = None,
 ) -> Judging:
     """The judges that the options ask for."""
     options = args.judge_processes, args.judge_on_devices
-    return Judging(judges, prompts, expected, tts.sample_rate, memo, *options)
+    return Judging(judges, prompts, expected, tts.sample_rate, None, *options)
 
 
 def made_pairs(
     args: argparse.Namespace, tts: QwenTTS, task: SpeechPolicyTask, mix: RewardMix
 ) -> Path:
-    """The best and worst of a group of every prompt, in RUN/pairs; kept for later sessions.
+    """The best and worst of drawn speech of every prompt, in RUN/pairs.
 
-    Scores are kept too, so that an interrupted session goes on where it was.
+    The draws are kept in RUN/draws, from which an interrupted session goes on.
     """
-    file: Path = args.out / "pairs" / PAIRS
-    if file.is_file():
-        return file
     prompts, requests = drawn_prompts(args.prompts, tts, task)
     expected = expectations(tts, prompts, requests, args.rows, args.out / "start")
-    judging = make_judging(args, mix.judges(), prompts, expected, tts, args.out / SCORES)
-    numbers = np.repeat(np.arange(len(prompts)), args.samples)
-    requested = seeded([requests[n] for n in numbers], args.seed)
-    spoken = [
-        s
-        for first in range(0, len(requested), args.rows)
-        for s in tts.synthesize(requested[first : first + args.rows])
-    ]
-    rewards = judging.rewards(mix, numbers.tolist(), spoken)["reward"]
-    takes = [Take(s.codes.reshape(len(s.codes), -1), s.ended) for s in spoken]
-    places = best_and_worst(rewards, args.samples, args.least_margin)
-    if not places:
-        raise DataError(
-            f"no group has rewards that differ by {args.least_margin}; lower --least-margin, raise "
-            "--temperature or give more prompts."
-        )
-    found = [(dict(prompts[numbers[a]]), takes[a], takes[b]) for a, b in places]
-    return write_pairs(args.out / "pairs", found)
+    judging = make_judging(args, mix.judges(), prompts, expected, tts)
+    repeated = [request for request in requests for _ in range(args.samples)]
+    settings = {
+        "checkpoint": checkpoint_fingerprint(args.model),
+        "prompts": hashlib.sha256(args.prompts.read_bytes()).hexdigest(),
+        "sampling": dataclasses.asdict(task.policy.sampling),
+        "seed": args.seed,
+        "rewards": dataclasses.asdict(mix),
+    }
+    draws = scored_draws(
+        tts.synthesize,
+        seeded(repeated, args.seed),
+        args.samples,
+        lambda numbers, spoken: judging.rewards(mix, numbers, spoken)["reward"],
+        args.rows,
+        args.out / "draws",
+        settings,
+    )
+    judging.close()
+    return write_best_and_worst(
+        args.out / "pairs", prompts, draws, args.least_margin, args.pairs_of_prompt
+    )
 
 
 def rollout_seconds(batches: RolloutBatches):

@@ -24,6 +24,7 @@ from qtts_jax.configs.tokenizer_12hz import Tokenizer12HzConfig
 from qtts_jax.data import Dataset, TalkerBatchConfig
 from qtts_jax.data.talker_layout import LayoutMix
 from qtts_jax.errors import TrainingError
+from qtts_jax.extras import import_extra
 from qtts_jax.io.checkpoint import read_config
 from qtts_jax.placement import fetch
 from qtts_jax.training import checkpoints
@@ -107,8 +108,13 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
     Raises:
         ConfigError: as `processes.start`.
+        MissingExtraError: a package of training is not installed; known before a command speaks or
+            encodes for minutes.
     """
     args = parser.parse_args()
+    import_extra("grain", "train", "training batches")
+    if not args.no_tensorboard:
+        import_extra("tensorboardX", "train", "TensorBoard logs")
     if hasattr(args, "coordinator"):
         processes.start(args)  # before the first use of a device
     args.dtype = args.dtype or default_dtype()

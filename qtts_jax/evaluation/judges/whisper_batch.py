@@ -28,6 +28,7 @@ from qtts_jax.functional import Params, abstract, bind
 _END, _START, _TRANSCRIBE, _NO_TIMES = 50257, 50258, 50359, 50363
 _PROMPT = 4  # start, language, task, no times
 _EPS = 1e-5
+_BLOCK = 5 * 16_000  # samples; waves are sent to the device in lengths of whole blocks
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ class WhisperBatchJudge:
         words: dict[int, list[str]] = {place: [] for place in range(len(waves))}
         for first in range(0, len(windows), self._rows):
             group = windows[first : first + self._rows]
-            # Always as many rows, so that one program is compiled.
-            batch = np.zeros((self._rows, size), np.float32)
+            # Always as many rows, so that one program is compiled. Most waves are short: what
+            # fills their windows is made on the device.
+            longest = -(-len(group[-1][1]) // _BLOCK) * _BLOCK
+            batch = np.zeros((self._rows, min(longest, size)), np.float32)
             lengths = np.ones(self._rows, np.int32)
             prompts = np.full((self._rows, _PROMPT), _START, np.int32)
             for row, (_, wave, code) in enumerate(group):
@@ -102,7 +105,7 @@ class WhisperBatchJudge:
                 prompts[row] = _START, self._language(code), _TRANSCRIBE, _NO_TIMES
             tokens = _transcribe(
                 self._sizes, self._encoder, self._decoder, self._never, self._not_first,
-                batch, lengths, prompts,
+                _filled(batch, size), lengths, prompts,
             )  # fmt: skip
             for (place, _, _), row in zip(group, np.asarray(tokens), strict=False):
                 text = [int(t) for t in row if t < _END]
@@ -120,6 +123,12 @@ _TOKENS = "embeddings/weight"
 
 def _float32(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _filled(waves: jax.Array, samples: int) -> jax.Array:
+    """Waves [B, N] with zeros at their end: [B, samples]."""
+    return jnp.pad(waves, ((0, 0), (0, samples - waves.shape[1])))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -27,16 +27,20 @@ def group_advantages(rewards: np.ndarray, samples: int) -> tuple[np.ndarray, np.
     return advantage.ravel().astype(np.float32), np.repeat(differs, samples)
 
 
-def best_and_worst(rewards: np.ndarray, samples: int, margin: float) -> list[tuple[int, int]]:
-    """The places of the best and the worst of each group.
+def best_and_worst(
+    rewards: np.ndarray, samples: int, margin: float, pairs: int = 1
+) -> list[tuple[int, int]]:
+    """The places of the best and the worst of each group, of the second best and worst, and so on.
 
     Args:
         rewards: [N], `samples` of each group in a row.
-        margin: groups in which they differ by less are left out.
+        margin: pairs that differ by less are left out.
+        pairs: most of a group.
     """
-    pairs = []
+    found = []
     for group, values in enumerate(rewards.reshape(-1, samples)):
-        if np.ptp(values) > max(margin, FLAT):
-            first = group * samples
-            pairs.append((first + int(np.argmax(values)), first + int(np.argmin(values))))
-    return pairs
+        order = group * samples + np.argsort(-values, kind="stable")
+        for best, worst in zip(order, order[::-1][: min(pairs, samples // 2)], strict=False):
+            if rewards[best] - rewards[worst] > max(margin, FLAT):
+                found.append((int(best), int(worst)))
+    return found

@@ -90,3 +90,10 @@ def test_pairs_are_the_best_and_worst_of_groups_that_differ_enough():
     rewards = np.asarray([1.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0, 0.3, 0.1])
     assert best_and_worst(rewards, 3, 0.5) == [(1, 0)]
     assert best_and_worst(rewards, 3, 0.0) == [(1, 0), (7, 6)]
+
+
+def test_several_pairs_of_a_group_are_the_next_best_and_worst():
+    rewards = np.asarray([1.0, 3.0, 2.0, 5.0, 4.0, 4.0])
+    assert best_and_worst(rewards, 6, 0.0, 2) == [(3, 0), (4, 2)]
+    assert best_and_worst(rewards, 6, 0.5, 9) == [(3, 0), (4, 2), (5, 1)]
+    assert best_and_worst(rewards, 6, 2.0, 9) == [(3, 0)]
