@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from qtts_jax.functional import Params
+from qtts_jax.generation.batch import HostBatch
+from qtts_jax.generation.device_params import gather_text_rows
+
 
 class Layout(NamedTuple):
     """Structure of the packed tree, and shape of a row and dtype of every leaf."""
@@ -34,6 +38,19 @@ def pack(tree: Any) -> tuple[np.ndarray, Layout]:
     ]
     leaves = tuple((x.shape[1:], x.dtype) for x in arrays)
     return np.concatenate(words, axis=1), Layout(structure, leaves)
+
+
+def pack_batch(params: Params, inputs: HostBatch) -> tuple[Params, np.ndarray, Layout]:
+    """The inputs of the prefill as one array, with text ids as the parameters' table needs them.
+
+    Returns:
+        parameters for the program, [B, words] int32, and how to read them.
+    """
+    params, text, trailing, pad = gather_text_rows(
+        params, inputs.prompt.text, inputs.trailing, inputs.pad
+    )
+    prompt = inputs.prompt._replace(text=text)
+    return params, *pack(inputs._replace(prompt=prompt, trailing=trailing, pad=pad))
 
 
 def unpack(packed: jax.Array, layout: Layout) -> Any:

@@ -13,7 +13,7 @@ from qtts_jax.errors import GenerationError
 from qtts_jax.functional import Params
 from qtts_jax.generation.batch import bucket, host_batch
 from qtts_jax.generation.device_params import gather_text_rows
-from qtts_jax.generation.packed_rows import pack
+from qtts_jax.generation.packed_rows import pack_batch
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import NOT_FINITE
@@ -69,12 +69,7 @@ class Session:
         self._text_length = int(inputs.trailing_length[0])
         needed = self._longest_prompt + min(self._max_frames, FRAMES_PER_CALL)
         self.capacity = bucket(max(inputs.prompt.text.shape[1], needed), MIN_CAPACITY)
-        text_params, text, trailing, pad = gather_text_rows(
-            params, inputs.prompt.text, inputs.trailing, inputs.pad
-        )
-        prompt = inputs.prompt._replace(text=text)
-        inputs = inputs._replace(prompt=prompt, trailing=trailing, pad=pad)
-        packed, layout = pack(inputs)
+        text_params, packed, layout = pack_batch(params, inputs)
         # Without a mesh the program itself copies, which takes the host less time.
         if self._programs.row_sharding is not None:
             packed = jax.device_put(packed, self._programs.row_sharding)

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from qtts_jax.errors import RequestError
 from qtts_jax.generation.batch import MIN_TEXT, bucket, host_batch
-from qtts_jax.generation.device_params import gather_text_rows, with_table_on_device
-from qtts_jax.generation.packed_rows import pack
+from qtts_jax.generation.device_params import with_table_on_device
+from qtts_jax.generation.packed_rows import pack_batch
 from qtts_jax.generation.programs import programs
 from qtts_jax.generation.request import Request
 from qtts_jax.generation.sampling import SamplingPlan
@@ -133,14 +133,8 @@ class Prefill:
         trailing = np.full((rows, self._text_room(requests)), -1, np.int32)  # [B, S]
         for row, request in zip(trailing, requests, strict=False):
             row[: len(request.prompt.trailing)] = request.prompt.trailing
-        params, text, trailing, pad = gather_text_rows(
-            self.text_params, inputs.prompt.text, trailing, inputs.pad
-        )
-        inputs = inputs._replace(
-            prompt=inputs.prompt._replace(text=text), trailing=trailing, pad=pad
-        )
-        capacity = at_least(self.capacities, text.shape[1])
-        packed, layout = pack(inputs)
+        capacity = at_least(self.capacities, inputs.prompt.text.shape[1])
+        params, packed, layout = pack_batch(self.text_params, inputs._replace(trailing=trailing))
         packed = jax.device_put(packed, self._placing)
         state, conditions = self._start(params, packed, layout=layout, capacity=capacity)
         audio = self._audio([request.reference for request in requests], rows)
