@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import functools
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,21 +125,30 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.groups == self.in_channels == kernel.shape[2]:
             y = depthwise(x, kernel[:, 0], self.stride, self.dilation)
+        elif self.in_channels == 1 and dispatch.one_channel_as_sum():
+            y = one_channel_as_sum(x, kernel, self.stride, self.dilation)
         elif self.groups == 1 and dispatch.convolve_by_product(*x.shape[:2]):
             y = as_product(x, kernel, self.stride, self.dilation)
         elif self.dilation > self.stride == self.groups and dispatch.dilation_as_grid():
             y = dilated_as_grid(x, kernel, self.dilation)
         else:
-            y = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride,),
-                "VALID",
-                rhs_dilation=(self.dilation,),
-                dimension_numbers=LAYOUT,
-                feature_group_count=self.groups,
-            )
+            y = general(x, kernel, self.stride, self.dilation, self.groups)
         return y if self.bias is None else y + self.bias[...]
+
+
+def general(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int = 1
+) -> jax.Array:
+    """XLA's convolution of x [B, T, C] with a kernel [k, C / groups, C']."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,),
+        "VALID",
+        rhs_dilation=(dilation,),
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
@@ -147,7 +157,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
     The general convolution takes 100 times as long on a CPU (1024 channels).
 
     Args:
-        x: [B, T, C].
+        x: [B, T, C], or [B, T, 1] for C filters of one channel.
         kernel: [k, C].
     """
     last = x.shape[1] - (kernel.shape[0] - 1) * dilation
@@ -155,6 +165,27 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
     for i in range(1, kernel.shape[0]):
         y += x[:, i * dilation : i * dilation + last : stride] * kernel[i]
     return y
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def one_channel_as_sum(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """A convolution of x [B, T, 1] with a kernel [k, 1, C'] as a sum of shifted products.
+
+    Where there is a gradient the general convolution is taken: that of the sum is many sums over
+    all of time, and takes a training step of the released encoder twice as long.
+    """
+    return depthwise(x, kernel[:, 0], stride, dilation)
+
+
+@one_channel_as_sum.defjvp
+def _general_with_gradient(
+    stride: int, dilation: int, inputs: tuple[Any, Any], changes: tuple[Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return general(x, kernel, stride, dilation)
+
+    y, dy = jax.jvp(run, inputs, changes)
+    return y, dy
 
 
 def as_product(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:

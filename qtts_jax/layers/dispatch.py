@@ -20,6 +20,12 @@ PRODUCT_ROWS, PRODUCT_STEPS = 4, 8192
 # Scores (float32, 64 MiB) up to which attention takes all heads in one product.
 TOGETHER_SCORES = 2**24
 
+# Most values of an activation in a block of time on a CPU, 8 MiB of float32. So 128 frames of the
+# 12 Hz encoder take 29 MB of temporary memory instead of 283. Beyond 32 MiB glibc gets it as fresh
+# pages in every call, and to fill these takes longer than to compute the values. In smaller blocks
+# (2**20 values) products are slower.
+BLOCK_VALUES = 2**21
+
 # Tests set this to run the kernels without a GPU ("interpret") or never ("plain").
 override: Backend | None = None
 
@@ -107,6 +113,42 @@ def convolve_by_product(rows: int, steps: int) -> bool:
     convolution in between, which for a few frames takes the host longer than the GPU.
     """
     return platform() == "gpu" and rows <= PRODUCT_ROWS and rows * steps <= PRODUCT_STEPS
+
+
+def time_blocks(units: int, values: int) -> int:
+    """Into how many equal blocks of time a step is divided: on CPUs, for the memory of one block.
+
+    Args:
+        units: of time that a block may have any number of.
+        values: of the widest activation of the whole step; within `BLOCK_VALUES` in a block.
+    """
+    fewest = -(-values // BLOCK_VALUES) if platform() == "cpu" else 1
+    # Where no number up to twice as many divides the units, blocks would be too small to pay.
+    return next((n for n in range(fewest, 2 * fewest) if units % n == 0), 1)
+
+
+def one_channel_as_sum() -> bool:
+    """Whether a convolution of one channel is a sum of shifted products: on CPUs.
+
+    XLA fuses the sum into one loop over the outputs, with what follows.
+    """
+    return platform() == "cpu"
+
+
+def elu_by_tanh(dtype: Any) -> bool:
+    """Whether ELU of float32 values is computed from a hyperbolic tangent alone: on CPUs.
+
+    Elsewhere it takes as long as to read the values.
+    """
+    return platform() == "cpu" and jnp.dtype(dtype) == jnp.float32
+
+
+def tables_by_index() -> bool:
+    """Whether a scan over the first of several tables reads each by its index: on CPUs.
+
+    A slice of the first ones is a copy, which there takes a quarter of the quantizer's time.
+    """
+    return platform() == "cpu"
 
 
 def cache_write(

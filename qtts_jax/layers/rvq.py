@@ -7,6 +7,7 @@ the (decayed) number of them; the entry itself is their quotient.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.param import constant, normal, param
 
@@ -69,16 +71,17 @@ class RVQ(nnx.Module):
             [B, T, Q] int32.
         """
         residual = x if self.input_projection is None else self.input_projection(x)
+        tables = self.embed_sum[...], self.usage[...]  # [Q, V, d], [Q, V] of all stored
+        by_index = dispatch.tables_by_index()
 
-        def quantize(
-            residual: jax.Array, averages: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array]:
-            entries = divide(*averages)  # [V, d]
+        def quantize(residual: jax.Array, book: Any) -> tuple[jax.Array, jax.Array]:
+            sums, usage = (t[book] for t in tables) if by_index else book
+            entries = divide(sums, usage)  # [V, d]
             codes = nearest(residual, entries)  # [B, T]
             return residual - entries[codes], codes
 
-        stored = (self.embed_sum[...][:codebooks], self.usage[...][:codebooks])
-        codes = jax.lax.scan(quantize, residual.astype(jnp.float32), stored)[1]  # [Q, B, T]
+        books = jnp.arange(codebooks) if by_index else tuple(t[:codebooks] for t in tables)
+        codes = jax.lax.scan(quantize, residual.astype(jnp.float32), books)[1]  # [Q, B, T]
         return rearrange(codes, "q b t -> b t q")
 
     def decode(self, codes: jax.Array, dtype: jnp.dtype) -> jax.Array:

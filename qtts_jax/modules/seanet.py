@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import Encoder12HzConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.layers.conv import Conv, ConvState
+from qtts_jax.layers.elu import elu
+from qtts_jax.layers.time_blocks import step_in_blocks
 
 
 def ceil_div(a: jax.Array | None, b: int) -> jax.Array | None:
@@ -30,8 +35,8 @@ class Residual(nnx.Module):
 
     def step(self, x: jax.Array, state: ConvState) -> tuple[jax.Array, ConvState]:
         """x [B, T, C] -> (y [B, T, C], state)."""
-        y, state = self.conv1.step(jax.nn.elu(x), state)  # [B, T, inner]
-        return x + self.conv2(jax.nn.elu(y)), state
+        y, state = self.conv1.step(elu(x), state)  # [B, T, inner]
+        return x + self.conv2(elu(y)), state
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """A full sequence [B, T, C] from a fresh state."""
@@ -73,10 +78,11 @@ class Stage(nnx.Module):
         for unit, unit_state in zip(self.residuals, state[0], strict=True):
             x, unit_state = unit.step(x, unit_state)
             residuals.append(unit_state)
-        x, last = self.downsample.step(jax.nn.elu(x), state[1], lengths)  # [B, T / ratio, 2 C]
+        x, last = self.downsample.step(elu(x), state[1], lengths)  # [B, T / ratio, 2 C]
         return x, (tuple(residuals), last)
 
 
+WideState = tuple[ConvState, tuple[StageState, ...]]
 SeanetState = tuple[ConvState, tuple[StageState, ...], ConvState]
 
 
@@ -113,14 +119,30 @@ class SeanetEncoder(nnx.Module):
         Returns:
             [B, T / product, D] and the state.
         """
+        first, stages, last = state
+        # The last stage has most of the weights, which each block would read again.
+        unit = math.prod(self.ratios[:-1])
+        widest = math.prod(x.shape[:2]) * self.input_conv.kernel.shape[-1]
+        blocks = dispatch.time_blocks(x.shape[1] // unit, widest)
+        x, (first, wide) = step_in_blocks(
+            SeanetEncoder._wide, self, x, (first, stages[:-1]), lengths, blocks
+        )  # [B, T / unit, C]
+        lengths = ceil_div(lengths, unit)
+        x, stage = self.stages[-1].step(x, stages[-1], lengths)  # [B, T / product, C]
+        x, last = self.output_conv.step(elu(x), last)
+        return x, (first, (*wide, stage), last)
+
+    def _wide(
+        self, x: jax.Array, state: WideState, lengths: jax.Array | None
+    ) -> tuple[jax.Array, WideState]:
+        """Input convolution and all stages but the last."""
         x, first = self.input_conv.step(x, state[0])  # [B, T, filters]
         stages = []
-        for stage, stage_state, ratio in zip(self.stages, state[1], self.ratios, strict=True):
+        for stage, stage_state, ratio in zip(self.stages, state[1], self.ratios, strict=False):
             x, stage_state = stage.step(x, stage_state, lengths)  # [B, T / ratios so far, C]
             lengths = ceil_div(lengths, ratio)
             stages.append(stage_state)
-        x, last = self.output_conv.step(jax.nn.elu(x), state[2])
-        return x, (first, tuple(stages), last)
+        return x, (first, tuple(stages))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """A full sequence [B, T, C] from a fresh state."""

@@ -146,6 +146,20 @@ def test_depthwise_is_the_grouped_convolution():
         np.testing.assert_allclose(depthwise(x, kernel, stride, dilation), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 4), (2, 1), (3, 2)])
+def test_a_convolution_of_one_channel_as_a_sum_is_the_same(monkeypatch, stride, dilation):
+    layer = randomized(Conv(1, 5, 7, stride=stride, dilation=dilation, rngs=nnx.Rngs(0)))
+    x = normal(2, 12, 1)
+    found, gradients = {}, {}
+    for as_sum in (True, False):
+        monkeypatch.setattr(dispatch, "one_channel_as_sum", lambda as_sum=as_sum: as_sum)
+        found[as_sum] = layer(x)
+        gradients[as_sum] = jax.grad(lambda x: jnp.sum(layer(x) ** 2))(x)
+    assert found[True].shape == (2, 12 // stride, 5)
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(gradients[True], gradients[False])
+
+
 TRANSPOSED = [(6, 3), (2, 2), (16, 8), (6, 2)]
 
 

@@ -1,5 +1,6 @@
 """The SEANet encoder and its parts in a stream."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import Encoder12HzConfig, QuantizerConfig
 from qtts_jax.configs.tts import TransformerConfig
+from qtts_jax.layers import dispatch
 from qtts_jax.modules.seanet import Residual, SeanetEncoder, Stage, ceil_div
 from tests.support.contract import verify_streaming
 
@@ -60,6 +62,18 @@ def test_seanet_streams(layers):
     encoder = SeanetEncoder(config(residual_layers=layers), rngs=nnx.Rngs(0))
     y = verify_streaming(encoder, inputs(3, 60, 1), unit=6, takes_lengths=True)
     assert y.shape == (3, 10, 10)
+
+
+@pytest.mark.parametrize(("steps", "samples"), [(12, 12), (13, 12), (13, 4)])
+def test_seanet_in_blocks_of_time_streams(monkeypatch, steps, samples):
+    """Blocks of two, one and a third of a latent step: the last stage is not in them."""
+    encoder = SeanetEncoder(config(), rngs=nnx.Rngs(0))
+    x = inputs(3, 6 * steps, 1)
+    whole = np.asarray(jax.jit(lambda x: encoder(x))(x))
+    monkeypatch.setattr(dispatch, "BLOCK_VALUES", 3 * samples * 4)
+    assert "scan" in str(jax.make_jaxpr(lambda x: encoder(x))(x))
+    blocks = verify_streaming(encoder, x, unit=6, chunkings=(1, "random"), takes_lengths=True)
+    np.testing.assert_allclose(blocks, whole, atol=1e-5)
 
 
 def test_channels_and_depth_follow_the_config():
