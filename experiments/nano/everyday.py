@@ -7,8 +7,10 @@ word error rate by kind against the spoken form (Whisper base, its transcript br
 form by the text front end, too, and the nearest of its readings taken), with 95 % bootstrap
 intervals, predicted opinion, similarity to the recordings of `--manifest`, and how many did not
 end. `--no-normalize` gives the checkpoint the texts as they are written, `--spoken` the spoken
-forms of the file; with `--weights int4` it speaks from weights stored in fewer bytes. About 4 CPU
-minutes for 150 texts. Expected of nano: at most 6 % over all kinds, 3 % for prose, 20 % for names.
+forms of the file; with `--weights int4` it speaks from weights stored in fewer bytes. `--teacher
+CORPUS/models` has Kokoro-82M read the spoken forms instead, by those of its voices that MODEL has:
+what the judges find wrong in the speech that nano learned from. About 4 CPU minutes for 150 texts
+(12 for the teacher). Expected of nano: at most 6 % over all kinds, 3 % for prose, 20 % for names.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments import command
+from experiments.nano.teacher_speech import NAME, RATE, teacher_speech, teacher_voices
 from qtts_jax.data.manifest import read_manifest
 from qtts_jax.errors import EvaluationError
 from qtts_jax.evaluation.bootstrap import Score, estimate
@@ -95,9 +98,10 @@ def recordings_by_speaker(manifest: Path | None) -> dict[str, Any]:
     return {speaker: load_mono_16k(audio) for speaker, (audio, _) in found.items()}
 
 
-def speak(tts: QwenTTS, tests: Sequence[dict[str, str]], args: argparse.Namespace) -> list[Speech]:
+def speak(
+    tts: QwenTTS, tests: Sequence[dict[str, str]], names: Sequence[str], args: argparse.Namespace
+) -> list[Speech]:
     """The speech of every test, the voices in turns; each has its own seed."""
-    names = args.speaker or tts.supported_speakers
     seconds_a_frame = tts.speech_tokenizer.samples_per_frame / tts.sample_rate
     most = round(args.max_seconds / seconds_a_frame)
     requests = [
@@ -134,15 +138,22 @@ def score(args: argparse.Namespace) -> None:
     opinion, likeness = (None, None) if args.words_only else (DistillMOSJudge(), SpeakerJudge())
     voices = recordings_by_speaker(args.manifest)
     names = args.speaker or tts.supported_speakers
+    rate = tts.sample_rate
+    if args.teacher:
+        names, rate = teacher_voices(args.teacher, names), RATE
+        turns = [names[i % len(names)] for i in range(len(tests))]
+        speech = teacher_speech(args.teacher, [test["spoken"] for test in tests], turns)
+    else:
+        speech = speak(tts, tests, names, args)
     scores: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     clips = []
-    for i, speech in enumerate(tqdm(speak(tts, tests, args), "judge", unit="clip")):
-        test, wave = tests[i], load_mono_16k((speech.wave.clip(-1, 1), tts.sample_rate))
+    for i, said in enumerate(tqdm(speech, "judge", unit="clip")):
+        test, wave = tests[i], load_mono_16k((said.wave.clip(-1, 1), rate))
         transcript = whisper.transcribe(wave, LANGUAGE) if len(wave) else ""
         errors, words = word_errors(test["spoken"], transcript)
         own: dict[str, Score] = {
             "wer": (100.0 * errors, words),
-            "no_eos": (float(not speech.ended), 1),
+            "no_eos": (float(not said.ended), 1),
         }
         if opinion is not None and likeness is not None and usable(wave):
             own["mos"] = (opinion.score(wave), 1)
@@ -159,9 +170,9 @@ def score(args: argparse.Namespace) -> None:
         for kind, by in scores.items()
     }
     about = {
-        "model": args.model.name,
-        "input": "spoken" if args.spoken else "written",
-        "normalize": args.normalize,
+        "model": NAME if args.teacher else args.model.name,
+        "input": "spoken" if args.spoken or args.teacher else "written",
+        "normalize": args.normalize and not args.teacher,
         "seed": args.seed,
     }
     if args.weights:
@@ -209,6 +220,7 @@ def main() -> None:
         help="text front end and long text in parts",
     )
     parser.add_argument("--spoken", action="store_true", help="speak the spoken forms of the file")
+    parser.add_argument("--teacher", type=Path, help="CORPUS/models, to score Kokoro instead")
     parser.add_argument("--weights", choices=tuple(STORED), help="how matrices are stored")
     parser.add_argument("--manifest", type=Path, help="recordings of the preset voices")
     parser.add_argument("--words-only", action="store_true", help="no opinion, no similarity")
