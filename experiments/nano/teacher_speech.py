@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from experiments import command
 from experiments.corpus.synthesis import cpu_worker
-from experiments.corpus.synthesis.phonemes import KokoroPhonemes
+from experiments.corpus.synthesis.phonemes import LONGEST, KokoroPhonemes
 from qtts_jax.errors import EvaluationError
 from qtts_jax.tts.synthesis import Speech
 
@@ -39,11 +39,20 @@ def teacher_voices(models: Path, speakers: Sequence[str]) -> list[str]:
 
 
 def teacher_speech(models: Path, texts: Sequence[str], voices: Sequence[str]) -> list[Speech]:
-    """Speech of each text by a voice, at 24 kHz and the voice's own speed, without codes."""
+    """Speech of each text by a voice, at 24 kHz and the voice's own speed, without codes.
+
+    Raises:
+        EvaluationError: a text is longer than Kokoro reads at once.
+    """
     speak, phonemes = cpu_worker.kokoro([models], threads=0), KokoroPhonemes()
     spoken = []
     for text, voice in zip(tqdm(texts, "speak", unit="clip"), voices, strict=True):
         (tokens,) = phonemes([text], "en-gb" if voice[0] == "b" else "en-us")
+        if len(tokens) > LONGEST:
+            raise EvaluationError(
+                f"{text[:40]!r}... has {len(tokens)} phonemes, and Kokoro reads at most {LONGEST} "
+                "at once; shorten the text."
+            )
         wave = cpu_worker.trim(speak({"tokens": tokens, "voice": voice, "speed": 1.0}))
         spoken.append(Speech(np.zeros((0, 0), np.int32), wave, ended=True))
     return spoken

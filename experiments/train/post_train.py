@@ -16,8 +16,9 @@ speech, repeated phrases, predicted opinion; weights by options, 0 leaves a judg
 `--held-out-judge` is never a reward: with `--held-out` it and the others score the speech of other
 prompts every `--held-out-every` steps.
 
-RUN/model is a checkpoint, metrics.jsonl the curves (reward, score/NAME, kl, held_out/NAME, and
-seconds/speech and seconds/scores of the rollouts). The same command again continues the run.
+RUN/model is a checkpoint, RUN/draws and RUN/pairs are what dpo drew and learned from, metrics.jsonl
+has the curves (reward, score/NAME, kl, held_out/NAME, and seconds/speech and seconds/scores of the
+rollouts). The same command again continues the run.
 Judging takes most of the time: about 2 CPU seconds a speech, which `--judge-processes` share and
 `--judge-on-devices` moves to a GPU. On a GPU each padded length of a batch compiles for a minute or
 more, so prompts should be of similar lengths; float32 lacks the fused attention of bfloat16, and

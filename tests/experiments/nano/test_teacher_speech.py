@@ -20,7 +20,7 @@ def test_each_text_is_read_by_its_voice_without_silence(monkeypatch, tmp_path):
 
     class Phonemes:
         def __call__(self, texts, accent):
-            return [[len(texts[0]), accent == "en-gb"]]
+            return [[len(texts[0]), accent == "en-gb"] * (300 if texts == ["Long."] else 1)]
 
     def kokoro(models, threads):
         def speak(job):
@@ -34,4 +34,6 @@ def test_each_text_is_read_by_its_voice_without_silence(monkeypatch, tmp_path):
     spoken = teacher_speech.teacher_speech(tmp_path, ["One.", "Three."], ["af_heart", "bm_lewis"])
     assert [job["tokens"] for job in seen] == [[4, False], [6, True]]
     assert [job["voice"] for job in seen] == ["af_heart", "bm_lewis"]
+    with pytest.raises(EvaluationError, match="'Long.'... has 600 phonemes"):
+        teacher_speech.teacher_speech(tmp_path, ["Long."], ["af_heart"])
     assert all(len(s.wave) == round(1.2 * RATE) and s.ended for s in spoken)
