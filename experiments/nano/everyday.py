@@ -220,8 +220,9 @@ def main() -> None:
         help="text front end and long text in parts",
     )
     parser.add_argument("--spoken", action="store_true", help="speak the spoken forms of the file")
-    parser.add_argument("--teacher", type=Path, help="CORPUS/models, to score Kokoro instead")
-    parser.add_argument("--weights", choices=tuple(STORED), help="how matrices are stored")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--teacher", type=Path, help="CORPUS/models, to score Kokoro instead")
+    source.add_argument("--weights", choices=tuple(STORED), help="how matrices are stored")
     parser.add_argument("--manifest", type=Path, help="recordings of the preset voices")
     parser.add_argument("--words-only", action="store_true", help="no opinion, no similarity")
     parser.add_argument("--speaker", nargs="+", default=[], help="preset speakers; all if none")

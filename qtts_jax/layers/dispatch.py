@@ -143,14 +143,6 @@ def elu_by_tanh(dtype: Any) -> bool:
     return platform() == "cpu" and jnp.dtype(dtype) == jnp.float32
 
 
-def tables_by_index() -> bool:
-    """Whether a scan over the first of several tables reads each by its index: on CPUs.
-
-    A slice of the first ones is a copy, which there takes a quarter of the quantizer's time.
-    """
-    return platform() == "cpu"
-
-
 def cache_write(
     time: int, heads: int, head_dim: int
 ) -> Literal["plain", "select", "rows", "interpret"]:

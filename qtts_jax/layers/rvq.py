@@ -7,7 +7,6 @@ the (decayed) number of them; the entry itself is their quotient.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from einops import rearrange
 from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
-from qtts_jax.layers import dispatch
 from qtts_jax.layers.linear import Linear
 from qtts_jax.layers.param import constant, normal, param
 
@@ -71,16 +69,16 @@ class RVQ(nnx.Module):
             [B, T, Q] int32.
         """
         residual = x if self.input_projection is None else self.input_projection(x)
-        tables = self.embed_sum[...], self.usage[...]  # [Q, V, d], [Q, V] of all stored
-        by_index = dispatch.tables_by_index()
+        # Of all stored books. A scan over a slice copies it first: on a CPU, a quarter of the time.
+        tables = self.embed_sum[...], self.usage[...]  # [Q, V, d], [Q, V]
 
-        def quantize(residual: jax.Array, book: Any) -> tuple[jax.Array, jax.Array]:
-            sums, usage = (t[book] for t in tables) if by_index else book
-            entries = divide(sums, usage)  # [V, d]
+        def quantize(residual: jax.Array, book: jax.Array) -> tuple[jax.Array, jax.Array]:
+            averages = (jax.lax.dynamic_index_in_dim(t, book, keepdims=False) for t in tables)
+            entries = divide(*averages)  # [V, d]
             codes = nearest(residual, entries)  # [B, T]
             return residual - entries[codes], codes
 
-        books = jnp.arange(codebooks) if by_index else tuple(t[:codebooks] for t in tables)
+        books = jnp.arange(codebooks)
         codes = jax.lax.scan(quantize, residual.astype(jnp.float32), books)[1]  # [Q, B, T]
         return rearrange(codes, "q b t -> b t q")
 

@@ -8,7 +8,6 @@ from flax import nnx
 
 from qtts_jax.configs.tokenizer_12hz import QuantizerConfig
 from qtts_jax.errors import ConfigError
-from qtts_jax.layers import dispatch
 from qtts_jax.layers.rvq import MIN_USAGE, RVQ, SplitRVQ, divide, entry_blocks, nearest
 
 CONFIG = QuantizerConfig(books=6, semantic=2, entries=12, width=4, model_width=10)
@@ -53,17 +52,6 @@ def test_both_parts_quantize_the_whole_vector(books):
             *([quantize(x[row], quantizer.acoustic, books - 2)] if books > 2 else []),
         ]
         np.testing.assert_array_equal(codes[row], np.concatenate(expected, axis=-1))
-
-
-def test_tables_read_by_index_give_the_same(monkeypatch):
-    quantizer = make()
-    x = np.random.default_rng(1).standard_normal((2, 7, 10)).astype(np.float32)
-    found = []
-    for by_index in (True, False):
-        monkeypatch.setattr(dispatch, "tables_by_index", lambda by_index=by_index: by_index)
-        found.append(jax.jit(lambda x: quantizer.encode(x, 5))(x))
-    np.testing.assert_array_equal(*found)
-    assert found[0].shape == (2, 7, 5)
 
 
 @pytest.mark.parametrize("semantic", [0, 7])
